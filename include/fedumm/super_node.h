@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <stop_token>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "fedumm/client_app.h"
+#include "fedumm/limits.h"
+#include "fedumm/record.h"
+
+namespace fedumm {
+
+struct SuperNodeOptions {
+  std::string superlink = "127.0.0.1:9092";
+  bool insecure = false;  // plaintext must be asked for
+  ConfigRecord node_config;
+  int64_t max_retries = -1;  // consecutive failed tries before giving up; negative: for ever
+  absl::Duration max_wait_time = absl::InfiniteDuration();  // likewise, time
+  absl::Duration linger = absl::Seconds(4);  // stays this long after its last reply before it deactivates, so that a server that polls has it
+  Limits limits;
+  // Progress for a program to print or log; called from the node's threads.
+  std::function<void(const std::string& event)> on_event;
+};
+
+// Runs one node until `stop` is requested (OK), the server turns it away for good (the server's error), or retries are used up (UNAVAILABLE).
+// Registers with a fresh key, activates, beats its heart on a thread of its own, pulls, verifies, runs `app`, pushes what is asked for, and
+// finally deactivates and unregisters. Survives a restart of the server. Returns within 2 s of the stop request unless a handler of `app` does
+// not return; `app` outlives the call.
+absl::Status RunSuperNode(const ClientApp& app, SuperNodeOptions options, std::stop_token stop);
+
+}  // namespace fedumm

@@ -1,0 +1,66 @@
+// Flower's content-addressed objects (protocol reference, section 2.1): `Type child-ids length` NUL body, named by the SHA-256 of all of it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "fedumm/limits.h"
+#include "fedumm/message.h"
+#include "flwr/proto/message.pb.h"
+
+namespace fedumm::wire {
+
+// Bytes of an object: shared, never changed.
+using ObjectBytes = std::shared_ptr<const std::string>;
+
+struct Object {
+  std::string id;
+  ObjectBytes bytes;
+};
+
+// A parsed header. Views into the object's bytes.
+struct ObjectView {
+  std::string_view type;
+  std::vector<std::string_view> children;  // 64 lower-case hex digits each
+  std::string_view body;
+};
+
+bool IsObjectId(std::string_view id);
+// INVALID_ARGUMENT for anything but a strictly well-formed object of a known type within `limits`.
+absl::StatusOr<ObjectView> ParseObject(std::string_view bytes, const Limits& limits);
+
+// A message taken apart.
+struct DeflatedMessage {
+  std::string message_id;          // id of the root object
+  flwr::proto::ObjectTree tree;
+  std::vector<Object> objects;     // children first, each once
+};
+
+// Takes messages apart. Arrays that share a buffer with one seen before are not hashed or copied again: keep one Deflater for messages
+// that share a model. Not thread-safe.
+class Deflater {
+ public:
+  Deflater();
+  ~Deflater();
+  DeflatedMessage Deflate(const Message& message);
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Puts a message together again. `find` returns the bytes of an object, or null. metadata.message_id of the result is `message_id`. DATA_LOSS if an object is missing or
+// its bytes do not match its id (each is hashed unless `verified`), INVALID_ARGUMENT if it is malformed or beyond `limits`.
+absl::StatusOr<Message> Inflate(std::string_view message_id,
+                                const std::function<ObjectBytes(std::string_view id)>& find,
+                                const Limits& limits, bool verified = false);
+
+// Ids of a tree, each once, children before parents. INVALID_ARGUMENT beyond `limits` (count, depth) or for an id that is none. Iterative.
+absl::StatusOr<std::vector<std::string>> TreeIds(const flwr::proto::ObjectTree& tree, const Limits& limits);
+
+}  // namespace fedumm::wire
