@@ -1,0 +1,22 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "fedumm/model/backbone.h"
+
+namespace fedumm::model {
+
+// Reads a safetensors file, or a folder that holds model.safetensors or the shards of
+// model.safetensors.index.json. Names come back in the published files' layout, whichever of the
+// three in-memory layouts they were saved in. The tensors own their memory.
+absl::StatusOr<StateDict> LoadStateDict(const std::string& path);
+
+// Writes `state` under its own names as one file, or, for a path without the suffix ".safetensors",
+// as a folder: one model.safetensors, or shards of at most `max_shard_bytes` and their index.
+absl::Status SaveStateDict(const StateDict& state, const std::string& path,
+                           int64_t max_shard_bytes = int64_t{5} << 30);
+
+}  // namespace fedumm::model
