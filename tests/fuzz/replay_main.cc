@@ -1,4 +1,5 @@
-// Feeds each file of the given folders to the fuzz target once, so that its corpus is checked by plain compilers too.
+// Feeds each file of the given folders to the fuzz target once, so that its corpus is checked by
+// plain compilers too.
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>

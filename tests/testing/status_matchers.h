@@ -1,4 +1,5 @@
-// IsOk, StatusIs and IsOkAndHolds for absl::Status and absl::StatusOr, after Abseil's own, which the distributions do not ship yet.
+// IsOk, StatusIs and IsOkAndHolds for absl::Status and absl::StatusOr, after Abseil's own, which
+// the distributions do not ship yet.
 #pragma once
 
 #include <gmock/gmock.h>
@@ -29,7 +30,8 @@ MATCHER_P(StatusIs, code, "has status code " + absl::StatusCodeToString(code)) {
 MATCHER_P2(StatusIs, code, message, "has that status code and message") {
   *result_listener << StatusOf(arg);
   return StatusOf(arg).code() == code &&
-         ::testing::ExplainMatchResult(message, std::string(StatusOf(arg).message()), result_listener);
+         ::testing::ExplainMatchResult(message, std::string(StatusOf(arg).message()),
+                                       result_listener);
 }
 
 MATCHER_P(IsOkAndHolds, matcher, "is OK and holds a matching value") {
@@ -47,7 +49,7 @@ MATCHER_P(IsOkAndHolds, matcher, "is OK and holds a matching value") {
 // ASSERT that the expression is OK, then bind its value.
 #define ASSERT_OK_AND_ASSIGN(lhs, expression) \
   ASSERT_OK_AND_ASSIGN_INNER(FEDUMM_TEST_CONCAT(fedumm_value_, __LINE__), lhs, expression)
-#define ASSERT_OK_AND_ASSIGN_INNER(value, lhs, expression)  \
-  auto value = (expression);                                \
-  ASSERT_TRUE(value.ok()) << value.status();                \
+#define ASSERT_OK_AND_ASSIGN_INNER(value, lhs, expression) \
+  auto value = (expression);                               \
+  ASSERT_TRUE(value.ok()) << value.status();               \
   lhs = std::move(value).value()

@@ -1,0 +1,1 @@
+fedumm_fuzzer(fuzz_safetensors LIBS fedumm::data)
