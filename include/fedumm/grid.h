@@ -20,6 +20,9 @@ class Grid {
   virtual uint64_t run_id() const = 0;
   // Nodes that are online now, ascending.
   virtual std::vector<uint64_t> NodeIds() = 0;
+  // NodeIds() as soon as at least `count` nodes are online, or what there is at `deadline`.
+  // CANCELLED once the server is stopping. The default asks NodeIds() twenty times a second.
+  virtual absl::StatusOr<std::vector<uint64_t>> WaitForNodes(int64_t count, absl::Time deadline);
   // Sends instructions; fills in run_id, src_node_id, created_at and message_id. One id for each message, in order; "" for one that was
   // refused (destination unknown). Messages that share records share the stored objects.
   virtual absl::StatusOr<std::vector<std::string>> PushMessages(std::vector<Message> messages) = 0;
