@@ -13,7 +13,7 @@
 namespace fedumm {
 namespace {
 
-absl::Status FileError(std::string_view what, const std::string& path) {
+absl::Status FileError(const char* what, const std::string& path) {
   return absl::ErrnoToStatus(errno, absl::StrCat("cannot ", what, " ", path));
 }
 

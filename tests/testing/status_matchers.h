@@ -49,7 +49,7 @@ MATCHER_P(IsOkAndHolds, matcher, "is OK and holds a matching value") {
 // ASSERT that the expression is OK, then bind its value.
 #define ASSERT_OK_AND_ASSIGN(lhs, expression) \
   ASSERT_OK_AND_ASSIGN_INNER(FEDUMM_TEST_CONCAT(fedumm_value_, __LINE__), lhs, expression)
-#define ASSERT_OK_AND_ASSIGN_INNER(value, lhs, expression) \
-  auto value = (expression);                               \
-  ASSERT_TRUE(value.ok()) << value.status();               \
-  lhs = std::move(value).value()
+#define ASSERT_OK_AND_ASSIGN_INNER(result, lhs, expression) \
+  auto result = (expression);                              \
+  ASSERT_TRUE(result.ok()) << result.status();               \
+  lhs = std::move(result).value()
