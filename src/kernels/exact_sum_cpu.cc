@@ -1,0 +1,130 @@
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "fedumm/kernels.h"
+
+// This file is compiled without contraction of a*b+c: a fused product would round elsewhere than
+// the separate one, and the splitting below relies on each rounding.
+
+// The loops twice, for the base instruction set and for AVX2, chosen at run time. Both give the
+// same bits: neither reorders an addition. (target_clones would do the same through an ifunc, which
+// runs before ThreadSanitizer is ready.)
+#if defined(__x86_64__)
+#define FEDUMM_AVX2 __attribute__((target("avx2")))
+#define FEDUMM_HAS_AVX2() __builtin_cpu_supports("avx2")
+#else
+#define FEDUMM_AVX2
+#define FEDUMM_HAS_AVX2() false
+#endif
+#define FEDUMM_INLINE inline __attribute__((always_inline))
+
+namespace fedumm::kernels {
+namespace {
+
+template <typename T>
+FEDUMM_INLINE double ScaleBody(int64_t n, double weight, const T* __restrict x,
+                               double* __restrict values) {
+  // Eight maxima side by side, because the compiler may not reorder one.
+  double largest[8] = {};
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    for (int j = 0; j < 8; ++j) {
+      const double value = weight * static_cast<double>(x[i + j]);
+      values[i + j] = value;
+      const double magnitude = std::fabs(value);
+      largest[j] = magnitude > largest[j] ? magnitude : largest[j];
+    }
+  }
+  for (; i < n; ++i) {
+    values[i] = weight * static_cast<double>(x[i]);
+    largest[0] = std::max(largest[0], std::fabs(values[i]));
+  }
+  return *std::max_element(largest, largest + 8);
+}
+
+FEDUMM_INLINE bool AddToGridBody(int64_t n, double shift, double* __restrict values,
+                                 double* __restrict sums) {
+  double left[4] = {};
+  int64_t i = 0;
+  for (; i + 4 <= n; i += 4) {
+    for (int j = 0; j < 4; ++j) {
+      const double part = (values[i + j] + shift) - shift;
+      const double rest = values[i + j] - part;
+      sums[i + j] += part;
+      values[i + j] = rest;
+      left[j] += std::fabs(rest);
+    }
+  }
+  for (; i < n; ++i) {
+    const double part = (values[i] + shift) - shift;
+    sums[i] += part;
+    values[i] -= part;
+    left[0] += std::fabs(values[i]);
+  }
+  return left[0] + left[1] + left[2] + left[3] != 0;
+}
+
+FEDUMM_AVX2 double ScaleAvx2(int64_t n, double weight, const float* x, double* values) {
+  return ScaleBody(n, weight, x, values);
+}
+FEDUMM_AVX2 bool AddToGridAvx2(int64_t n, double shift, double* values, double* sums) {
+  return AddToGridBody(n, shift, values, sums);
+}
+
+// A float is NaN or infinite if its exponent bits are all ones. Checked in runs that vectorise,
+// then pinned down.
+template <typename T, typename Bits, Bits kExponent>
+int64_t FirstWithExponent(int64_t n, const T* x) {
+  constexpr int64_t kRun = 1024;
+  for (int64_t start = 0; start < n; start += kRun) {
+    const int64_t end = std::min(n, start + kRun);
+    Bits bad = 0;
+    for (int64_t i = start; i < end; ++i) {
+      Bits bits;
+      std::memcpy(&bits, x + i, sizeof(bits));
+      bad |= static_cast<Bits>((bits & kExponent) == kExponent);
+    }
+    if (bad == 0) continue;
+    for (int64_t i = start; i < end; ++i) {
+      if (!std::isfinite(x[i])) return i;
+    }
+  }
+  return -1;
+}
+
+}  // namespace
+
+double ScaleToDouble(int64_t n, double weight, const float* x, double* values) {
+  return FEDUMM_HAS_AVX2() ? ScaleAvx2(n, weight, x, values) : ScaleBody(n, weight, x, values);
+}
+
+double ScaleToDouble(int64_t n, double weight, const double* x, double* values) {
+  return ScaleBody(n, weight, x, values);
+}
+
+int TopGrid(double magnitude) {
+  if (magnitude == 0) return kMinGrid;
+  const int exponent = std::ilogb(magnitude);  // magnitude < 2^(exponent + 1)
+  // Rounded down also below zero.
+  const int grid = (exponent + 100 * kGridBits) / kGridBits - 100;
+  return std::clamp(grid, kMinGrid, kMaxGrid);
+}
+
+bool AddToGrid(int64_t n, int grid, double* values, double* sums) {
+  // Adding 1.5 * 2^52 steps leaves no room for anything finer than a step: the addition itself
+  // rounds, to nearest even.
+  const double shift = std::ldexp(1.5, 52 + kGridBits * grid);
+  return FEDUMM_HAS_AVX2() ? AddToGridAvx2(n, shift, values, sums)
+                           : AddToGridBody(n, shift, values, sums);
+}
+
+int64_t FirstNonFinite(int64_t n, const float* x) {
+  return FirstWithExponent<float, uint32_t, 0x7f800000u>(n, x);
+}
+
+int64_t FirstNonFinite(int64_t n, const double* x) {
+  return FirstWithExponent<double, uint64_t, 0x7ff0000000000000u>(n, x);
+}
+
+}  // namespace fedumm::kernels
