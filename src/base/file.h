@@ -1,4 +1,5 @@
-// Whole files: read with a size limit, written so that a crash leaves the old or the new content, never a torn one.
+// Whole files: read with a size limit, written so that a crash leaves the old or the new content,
+// never a torn one.
 #pragma once
 
 #include <cstdint>

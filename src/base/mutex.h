@@ -1,5 +1,6 @@
-// std::mutex with Abseil's thread annotations. absl::Mutex of the distributions is not built for ThreadSanitizer and gives false
-// races there; this wrapper keeps both TSan and -Wthread-safety useful.
+// std::mutex with Abseil's thread annotations. absl::Mutex of the distributions is not built for
+// ThreadSanitizer and gives false races there; this wrapper keeps both TSan and -Wthread-safety
+// useful.
 #pragma once
 
 #include <algorithm>
@@ -49,9 +50,9 @@ class CondVar {
   bool WaitFor(Mutex& mutex, absl::Duration timeout) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
     std::unique_lock<std::mutex> lock(mutex.mutex_, std::adopt_lock);
     timeout = std::min(timeout, absl::Hours(24));
-    const bool notified = cv_.wait_until(lock, std::chrono::steady_clock::now() +
-                                                   absl::ToChronoNanoseconds(timeout)) ==
-                          std::cv_status::no_timeout;
+    const bool notified =
+        cv_.wait_until(lock, std::chrono::steady_clock::now() +
+                                 absl::ToChronoNanoseconds(timeout)) == std::cv_status::no_timeout;
     lock.release();
     return notified;
   }

@@ -1,5 +1,5 @@
-// Random numbers that are the same on every machine: xoshiro256** (Blackman, Vigna), seeded by SplitMix64. Standard-library distributions
-// differ between implementations, so none is used.
+// Random numbers that are the same on every machine: xoshiro256** (Blackman, Vigna), seeded by
+// SplitMix64. Standard-library distributions differ between implementations, so none is used.
 #pragma once
 
 #include <cmath>

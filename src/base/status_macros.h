@@ -6,11 +6,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-#define FEDUMM_RETURN_IF_ERROR(expression)                     \
-  do {                                                         \
+#define FEDUMM_RETURN_IF_ERROR(expression)                                \
+  do {                                                                    \
     if (absl::Status fedumm_status = (expression); !fedumm_status.ok()) { \
-      return fedumm_status;                                    \
-    }                                                          \
+      return fedumm_status;                                               \
+    }                                                                     \
   } while (false)
 
 #define FEDUMM_CONCAT_INNER(a, b) a##b

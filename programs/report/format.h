@@ -1,0 +1,11 @@
+// Numbers for people.
+#pragma once
+
+#include <string>
+
+namespace fedumm::programs {
+
+std::string HumanBytes(double bytes);  // "1.2 MB", powers of 1000
+std::string Percent(double share);     // "93.4 %"; "–" for NaN
+
+}  // namespace fedumm::programs
