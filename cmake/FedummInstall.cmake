@@ -10,7 +10,7 @@ list(TRANSFORM _targets PREPEND fedumm_)
 install(TARGETS ${_targets} EXPORT fedummTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(EXPORT fedummTargets NAMESPACE fedumm:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/fedumm)
 install(DIRECTORY include/fedumm DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-if(FEDUMM_BUILD_PROGRAMS AND FEDUMM_WITH_MODEL)
+if(TARGET fedumm-superlink)
   install(TARGETS fedumm-superlink fedumm-supernode fedumm RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
 
