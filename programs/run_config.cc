@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
+#include "base/text.h"
 
 #define TOML_EXCEPTIONS 0
 #include <toml++/toml.h>
@@ -79,7 +80,7 @@ absl::StatusOr<ConfigValue> Coerce(std::string_view key, const ConfigValue& valu
   if (std::holds_alternative<int64_t>(expected) && std::holds_alternative<uint64_t>(value)) {
     return static_cast<int64_t>(std::get<uint64_t>(value));
   }
-  return absl::InvalidArgumentError(absl::StrCat("'", key, "' must be ", TypeName(expected)));
+  return absl::InvalidArgumentError(absl::StrCat("'", Text(key), "' must be ", Text(TypeName(expected))));
 }
 
 absl::StatusOr<ConfigValue> ValueOf(std::string_view key, const toml::node& node) {
@@ -93,18 +94,18 @@ absl::StatusOr<ConfigValue> ValueOf(std::string_view key, const toml::node& node
       const auto* text = item.as_string();
       if (text == nullptr || text->get().find(',') != std::string::npos) {
         return absl::InvalidArgumentError(
-            absl::StrCat("'", key, "' must be a list of texts without commas"));
+            absl::StrCat("'", Text(key), "' must be a list of texts without commas"));
       }
       items.push_back(text->get());
     }
     return absl::StrJoin(items, ",");
   }
-  return absl::InvalidArgumentError(absl::StrCat("'", key, "' has a type that no key takes"));
+  return absl::InvalidArgumentError(absl::StrCat("'", Text(key), "' has a type that no key takes"));
 }
 
 absl::Status Flatten(const toml::table& table, const std::string& prefix, ConfigRecord& values) {
   for (const auto& [name, node] : table) {
-    const std::string key = absl::StrCat(prefix, std::string_view(name.str()));
+    const std::string key = prefix + std::string(name.str());
     if (const toml::table* inner = node.as_table()) {
       FEDUMM_RETURN_IF_ERROR(Flatten(*inner, key + ".", values));
       continue;
@@ -130,7 +131,7 @@ absl::Status CheckRanges(const RunConfig& config) {
   const auto positive = [&](std::string_view key) -> absl::Status {
     if (config.Number(key) > 0 && std::isfinite(config.Number(key))) return absl::OkStatus();
     return absl::InvalidArgumentError(
-        absl::StrCat("'", key, "' must be positive: ", config.Number(key)));
+        absl::StrCat("'", Text(key), "' must be positive: ", config.Number(key)));
   };
   for (const std::string_view key :
        {"federation.clients", "federation.rounds", "federation.round-timeout", "federation.quorum",

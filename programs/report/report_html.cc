@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "programs/report/format.h"
+#include "base/text.h"
 #include "programs/report/svg.h"
 
 namespace fedumm::programs {
@@ -58,7 +59,7 @@ std::string Headline(const RunData& data) {
       " for the whole model. Their images and questions stayed where they were.</p>");
 }
 
-void AddVerdictRow(std::string& html, const std::string& task, std::string_view how,
+void AddVerdictRow(std::string& html, const std::string& task, const std::string& how,
                    const Score& score) {
   absl::StrAppendFormat(&html, "<tr><td>%s</td><td>", how);
   if (std::isfinite(score.all)) {
@@ -176,7 +177,7 @@ std::string Drawings(const RunData& data) {
       "<h2>Drawings, before and after</h2><p class='soft'>The same prompt and the same noise. A "
       "detector that is no part of the model judges colour and shape.</p><div class='grid'>";
   const auto figure = [](const std::string& png, std::string_view when, bool right) {
-    return absl::StrCat("<figure>", Image(png, when), "<br>", when, " <span class='",
+    return absl::StrCat("<figure>", Image(png, when), "<br>", Text(when), " <span class='",
                         right ? "good'>✓" : "bad'>✗", "</span></figure>");
   };
   for (const DrawingSample& sample : data.drawings) {
@@ -214,7 +215,7 @@ std::string Ledger(const RunData& data) {
       "<h2>Bytes on the wire</h2><div class='scroll'><table><tr><th>node</th><th class='n'>to the "
       "node</th><th class='n'>from the node</th><th class='n'>replies used</th><th "
       "class='n'>refused or missing</th></tr>";
-  const auto row = [&html](std::string_view name, const Sum& sum) {
+  const auto row = [&html](const std::string& name, const Sum& sum) {
     absl::StrAppend(&html, "<tr><td>", name, "</td><td class='n'>",
                     HumanBytes(static_cast<double>(sum.down)), "</td><td class='n'>",
                     HumanBytes(static_cast<double>(sum.up)), "</td><td class='n'>", sum.accepted,
@@ -261,7 +262,7 @@ std::string ReportHtml(const RunData& data) {
   return absl::StrCat(
       "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
       "content='width=device-width,initial-scale=1'><title>fedumm: ",
-      EscapeHtml(data.name), "</title><style>", kStyle, "</style></head><body><main>",
+      EscapeHtml(data.name), "</title><style>", Text(kStyle), "</style></head><body><main>",
       Headline(data), Verdicts(data), Curves(data), Questions(data), Drawings(data), Clients(data),
       Ledger(data), Settings(data), "<footer>", EscapeHtml(data.strategy), ", seed ", data.seed,
       ", ", absl::StrFormat("%.0f", data.seconds), " s in all. Made by <code>",

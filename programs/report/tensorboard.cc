@@ -41,7 +41,7 @@ std::string Tag(int field, int wire_type) {
   return Varint(static_cast<uint64_t>(field << 3 | wire_type));
 }
 std::string BytesField(int field, std::string_view bytes) {
-  return absl::StrCat(Tag(field, 2), Varint(bytes.size()), bytes);
+  return Tag(field, 2) + Varint(bytes.size()) + std::string(bytes);
 }
 std::string WallTime(double seconds) { return Tag(1, 1) + LittleEndian(seconds); }
 
@@ -81,8 +81,8 @@ absl::Status TensorBoardWriter::AddScalar(std::string_view tag, int64_t step, fl
 
 absl::Status TensorBoardWriter::WriteRecord(std::string_view event) {
   const std::string length = LittleEndian(static_cast<uint64_t>(event.size()));
-  const std::string record = absl::StrCat(length, LittleEndian(MaskedCrc32c(length)), event,
-                                          LittleEndian(MaskedCrc32c(event)));
+  const std::string record = length + LittleEndian(MaskedCrc32c(length)) + std::string(event) +
+                             LittleEndian(MaskedCrc32c(event));
   if (std::fwrite(record.data(), 1, record.size(), file_.get()) != record.size() ||
       std::fflush(file_.get()) != 0) {
     return absl::ErrnoToStatus(errno, "cannot write the TensorBoard event file");
