@@ -1,0 +1,96 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <stop_token>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/random.h"
+#include "node/environment.h"
+#include "node/fleet_client.h"
+
+namespace fedumm {
+
+// The delay before each next try: 0.1, 0.2, 0.4 .. 20 s, times a random number of [0, 1). Not
+// thread-safe.
+class Backoff {
+ public:
+  explicit Backoff(uint64_t seed, absl::Duration cap = absl::Seconds(20))
+      : random_(seed), cap_(cap) {}
+
+  absl::Duration Next();
+  void Reset() { base_ = kFirst; }
+
+ private:
+  static constexpr absl::Duration kFirst = absl::Milliseconds(100);
+  Random random_;
+  absl::Duration cap_;
+  absl::Duration base_ = kFirst;
+};
+
+// When to stop trying.
+struct RetryLimits {
+  int64_t max_retries = -1;                                 // consecutive; negative: no limit
+  absl::Duration max_wait_time = absl::InfiniteDuration();  // since the last success
+};
+
+// Makes Fleet calls until they are answered: UNAVAILABLE and DEADLINE_EXCEEDED are tried again
+// after a back-off. What comes out is an answer, the server's refusal, CANCELLED once `cancel` is
+// requested, or UNAVAILABLE when the limits are reached. Not thread-safe. The client and the
+// environment outlive it.
+class Caller {
+ public:
+  struct Options {
+    std::string server;  // its name for people
+    RetryLimits limits;
+    std::function<void(const std::string&)> on_event;
+    std::stop_token cancel;
+    absl::Time deadline = absl::InfiniteFuture();  // no call outlives it, and none starts after it
+  };
+
+  Caller(FleetClient& fleet, const NodeEnvironment& environment, Options options);
+
+  template <typename Request, typename Response>
+  absl::StatusOr<Response> Call(absl::StatusOr<Response> (FleetClient::*rpc)(const Request&,
+                                                                             const CallOptions&),
+                                const Request& request,
+                                absl::Duration timeout = absl::Seconds(30)) {
+    while (true) {
+      if (absl::Status status = MayCall(); !status.ok()) return status;
+      absl::StatusOr<Response> response = (fleet_.*rpc)(request, CallFor(timeout));
+      if (!IsTransient(response.status())) {
+        if (response.ok()) Succeeded();
+        return response;
+      }
+      if (absl::Status status = AwaitRetry(response.status()); !status.ok()) return status;
+    }
+  }
+
+  // Counts `failure` and waits before the next try: OK, CANCELLED, or UNAVAILABLE when the limits
+  // are reached.
+  absl::Status AwaitRetry(const absl::Status& failure);
+  // CANCELLED if stopped first.
+  absl::Status Wait(absl::Duration duration);
+  const std::stop_token& cancel() const { return options_.cancel; }
+  absl::Time Now() const { return environment_.clock(); }
+
+ private:
+  static bool IsTransient(const absl::Status& status) {
+    return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+  }
+  absl::Status MayCall() const;
+  CallOptions CallFor(absl::Duration timeout) const;
+  void Succeeded();
+
+  FleetClient& fleet_;
+  const NodeEnvironment& environment_;
+  Options options_;
+  Backoff backoff_;
+  int64_t failures_ = 0;
+  absl::Time first_failure_;
+};
+
+}  // namespace fedumm

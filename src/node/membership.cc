@@ -1,0 +1,79 @@
+#include "node/membership.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "fedumm/message.h"
+
+namespace fedumm {
+namespace {
+
+// A server that missed our leaving takes us for online for two heartbeat intervals, and refuses to
+// activate the key meanwhile.
+constexpr absl::Duration kPatience = absl::Seconds(75);
+
+}  // namespace
+
+Membership::Membership(std::string public_key_pem, std::function<void(const std::string&)> on_event)
+    : public_key_pem_(std::move(public_key_pem)), on_event_(std::move(on_event)) {}
+
+absl::StatusOr<uint64_t> Membership::Join(Caller& caller) {
+  const bool first_contact = !std::exchange(active_, false);
+  const absl::Time give_up = caller.Now() + kPatience;
+  while (true) {
+    absl::StatusOr<uint64_t> joined = TryJoin(caller);
+    if (joined.ok() || first_contact || !IsRefusal(joined.status()) || caller.Now() >= give_up) {
+      return joined;
+    }
+    on_event_(absl::StrCat("the server does not take this node back yet, trying on for ",
+                           absl::ToInt64Seconds(give_up - caller.Now()),
+                           " s: ", Printable(joined.status().message())));
+    FEDUMM_RETURN_IF_ERROR(caller.AwaitRetry(joined.status()));
+  }
+}
+
+absl::StatusOr<uint64_t> Membership::TryJoin(Caller& caller) {
+  flwr::proto::RegisterNodeFleetRequest registration;
+  registration.set_public_key(public_key_pem_);
+  const auto registered = caller.Call(&FleetClient::RegisterNode, registration);
+  if (registered.ok()) {
+    node_id_ = registered->node_id();
+  } else if (!absl::IsFailedPrecondition(registered.status())) {
+    return registered.status();
+  }  // else the key may be registered already, by a try of ours whose answer was lost: activation
+     // tells
+
+  flwr::proto::ActivateNodeRequest activation;
+  activation.set_public_key(public_key_pem_);
+  activation.set_heartbeat_interval(absl::ToDoubleSeconds(kHeartbeatInterval));
+  const auto activated = caller.Call(&FleetClient::ActivateNode, activation);
+  if (!activated.ok()) {
+    return !registered.ok() && absl::IsFailedPrecondition(activated.status())
+               ? registered.status()  // says more
+               : activated.status();
+  }
+  if (activated->node_id() == 0 || activated->node_id() == kSuperLinkNodeId) {
+    return absl::InternalError(
+        absl::StrCat("the server gave out a reserved node id: ", activated->node_id()));
+  }
+  node_id_ = activated->node_id();
+  active_ = true;
+  return node_id_;
+}
+
+void Membership::Leave(Caller& caller) {
+  constexpr absl::Duration kTimeout = absl::Milliseconds(400);
+  if (node_id_ == 0) return;
+  if (std::exchange(active_, false)) {
+    flwr::proto::DeactivateNodeRequest deactivation;
+    deactivation.set_node_id(node_id_);
+    caller.Call(&FleetClient::DeactivateNode, deactivation, kTimeout).IgnoreError();
+  }
+  flwr::proto::UnregisterNodeFleetRequest unregistration;
+  unregistration.set_node_id(std::exchange(node_id_, 0));
+  caller.Call(&FleetClient::UnregisterNode, unregistration, kTimeout).IgnoreError();
+}
+
+}  // namespace fedumm
