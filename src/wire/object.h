@@ -1,4 +1,5 @@
-// Flower's content-addressed objects (protocol reference, section 2.1): `Type child-ids length` NUL body, named by the SHA-256 of all of it.
+// Flower's content-addressed objects (protocol reference, section 2.1): `Type child-ids length` NUL
+// body, named by the SHA-256 of all of it.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +16,9 @@
 
 namespace fedumm::wire {
 
+inline constexpr size_t kChunkBytes =
+    5'242'880;  // an array's .npy stream is cut into pieces of this
+
 // Bytes of an object: shared, never changed.
 using ObjectBytes = std::shared_ptr<const std::string>;
 
@@ -30,19 +34,24 @@ struct ObjectView {
   std::string_view body;
 };
 
+// 64 lower-case hex digits.
 bool IsObjectId(std::string_view id);
+std::string FormatObject(std::string_view type, const std::vector<std::string>& children,
+                         std::string_view body);
 // INVALID_ARGUMENT for anything but a strictly well-formed object of a known type within `limits`.
+// The body is not looked into.
 absl::StatusOr<ObjectView> ParseObject(std::string_view bytes, const Limits& limits);
 
 // A message taken apart.
 struct DeflatedMessage {
-  std::string message_id;          // id of the root object
+  std::string message_id;  // id of the root object
   flwr::proto::ObjectTree tree;
-  std::vector<Object> objects;     // children first, each once
+  std::vector<Object> objects;  // children first, each once
 };
 
-// Takes messages apart. Arrays that share a buffer with one seen before are not hashed or copied again: keep one Deflater for messages
-// that share a model. Not thread-safe.
+// Takes messages apart. Arrays that share a buffer with one seen before are not hashed or copied
+// again: keep one Deflater for messages that share a model, and no longer, for it keeps what it has
+// seen. Names and texts should be UTF-8. Not thread-safe.
 class Deflater {
  public:
   Deflater();
@@ -54,13 +63,19 @@ class Deflater {
   std::unique_ptr<Impl> impl_;
 };
 
-// Puts a message together again. `find` returns the bytes of an object, or null. metadata.message_id of the result is `message_id`. DATA_LOSS if an object is missing or
-// its bytes do not match its id (each is hashed unless `verified`), INVALID_ARGUMENT if it is malformed or beyond `limits`.
+// Puts a message together again, following the children that each object names. `find` returns the
+// bytes of an object, or null; arrays of one chunk use them in place if aligned.
+// metadata.message_id of the result is `message_id`. DATA_LOSS if an object is missing or its bytes
+// do not match its id (each is hashed unless `verified`), INVALID_ARGUMENT if it is malformed or
+// beyond `limits`, where an object that is named twice counts twice; UNIMPLEMENTED for arrays that
+// are serialised in an unknown way.
 absl::StatusOr<Message> Inflate(std::string_view message_id,
                                 const std::function<ObjectBytes(std::string_view id)>& find,
                                 const Limits& limits, bool verified = false);
 
-// Ids of a tree, each once, children before parents. INVALID_ARGUMENT beyond `limits` (count, depth) or for an id that is none. Iterative.
-absl::StatusOr<std::vector<std::string>> TreeIds(const flwr::proto::ObjectTree& tree, const Limits& limits);
+// Ids of a tree, each once, children before parents. INVALID_ARGUMENT beyond `limits` (count,
+// depth) or for an id that is none. Iterative.
+absl::StatusOr<std::vector<std::string>> TreeIds(const flwr::proto::ObjectTree& tree,
+                                                 const Limits& limits);
 
 }  // namespace fedumm::wire
