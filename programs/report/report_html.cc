@@ -7,8 +7,8 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "programs/report/format.h"
 #include "base/text.h"
+#include "programs/report/format.h"
 #include "programs/report/svg.h"
 
 namespace fedumm::programs {
@@ -21,13 +21,14 @@ constexpr std::string_view kStyle = R"css(
 *{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 main{max-width:1080px;margin:0 auto;padding:24px 20px 48px}h1{font-size:26px;line-height:1.25;margin:8px 0 4px}h2{font-size:19px;margin:40px 0 10px;padding-top:14px;border-top:1px solid var(--line)}
 h3{font-size:15px;margin:0 0 6px}p{margin:6px 0 12px}.soft,.soft *{color:var(--soft)}.scroll{overflow-x:auto}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th,td{text-align:left;padding:6px 12px 6px 0;border-bottom:1px solid var(--line);white-space:nowrap}th{color:var(--soft);font-weight:600;font-size:13px}td.n,th.n{text-align:right;padding-right:18px}
-.track{display:inline-block;width:130px;height:10px;border-radius:5px;background:var(--line);margin-right:10px;vertical-align:middle}.fill{display:block;height:10px;border-radius:5px}.vqa{background:var(--vqa)}.draw{background:var(--draw)}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th,td{text-align:left;padding:6px 10px 6px 0;border-bottom:1px solid var(--line);white-space:nowrap}th{color:var(--soft);font-weight:600;font-size:13px}td.n,th.n{text-align:right;padding-right:8px}
+.track{display:inline-block;width:84px;height:10px;border-radius:5px;background:var(--line);margin-right:10px;vertical-align:middle}.fill{display:block;height:10px;border-radius:5px}.vqa{background:var(--vqa)}.draw{background:var(--draw)}
 .grid{display:grid;gap:16px;grid-template-columns:repeat(auto-fill,minmax(230px,1fr))}.wide{grid-template-columns:repeat(auto-fit,minmax(min(100%,460px),1fr))}.card{background:var(--card);border-radius:10px;padding:12px 14px}
 .sample{display:flex;gap:12px;align-items:flex-start;font-size:14px}.sample img,.pair img{width:84px;height:84px;image-rendering:pixelated;border-radius:6px;border:1px solid var(--line);background:#fff}.pair{display:flex;gap:10px;font-size:12px}.pair figure{margin:0;text-align:center}
 .good{color:var(--good);font-weight:600}.bad{color:var(--bad);font-weight:600}
 svg{width:100%;height:auto;display:block}svg text{font:12px system-ui,sans-serif;fill:var(--ink)}svg .title{font-weight:600;font-size:14px}svg .tick{fill:var(--soft)}svg .grid{stroke:var(--line)}svg path{fill:none;stroke-width:2}svg .bar{fill:var(--vqa)}
 svg path.s1,svg line.s1{stroke:var(--vqa)}svg circle.s1,svg text.s1{fill:var(--vqa)}svg path.s2,svg line.s2{stroke:var(--draw)}svg circle.s2,svg text.s2{fill:var(--draw)}svg path.s3,svg line.s3{stroke:var(--mute)}svg circle.s3,svg text.s3{fill:var(--mute)}svg .reference{stroke-dasharray:5 4}
+@media(max-width:560px){.track{display:none}}
 code{font:13px ui-monospace,monospace;background:var(--card);padding:2px 5px;border-radius:4px;overflow-wrap:anywhere}footer{margin-top:40px;color:var(--soft);font-size:13px}
 )css";
 
@@ -39,6 +40,15 @@ std::string TaskTitle(const std::string& task) {
 std::string TaskColour(const std::string& task) { return task == "draw" ? "draw" : "vqa"; }
 std::string TaskSeries(const std::string& task) { return task == "draw" ? "s2" : "s1"; }
 
+// The entries of a map by task, answering before drawing before others.
+template <typename Value>
+std::vector<std::pair<std::string, Value>> InOrder(const std::map<std::string, Value>& by_task) {
+  std::vector<std::pair<std::string, Value>> ordered(by_task.begin(), by_task.end());
+  std::stable_partition(ordered.begin(), ordered.end(),
+                        [](const auto& entry) { return entry.first == "vqa"; });
+  return ordered;
+}
+
 std::string Image(const std::string& png, std::string_view alternative) {
   return absl::StrCat("<img alt='", EscapeHtml(alternative), "' src='data:image/png;base64,",
                       absl::Base64Escape(png), "'>");
@@ -46,7 +56,7 @@ std::string Image(const std::string& png, std::string_view alternative) {
 
 std::string Headline(const RunData& data) {
   std::string html;
-  for (const auto& [task, verdict] : data.verdicts) {
+  for (const auto& [task, verdict] : InOrder(data.verdicts)) {
     absl::StrAppend(&html, html.empty() ? "" : "; ", TaskTitle(task), " ",
                     Percent(verdict.frozen.all), " → ", Percent(verdict.federated.all));
   }
@@ -74,10 +84,10 @@ void AddVerdictRow(std::string& html, const std::string& task, const std::string
 
 std::string Verdicts(const RunData& data) {
   if (data.verdicts.empty()) return "";
-  std::string html = "<h2>The verdict</h2><div class='grid wide'>";
-  for (const auto& [task, verdict] : data.verdicts) {
+  std::string html = "<h2>The verdict, on held-out examples</h2><div class='grid wide'>";
+  for (const auto& [task, verdict] : InOrder(data.verdicts)) {
     absl::StrAppend(&html, "<div class='card scroll'><h3>", EscapeHtml(TaskTitle(task)),
-                    "</h3><table><tr><th></th><th>right, held-out examples</th><th class='n'>new "
+                    "</h3><table><tr><th></th><th>right</th><th class='n'>new "
                     "concepts</th></tr>");
     AddVerdictRow(html, task, "Frozen model", verdict.frozen);
     AddVerdictRow(html, task, "Clients alone, mean", verdict.AloneMean());
@@ -106,17 +116,17 @@ std::string Curves(const RunData& data) {
     }
     for (const auto& [task, value] : round.losses) losses[task].points.emplace_back(number, value);
   }
-  for (auto& [task, series] : accuracies) {
+  for (auto [task, series] : InOrder(accuracies)) {
     series.label = TaskTitle(task);
     series.css_class = TaskSeries(task);
     accuracy.series.push_back(series);
   }
-  for (auto& [task, series] : losses) {
+  for (auto [task, series] : InOrder(losses)) {
     series.label = TaskTitle(task);
     series.css_class = TaskSeries(task);
     loss.series.push_back(series);
   }
-  for (const auto& [task, verdict] : data.verdicts) {
+  for (const auto& [task, verdict] : InOrder(data.verdicts)) {
     accuracy.references.push_back({absl::StrCat(TaskTitle(task), ", centralized"), TaskSeries(task),
                                    verdict.centralized.all});
   }
@@ -134,7 +144,7 @@ std::string Clients(const RunData& data) {
       for (const auto& entry : histogram) largest[task] = std::max(largest[task], entry.second);
     }
   }
-  for (const auto& [task, most] : largest) {
+  for (const auto& [task, most] : InOrder(largest)) {
     absl::StrAppend(&html, "<h3>", EscapeHtml(TaskTitle(task)),
                     task == "vqa" ? ": questions by answer" : ": pictures by shape", "</h3>",
                     "<div class='grid' style='margin-bottom:16px'>");

@@ -13,7 +13,7 @@ namespace {
 constexpr double kWidth = 640;
 constexpr double kHeight = 320;
 constexpr double kLeft = 48;
-constexpr double kRight = 500;
+constexpr double kRight = 470;
 constexpr double kTop = 34;
 constexpr double kBottom = 280;
 
