@@ -1,0 +1,90 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "fedumm/model/linear.h"
+#include "fedumm/model/parameters.h"
+#include "fedumm/model/peft_config.h"
+#include "fedumm/record.h"
+
+namespace fedumm::model {
+
+class LoraLinear;
+
+// A LoRA adapter on a frozen backbone: the only tensors that are trained and that travel. Attached
+// from its creation to its destruction; the linears outlive it. Not thread-safe.
+//
+//   FEDUMM_ASSIGN_OR_RETURN(auto adapter, LoraAdapter::Attach(model->Linears(), config, seed));
+//   … train adapter->parameters() …
+//   FEDUMM_RETURN_IF_ERROR(adapter->Save("adapter"));  // peft.PeftModel.from_pretrained reads it
+class LoraAdapter {
+ public:
+  // A fresh adapter in float32, which changes nothing yet: A random from `seed`, B zero (see
+  // init_lora_weights). `layout` is the spelling of the paths that `config` speaks of and that the
+  // adapter's keys have. INVALID_ARGUMENT if no linear is targeted, FAILED_PRECONDITION if one has
+  // an adapter already.
+  static absl::StatusOr<std::unique_ptr<LoraAdapter>> Attach(
+      const std::vector<NamedLinear>& linears, LoraConfig config, uint64_t seed,
+      ModuleLayout layout = ModuleLayout::kFile);
+  // The adapter in a folder that PEFT or Save wrote; the layout is that of its keys. An adapter
+  // that would compute anything else here than in PEFT is refused by the field or key that says so.
+  static absl::StatusOr<std::unique_ptr<LoraAdapter>> Load(const std::vector<NamedLinear>& linears,
+                                                           const std::string& folder);
+  ~LoraAdapter();
+  LoraAdapter(const LoraAdapter&) = delete;
+  LoraAdapter& operator=(const LoraAdapter&) = delete;
+
+  // Writes adapter_config.json and adapter_model.safetensors; the folder is made if need be.
+  absl::Status Save(const std::string& folder) const;
+
+  const LoraConfig& config() const { return config_; }
+  ModuleLayout layout() const { return layout_; }
+  FlatParameters& parameters() { return parameters_; }  // A, B of each module, in their order
+
+  // All A and B under PEFT's state-dict keys.
+  ArrayRecord ToArrays() const;
+  // The same with the keys and the order of `like`, which FromArrays has accepted.
+  absl::StatusOr<ArrayRecord> ToArraysLike(const ArrayRecord& like) const;
+  // Replaces all A and B. Accepts keys of either layout, in any order, of any float dtype.
+  // INVALID_ARGUMENT, naming the key, for one that is missing, unknown, of another shape or not
+  // finite; the adapter then stays as it was.
+  absl::Status FromArrays(const ArrayRecord& arrays);
+
+  // Dropout (lora_dropout) is off until StartTraining and after StopTraining. Equal seeds drop the
+  // same elements.
+  void StartTraining(uint64_t seed);
+  void StopTraining();
+
+  // Puts W + scale * B A in the place of each W, for inference without the adapter's cost, and puts
+  // the original tensors back, bit for bit. FAILED_PRECONDITION if it is (not) merged already.
+  absl::Status Merge();
+  absl::Status Unmerge();
+
+ private:
+  struct Module {
+    std::string path;  // in the file layout
+    Linear* linear;
+    std::shared_ptr<LoraLinear> lora;
+    at::Tensor original_weight;  // while merged
+  };
+
+  LoraAdapter(LoraConfig config, ModuleLayout layout, std::vector<Module> modules,
+              FlatParameters parameters);
+  std::string KeyOf(const Module& module, char matrix, ModuleLayout layout) const;
+  const at::Tensor* FindParameter(const std::string& key) const;  // null if there is none
+
+  LoraConfig config_;
+  ModuleLayout layout_;
+  std::vector<Module> modules_;
+  FlatParameters parameters_;
+  std::map<std::string, at::Tensor, std::less<>> by_key_;  // in both layouts
+  bool merged_ = false;
+};
+
+}  // namespace fedumm::model

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace fedumm::model {
+
+// Which spelling of the module paths an adapter uses. transformers before 4.52, and BLIP-3o, name
+// modules as the published weight files do; newer versions put "language_model." after "model." and
+// "model." before "visual.".
+enum class ModuleLayout { kFile, kTransformers5 };
+
+// `path` is in the file layout.
+std::string ToLayout(const std::string& path, ModuleLayout layout);
+
+// Modules by name: a regular expression that matches whole paths if there is one, else the paths
+// that equal, or end with "." and, one of the names.
+struct ModuleSelector {
+  std::optional<std::string> pattern;
+  std::vector<std::string> names;
+
+  bool empty() const { return !pattern.has_value() && names.empty(); }
+};
+
+enum class LoraInit { kDefault, kGaussian, kRandom };  // true, "gaussian", false
+
+// PEFT's LoraConfig: its names, its defaults. Fields that would change the forward pass in ways
+// that fedumm does not know are not here: ParsePeftConfig refuses them.
+struct LoraConfig {
+  int64_t r = 8;
+  double lora_alpha = 8;
+  double lora_dropout = 0;
+  bool use_rslora = false;        // scale by 1/sqrt(r), not 1/r
+  ModuleSelector target_modules;  // the pattern "all-linear": every linear but the head
+  ModuleSelector exclude_modules;
+  std::vector<int64_t> layers_to_transform;  // empty: all
+  std::vector<std::string> layers_pattern;   // what comes before a layer's index; empty: anything
+  std::vector<std::pair<std::string, int64_t>> rank_pattern;  // the first that matches wins
+  std::vector<std::pair<std::string, double>> alpha_pattern;
+  LoraInit init_lora_weights = LoraInit::kDefault;
+
+  // Carried along.
+  std::optional<std::string> task_type;
+  std::optional<std::string> base_model_name_or_path;
+  std::optional<std::string> revision;
+  bool inference_mode = true;
+};
+
+// INVALID_ARGUMENT, naming the field, for a value out of range or fields that contradict each
+// other.
+absl::Status ValidateLoraConfig(const LoraConfig& config);
+
+// Reads the text of an adapter_config.json. INVALID_ARGUMENT for what is no LoRA configuration,
+// UNIMPLEMENTED, naming the field, for a variant of LoRA that fedumm does not compute.
+absl::StatusOr<LoraConfig> ParsePeftConfig(std::string_view json);
+// The text that PEFT 0.21 writes: every field, sorted.
+std::string FormatPeftConfig(const LoraConfig& config);
+
+// What the configuration says of one module: absent if it gets no adapter. `path` is spelled in the
+// layout that the configuration was written for. INVALID_ARGUMENT for a bad pattern.
+struct LoraModule {
+  int64_t r;
+  double scale;
+};
+absl::StatusOr<std::optional<LoraModule>> SelectModule(const LoraConfig& config,
+                                                       const std::string& path);
+
+}  // namespace fedumm::model

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "fedumm/model/parameters.h"
+
+namespace fedumm::model {
+
+// The learning rate of a step: linear warm-up, then constant, or a half cosine that falls to
+// `final_value` at the last of `total_steps`.
+struct LearningRate {
+  double value = 1e-3;
+  int64_t warmup_steps = 0;
+  bool cosine = false;
+  double final_value = 0;   // of the cosine
+  int64_t total_steps = 0;  // of the cosine, over all rounds
+
+  double At(int64_t step) const;  // `step` from 0, over all rounds
+};
+
+struct TrainOptions {
+  int64_t steps = 1;
+  int64_t first_step = 0;          // of this call in the learning rate's schedule
+  int64_t accumulation_steps = 1;  // losses whose mean makes one step's gradient
+  LearningRate learning_rate;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+  double weight_decay = 0;   // decoupled
+  double max_grad_norm = 0;  // over all parameters; 0: no clipping
+};
+
+// AdamW's memory. A default one is fresh; keep it to go on where a call of Train ended.
+struct AdamWState {
+  at::Tensor first_moment;   // [n], like FlatParameters::values()
+  at::Tensor second_moment;  // [n]
+  int64_t step = 0;
+};
+
+struct TrainStats {
+  int64_t steps = 0;
+  double mean_loss = 0;
+  double first_loss = 0;
+  double last_loss = 0;
+  double max_grad_norm = 0;  // the largest norm before clipping
+};
+
+// The loss (scalar, with gradients) of the call-th call: called steps * accumulation_steps times.
+using LossFunction = std::function<absl::StatusOr<at::Tensor>(int64_t call)>;
+
+// Minimises `loss` by AdamW. `state` may be null (fresh). Errors: those of `loss`; INTERNAL, naming
+// the step, for a loss or a gradient that is not finite, and then no parameter has moved in that
+// step. Equal inputs give equal bits.
+absl::StatusOr<TrainStats> Train(FlatParameters& parameters, const LossFunction& loss,
+                                 const TrainOptions& options, AdamWState* state = nullptr);
+
+}  // namespace fedumm::model

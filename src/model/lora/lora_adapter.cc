@@ -1,0 +1,260 @@
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/mm.h>
+#include <c10/core/GradMode.h>
+
+#include <cmath>
+#include <cstring>
+#include <optional>
+#include <set>
+#include <span>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "base/random.h"
+#include "base/status_macros.h"
+#include "fedumm/model/lora.h"
+#include "model/guarded.h"
+#include "model/lora/lora_linear.h"
+
+namespace fedumm::model {
+namespace {
+
+constexpr char kKeyPrefix[] = "base_model.model.";
+
+void FillUniform(const at::Tensor& tensor, double bound, Random& random) {
+  float* values = tensor.data_ptr<float>();
+  for (int64_t i = 0; i < tensor.numel(); ++i) {
+    values[i] = static_cast<float>((2 * random.Uniform() - 1) * bound);
+  }
+}
+
+// A new A or B, on the CPU.
+at::Tensor NewMatrix(int64_t rows, int64_t columns) {
+  return at::empty({rows, columns}, at::kFloat).zero_();
+}
+
+// PEFT's kaiming_uniform_(a=sqrt(5)) is uniform in ±1/sqrt(columns).
+void Initialise(LoraInit init, const at::Tensor& a, const at::Tensor& b, Random random) {
+  const auto bound = [](const at::Tensor& matrix) { return 1 / std::sqrt(matrix.size(1)); };
+  if (init == LoraInit::kGaussian) {
+    float* values = a.data_ptr<float>();
+    const double deviation = 1.0 / static_cast<double>(a.size(0));
+    for (int64_t i = 0; i < a.numel(); ++i) {
+      values[i] = static_cast<float>(random.Normal() * deviation);
+    }
+    return;
+  }
+  FillUniform(a, bound(a), random);
+  if (init == LoraInit::kRandom) FillUniform(b, bound(b), random);
+}
+
+bool IsFloat(DType dtype) {
+  return dtype == DType::kFloat32 || dtype == DType::kFloat16 || dtype == DType::kBFloat16 ||
+         dtype == DType::kFloat64;
+}
+
+// Checks one array against the parameter that it is to replace.
+absl::Status CheckArray(const std::string& key, const Array& array, const at::Tensor& parameter) {
+  if (!IsFloat(array.dtype())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(key, " is not of a float type: ", std::string(DTypeName(array.dtype()))));
+  }
+  if (at::IntArrayRef(array.shape().data(), array.shape().size()) != parameter.sizes()) {
+    return absl::InvalidArgumentError(absl::StrCat(key, " has shape ", array.ShapeString(),
+                                                   ", not [",
+                                                   absl::StrJoin(parameter.sizes(), ", "), "]"));
+  }
+  return absl::OkStatus();
+}
+
+// The values as float32. INVALID_ARGUMENT if one is not finite, or too large for the type.
+absl::StatusOr<std::vector<float>> ToFloats(const std::string& key, const Array& array) {
+  std::vector<float> values;
+  if (const auto floats = array.floats(); floats.ok()) {
+    values.assign(floats->begin(), floats->end());
+  } else {
+    const std::vector<double> doubles = array.ToDoubles();
+    values.assign(doubles.begin(), doubles.end());
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (!std::isfinite(values[i])) {
+      return absl::InvalidArgumentError(absl::StrCat(key, " is not finite at element ", i));
+    }
+  }
+  return values;
+}
+
+Array ToArray(const at::Tensor& tensor) {
+  const at::Tensor host = tensor.detach().cpu().contiguous();
+  return Array::FromFloats(host.sizes().vec(),
+                           {host.const_data_ptr<float>(), static_cast<size_t>(host.numel())});
+}
+
+}  // namespace
+
+LoraAdapter::LoraAdapter(LoraConfig config, ModuleLayout layout, std::vector<Module> modules,
+                         FlatParameters parameters)
+    : config_(std::move(config)),
+      layout_(layout),
+      modules_(std::move(modules)),
+      parameters_(std::move(parameters)) {
+  for (Module& module : modules_) {
+    module.linear->hook = module.lora;
+    for (const ModuleLayout spelling : {ModuleLayout::kFile, ModuleLayout::kTransformers5}) {
+      by_key_.emplace(KeyOf(module, 'A', spelling), module.lora->a());
+      by_key_.emplace(KeyOf(module, 'B', spelling), module.lora->b());
+    }
+  }
+}
+
+LoraAdapter::~LoraAdapter() {
+  if (merged_) Unmerge().IgnoreError();
+  for (Module& module : modules_) module.linear->hook = nullptr;
+}
+
+absl::StatusOr<std::unique_ptr<LoraAdapter>> LoraAdapter::Attach(
+    const std::vector<NamedLinear>& linears, LoraConfig config, uint64_t seed,
+    ModuleLayout layout) {
+  FEDUMM_RETURN_IF_ERROR(ValidateLoraConfig(config));
+  return Guarded([&]() -> absl::StatusOr<std::unique_ptr<LoraAdapter>> {
+    std::vector<Module> modules;
+    std::vector<at::Tensor> parameters;
+    for (const NamedLinear& named : linears) {
+      FEDUMM_ASSIGN_OR_RETURN(const std::optional<LoraModule> selected,
+                              SelectModule(config, ToLayout(named.path, layout)));
+      if (!selected.has_value()) continue;
+      if (named.linear->hook != nullptr) {
+        return absl::FailedPreconditionError(absl::StrCat(named.path, " has an adapter already"));
+      }
+      const at::Tensor& weight = named.linear->weight;
+      at::Tensor a = NewMatrix(selected->r, weight.size(1));
+      at::Tensor b = NewMatrix(weight.size(0), selected->r);
+      Initialise(config.init_lora_weights, a, b, Random(seed, {modules.size()}));
+      a = a.to(weight.device());
+      b = b.to(weight.device());
+      parameters.insert(parameters.end(), {a, b});
+      modules.push_back(
+          {named.path, named.linear, std::make_shared<LoraLinear>(a, b, selected->scale), {}});
+    }
+    if (modules.empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("target_modules matches none of ", linears.size(), " linears"));
+    }
+    FEDUMM_ASSIGN_OR_RETURN(FlatParameters flat, FlatParameters::Create(std::move(parameters)));
+    return std::unique_ptr<LoraAdapter>(
+        new LoraAdapter(std::move(config), layout, std::move(modules), std::move(flat)));
+  });
+}
+
+std::string LoraAdapter::KeyOf(const Module& module, char matrix, ModuleLayout layout) const {
+  return absl::StrCat(kKeyPrefix, ToLayout(module.path, layout), ".lora_", std::string(1, matrix),
+                      ".weight");
+}
+
+const at::Tensor* LoraAdapter::FindParameter(const std::string& key) const {
+  // State dicts that were not saved by PEFT still have the adapter's name in their keys.
+  const std::string plain = absl::StrReplaceAll(
+      key,
+      {{".lora_A.default.weight", ".lora_A.weight"}, {".lora_B.default.weight", ".lora_B.weight"}});
+  const auto it = by_key_.find(plain);
+  return it == by_key_.end() ? nullptr : &it->second;
+}
+
+ArrayRecord LoraAdapter::ToArrays() const {
+  ArrayRecord arrays;
+  for (const Module& module : modules_) {
+    arrays.Set(KeyOf(module, 'A', layout_), ToArray(module.lora->a()));
+    arrays.Set(KeyOf(module, 'B', layout_), ToArray(module.lora->b()));
+  }
+  return arrays;
+}
+
+absl::StatusOr<ArrayRecord> LoraAdapter::ToArraysLike(const ArrayRecord& like) const {
+  return Guarded([&]() -> absl::StatusOr<ArrayRecord> {
+    ArrayRecord arrays;
+    for (const auto& [key, ignored] : like) {
+      const at::Tensor* parameter = FindParameter(key);
+      if (parameter == nullptr) {
+        return absl::InvalidArgumentError(absl::StrCat("the adapter has no ", key));
+      }
+      arrays.Set(key, ToArray(*parameter));
+    }
+    return arrays;
+  });
+}
+
+absl::Status LoraAdapter::FromArrays(const ArrayRecord& arrays) {
+  std::vector<std::pair<at::Tensor, std::vector<float>>> updates;
+  std::set<const void*> seen;
+  for (const auto& [key, array] : arrays) {
+    const at::Tensor* parameter = FindParameter(key);
+    if (parameter == nullptr) {
+      return absl::InvalidArgumentError(absl::StrCat("the adapter has no ", key));
+    }
+    if (!seen.insert(parameter->unsafeGetTensorImpl()).second) {
+      return absl::InvalidArgumentError(absl::StrCat("given twice: ", key));
+    }
+    FEDUMM_RETURN_IF_ERROR(CheckArray(key, array, *parameter));
+    FEDUMM_ASSIGN_OR_RETURN(std::vector<float> values, ToFloats(key, array));
+    updates.emplace_back(*parameter, std::move(values));
+  }
+  for (const Module& module : modules_) {
+    for (const char matrix : {'A', 'B'}) {
+      const at::Tensor& parameter = matrix == 'A' ? module.lora->a() : module.lora->b();
+      if (!seen.contains(parameter.unsafeGetTensorImpl())) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("missing: ", KeyOf(module, matrix, layout_)));
+      }
+    }
+  }
+  return Guarded([&]() -> absl::Status {
+    const at::NoGradGuard no_grad;
+    for (auto& [parameter, values] : updates) {
+      parameter.copy_(at::from_blob(values.data(), parameter.sizes(), at::kFloat));
+    }
+    return absl::OkStatus();
+  });
+}
+
+void LoraAdapter::StartTraining(uint64_t seed) {
+  for (size_t i = 0; i < modules_.size(); ++i) {
+    modules_[i].lora->SetDropout(config_.lora_dropout, Random(seed, {i}));
+  }
+}
+
+void LoraAdapter::StopTraining() {
+  for (Module& module : modules_) module.lora->SetDropout(0, Random(0));
+}
+
+absl::Status LoraAdapter::Merge() {
+  if (merged_) return absl::FailedPreconditionError("the adapter is merged already");
+  return Guarded([&]() -> absl::Status {
+    const at::NoGradGuard no_grad;
+    for (Module& module : modules_) {
+      const at::Tensor& weight = module.linear->weight;
+      const at::Tensor product = at::mm(module.lora->b(), module.lora->a()) * module.lora->scale();
+      at::Tensor merged = weight + product.to(weight.scalar_type());
+      module.original_weight = std::exchange(module.linear->weight, std::move(merged));
+      module.lora->set_merged(true);
+    }
+    merged_ = true;
+    return absl::OkStatus();
+  });
+}
+
+absl::Status LoraAdapter::Unmerge() {
+  if (!merged_) return absl::FailedPreconditionError("the adapter is not merged");
+  for (Module& module : modules_) {
+    module.linear->weight = std::exchange(module.original_weight, at::Tensor());
+    module.lora->set_merged(false);
+  }
+  merged_ = false;
+  return absl::OkStatus();
+}
+
+}  // namespace fedumm::model

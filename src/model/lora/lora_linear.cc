@@ -1,0 +1,151 @@
+#include "model/lora/lora_linear.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/saved_variable.h>
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+namespace fedumm::model {
+namespace {
+
+using torch::autograd::variable_list;
+
+// What one Forward leaves for the backward pass. A, B and W are the hook's and the backbone's own:
+// they stay as they are until the optimiser has its gradients.
+struct LoraBackward final : public torch::autograd::Node {
+  torch::autograd::SavedVariable x;  // [..., in]; unset if A and B are not trained
+  at::Tensor s;                      // [m, r] in A's dtype; likewise
+  at::Tensor mask;                   // [m, in] bool, undefined without dropout
+  at::Tensor weight;
+  at::Tensor a;
+  at::Tensor b;
+  double scale = 1;
+  std::vector<int64_t> x_shape;
+
+  variable_list apply(variable_list&& gradients) override;
+  void release_variables() override {
+    x.reset_data();
+    s.reset();
+    mask.reset();
+  }
+  std::string name() const override { return "LoraBackward"; }
+};
+
+// alpha * m1 m2, rounded once.
+at::Tensor ScaledMm(const at::Tensor& m1, const at::Tensor& m2, double alpha) {
+  at::Tensor product = at::empty({m1.size(0), m2.size(1)}, m1.options());
+  return at::addmm_out(product, product, m1, m2, /*beta=*/0, alpha);
+}
+
+// y += m1 m2, where y may have a narrower dtype.
+void AddMm(const at::Tensor& y, const at::Tensor& m1, const at::Tensor& m2) {
+  if (y.scalar_type() == m1.scalar_type()) {
+    y.addmm_(m1, m2);
+  } else {
+    y.add_(at::mm(m1, m2));
+  }
+}
+
+variable_list LoraBackward::apply(variable_list&& gradients) {
+  TORCH_CHECK(!at::GradMode::is_enabled(), "LoRA has no second derivative");
+  const at::AutoDispatchBelowADInplaceOrView below_autograd;
+  variable_list inputs(1);
+  if (!gradients[0].defined()) return inputs;
+  const at::Tensor dy = gradients[0].reshape({-1, weight.size(0)});
+  const at::Tensor dy_a = dy.to(a.scalar_type());
+  const at::Tensor ds = ScaledMm(dy_a, b, scale);
+  if (s.defined()) {
+    at::Tensor input = x.unpack().reshape({-1, weight.size(1)}).to(a.scalar_type());
+    if (mask.defined()) input = input * mask;
+    a.mutable_grad().addmm_(ds.t(), input);
+    b.mutable_grad().addmm_(dy_a.t(), s);
+  }
+  if (task_should_compute_output(0)) {
+    at::Tensor dx = at::mm(dy, weight);
+    if (mask.defined()) {
+      dx.add_(at::mm(ds, a).mul_(mask));
+    } else {
+      AddMm(dx, ds, a);
+    }
+    inputs[0] = dx.view(x_shape);
+  }
+  return inputs;
+}
+
+}  // namespace
+
+LoraLinear::LoraLinear(at::Tensor a, at::Tensor b, double scale)
+    : a_(std::move(a)), b_(std::move(b)), scale_(scale) {}
+
+void LoraLinear::SetDropout(double probability, Random random) {
+  dropout_ = probability;
+  random_ = random;
+}
+
+// True where an element is kept. 16 random bits decide on each.
+at::Tensor LoraLinear::DropoutMask(const at::Tensor& x) const {
+  const auto threshold = static_cast<uint64_t>(dropout_ * 65536);
+  at::Tensor mask = at::empty(x.sizes(), at::kBool);
+  bool* keep = mask.data_ptr<bool>();
+  const int64_t n = mask.numel();
+  for (int64_t i = 0; i < n;) {
+    uint64_t bits = random_.Next();
+    for (int lane = 0; lane < 4 && i < n; ++lane, bits >>= 16) {
+      keep[i++] = (bits & 0xffff) >= threshold;
+    }
+  }
+  return mask.to(x.device());
+}
+
+at::Tensor LoraLinear::Forward(const at::Tensor& x, const at::Tensor& weight,
+                               const at::Tensor& bias) const {
+  if (merged_) return at::linear(x, weight, bias);
+  const bool train_adapter = at::GradMode::is_enabled() && a_.requires_grad();
+  const bool needs_node = train_adapter || (at::GradMode::is_enabled() && x.requires_grad());
+  const double scale = scale_ / (1 - dropout_);
+  at::Tensor y, s, mask, rows;
+  {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    rows = x.dim() == 2 ? x : x.reshape({-1, x.size(-1)});
+    at::Tensor input = rows.to(a_.scalar_type());
+    if (dropout_ > 0) {
+      mask = DropoutMask(rows);
+      input = input * mask;
+    }
+    s = ScaledMm(input, a_.t(), scale);
+    y = bias.defined() ? at::addmm(bias, rows, weight.t()) : at::mm(rows, weight.t());
+    AddMm(y, s, b_.t());
+    if (x.dim() != 2) {
+      std::vector<int64_t> shape = x.sizes().vec();
+      shape.back() = weight.size(0);
+      y = y.view(shape);
+    }
+  }
+  if (!needs_node) return y;
+
+  const std::shared_ptr<LoraBackward> node(new LoraBackward, torch::autograd::deleteNode);
+  node->set_next_edges(torch::autograd::collect_next_edges(x));
+  if (train_adapter) {
+    node->x = torch::autograd::SavedVariable(x, /*is_output=*/false);
+    node->s = std::move(s);
+  }
+  node->mask = std::move(mask);
+  node->weight = weight;
+  node->a = a_;
+  node->b = b_;
+  node->scale = scale;
+  node->x_shape = x.sizes().vec();
+  torch::autograd::set_history(y, node);
+  return y;
+}
+
+}  // namespace fedumm::model

@@ -1,0 +1,253 @@
+#include "model/lora/lora_linear.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
+#include <gtest/gtest.h>
+
+#include <optional>
+#include <vector>
+
+namespace fedumm::model {
+namespace {
+
+struct Shape {
+  std::vector<int64_t> batch;
+  int64_t in, out, r;
+  bool bias;
+};
+
+std::ostream& operator<<(std::ostream& out, const Shape& shape) {
+  return out << shape.batch << " " << shape.in << "->" << shape.out << " r " << shape.r;
+}
+
+// A frozen linear, an adapter on it, an input, and what the output's gradient is to be.
+struct Case {
+  explicit Case(const Shape& shape, at::ScalarType dtype = at::kFloat,
+                std::optional<at::ScalarType> base = std::nullopt) {
+    const at::ScalarType base_dtype = base.value_or(dtype);
+    std::vector<int64_t> sizes = shape.batch;
+    sizes.push_back(shape.in);
+    x = at::randn(sizes, base_dtype).set_requires_grad(true);
+    weight = at::randn({shape.out, shape.in}, base_dtype);
+    if (shape.bias) bias = at::randn({shape.out}, base_dtype);
+    a = at::randn({shape.r, shape.in}, dtype).set_requires_grad(true);
+    b = at::randn({shape.out, shape.r}, dtype).set_requires_grad(true);
+    a.mutable_grad() = at::zeros_like(a);
+    b.mutable_grad() = at::zeros_like(b);
+    sizes.back() = shape.out;
+    dy = at::randn(sizes, base_dtype);
+  }
+
+  // PEFT's forward, from ordinary operations.
+  at::Tensor Reference(const at::Tensor& mask = {}) const {
+    at::Tensor input = x.to(a.scalar_type());
+    if (mask.defined()) input = input * mask;
+    const at::Tensor update = at::matmul(at::matmul(input, a.t()), b.t()) * kScale;
+    const at::Tensor base = at::linear(x, weight, bias);
+    return (base + update).to(base.scalar_type());
+  }
+
+  static constexpr double kScale = 0.75;
+  at::Tensor x, weight, bias, a, b, dy;
+};
+
+struct Gradients {
+  at::Tensor x, a, b;
+};
+
+Gradients TakeGradients(Case& c, const at::Tensor& y) {
+  y.backward(c.dy);
+  Gradients gradients{c.x.grad().clone(), c.a.grad().clone(), c.b.grad().clone()};
+  c.x.mutable_grad().reset();
+  c.a.mutable_grad().zero_();
+  c.b.mutable_grad().zero_();
+  return gradients;
+}
+
+void ExpectClose(const at::Tensor& actual, const at::Tensor& expected, double tolerance) {
+  ASSERT_EQ(actual.sizes(), expected.sizes());
+  ASSERT_EQ(actual.scalar_type(), expected.scalar_type());
+  const at::Tensor difference = (actual - expected).to(at::kDouble);
+  EXPECT_LE(difference.norm().item<double>(),
+            tolerance * expected.to(at::kDouble).norm().item<double>());
+}
+
+void ExpectSameGradients(const Gradients& actual, const Gradients& expected, double tolerance) {
+  ExpectClose(actual.x, expected.x, tolerance);
+  ExpectClose(actual.a, expected.a, tolerance);
+  ExpectClose(actual.b, expected.b, tolerance);
+}
+
+class LoraLinearTest : public ::testing::TestWithParam<Shape> {};
+
+TEST_P(LoraLinearTest, OutputAndGradientsEqualThoseOfComposedOperations) {
+  Case c(GetParam());
+  const LoraLinear lora(c.a, c.b, Case::kScale);
+  const at::Tensor expected = c.Reference();
+  const at::Tensor actual = lora.Forward(c.x, c.weight, c.bias);
+  ExpectClose(actual, expected, 1e-6);
+  const Gradients expected_gradients = TakeGradients(c, expected);
+  ExpectSameGradients(TakeGradients(c, actual), expected_gradients, 1e-6);
+}
+
+TEST_P(LoraLinearTest, ABFloat16BaseIsAdaptedInFloat32AsPeftDoes) {
+  Case c(GetParam(), at::kFloat, at::kBFloat16);
+  const LoraLinear lora(c.a, c.b, Case::kScale);
+  const at::Tensor expected = c.Reference();
+  const at::Tensor actual = lora.Forward(c.x, c.weight, c.bias);
+  ExpectClose(actual, expected, 3.5e-3);
+  const Gradients expected_gradients = TakeGradients(c, expected);
+  ExpectSameGradients(TakeGradients(c, actual), expected_gradients, 4e-3);
+}
+
+TEST_P(LoraLinearTest, GradientsEqualFiniteDifferences) {
+  Case c(GetParam(), at::kDouble);
+  const LoraLinear lora(c.a, c.b, Case::kScale);
+  const Gradients gradients = TakeGradients(c, lora.Forward(c.x, c.weight, c.bias));
+  const at::NoGradGuard no_grad;
+  const auto loss = [&] {
+    return (lora.Forward(c.x, c.weight, c.bias) * c.dy).sum().item<double>();
+  };
+  constexpr double kStep = 1e-5;
+  for (const auto& [tensor, gradient] :
+       {std::pair{c.x, gradients.x}, {c.a, gradients.a}, {c.b, gradients.b}}) {
+    const at::Tensor direction = at::randn(tensor.sizes(), at::kDouble);
+    tensor.add_(direction, kStep);
+    const double above = loss();
+    tensor.add_(direction, -2 * kStep);
+    const double below = loss();
+    tensor.add_(direction, kStep);
+    const double expected = (gradient * direction).sum().item<double>();
+    EXPECT_NEAR((above - below) / (2 * kStep), expected, 1e-6 * (1 + std::abs(expected)));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    OddSizes, LoraLinearTest,
+    ::testing::Values(Shape{{19}, 33, 17, 3, true}, Shape{{19}, 33, 17, 3, false},
+                      Shape{{2, 5}, 7, 111, 1, true}, Shape{{3, 1, 4}, 16, 16, 4, false},
+                      Shape{{1}, 1, 1, 1, true}, Shape{{8, 26}, 96, 256, 8, false}));
+
+TEST(LoraLinearRuleTest, AnInputWithoutGradientStillTrainsTheAdapter) {
+  Case c({{6}, 5, 4, 2, true});
+  c.x = c.x.detach();
+  const LoraLinear lora(c.a, c.b, Case::kScale);
+  c.Reference().backward(c.dy);
+  const at::Tensor a_gradient = c.a.grad().clone();
+  const at::Tensor b_gradient = c.b.grad().clone();
+  c.a.mutable_grad().zero_();
+  c.b.mutable_grad().zero_();
+  lora.Forward(c.x, c.weight, c.bias).backward(c.dy);
+  ExpectClose(c.a.grad(), a_gradient, 1e-6);
+  ExpectClose(c.b.grad(), b_gradient, 1e-6);
+}
+
+TEST(LoraLinearRuleTest, GradientsAddUpOverCalls) {
+  Case c({{6}, 5, 4, 2, false});
+  const LoraLinear lora(c.a, c.b, Case::kScale);
+  lora.Forward(c.x, c.weight, c.bias).backward(c.dy);
+  const at::Tensor once = c.a.grad().clone();
+  lora.Forward(c.x, c.weight, c.bias).backward(c.dy);
+  ExpectClose(c.a.grad(), once * 2, 1e-6);
+}
+
+TEST(LoraLinearRuleTest, AFrozenAdapterStillPassesTheInputsGradient) {
+  Case c({{6}, 5, 4, 2, true});
+  const at::Tensor expected = TakeGradients(c, c.Reference()).x;
+  c.a.set_requires_grad(false);
+  c.b.set_requires_grad(false);
+  const LoraLinear lora(c.a, c.b, Case::kScale);
+  lora.Forward(c.x, c.weight, c.bias).backward(c.dy);
+  ExpectClose(c.x.grad(), expected, 1e-6);
+  EXPECT_EQ(c.a.grad().abs().sum().item<float>(), 0);
+}
+
+TEST(LoraLinearRuleTest, WithoutGradientsNothingIsRecorded) {
+  const Case c({{6}, 5, 4, 2, true});
+  const at::NoGradGuard no_grad;
+  EXPECT_FALSE(LoraLinear(c.a, c.b, 1).Forward(c.x, c.weight, c.bias).requires_grad());
+}
+
+TEST(LoraLinearRuleTest, TheFrozenWeightGetsNoGradient) {
+  Case c({{6}, 5, 4, 2, true});
+  c.weight.set_requires_grad(true);
+  LoraLinear(c.a, c.b, 1).Forward(c.x, c.weight, c.bias).backward(c.dy);
+  EXPECT_FALSE(c.weight.grad().defined());
+}
+
+TEST(LoraLinearRuleTest, AnInputChangedBeforeTheBackwardPassIsAnError) {
+  Case c({{2, 3}, 5, 4, 2, true});
+  const at::Tensor x = c.x * 1;
+  const at::Tensor y = LoraLinear(c.a, c.b, 1).Forward(x, c.weight, c.bias);
+  {
+    const at::NoGradGuard no_grad;
+    x.mul_(2);
+  }
+  EXPECT_THROW(y.backward(c.dy), c10::Error);
+}
+
+TEST(LoraLinearRuleTest, DropoutKeepsTheMeanAndItsOwnMask) {
+  Case c({{64}, 256, 8, 256, false});
+  {
+    const at::NoGradGuard no_grad;  // y shows the masked input: A = B = I in effect
+    c.weight.zero_();
+    c.a.copy_(at::eye(256));
+  }
+  LoraLinear lora(c.a, c.b, Case::kScale);
+  lora.SetDropout(0.25, Random(7));
+  // S is scale / (1 - p) * mask * x; B picks its first eight columns.
+  {
+    const at::NoGradGuard no_grad;
+    c.b.copy_(at::eye(8, 256));
+  }
+  const at::Tensor y = lora.Forward(c.x, c.weight, c.bias);
+  const at::Tensor seen = y.detach() / c.x.detach().narrow(1, 0, 8);
+  const at::Tensor kept = seen != 0;
+  EXPECT_NEAR(kept.to(at::kFloat).mean().item<float>(), 0.75, 0.06);
+  ExpectClose(seen, kept * (Case::kScale / 0.75), 1e-5);
+}
+
+TEST(LoraLinearRuleTest, GradientsUnderDropoutEqualThoseOfTheSameMask) {
+  constexpr double kDropout = 0.5;
+  const Shape shape{{9, 7}, 31, 13, 3, true};
+  Case c(shape);
+  LoraLinear lora(c.a, c.b, Case::kScale);
+  // The mask is found by an adapter that shows it: the same numbers, A = I and B = I.
+  const at::Tensor eye = at::eye(31);
+  LoraLinear probe(eye, eye, 1);
+  probe.SetDropout(kDropout, Random(3));
+  at::Tensor mask;
+  {
+    const at::NoGradGuard no_grad;
+    mask = probe.Forward(at::ones_like(c.x), at::zeros({31, 31}), {});
+  }
+  EXPECT_GT(mask.std().item<float>(), 0.5);
+  lora.SetDropout(kDropout, Random(3));
+  const at::Tensor expected = c.Reference(mask);
+  const at::Tensor actual = lora.Forward(c.x, c.weight, c.bias);
+  ExpectClose(actual, expected, 1e-6);
+  const Gradients expected_gradients = TakeGradients(c, expected);
+  ExpectSameGradients(TakeGradients(c, actual), expected_gradients, 1e-6);
+}
+
+TEST(LoraLinearRuleTest, EqualSeedsDropTheSameElements) {
+  const Case c({{32}, 64, 8, 4, false});
+  LoraLinear lora(c.a, c.b, 1);
+  const auto forward = [&](uint64_t seed) {
+    lora.SetDropout(0.1, Random(seed));
+    return lora.Forward(c.x, c.weight, c.bias).detach();
+  };
+  EXPECT_TRUE(at::equal(forward(1), forward(1)));
+  EXPECT_FALSE(at::equal(forward(1), forward(2)));
+}
+
+}  // namespace
+}  // namespace fedumm::model
