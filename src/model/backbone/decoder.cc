@@ -1,0 +1,127 @@
+#include "model/backbone/decoder.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/cos.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/pow.h>
+#include <ATen/ops/reciprocal.h>
+#include <ATen/ops/sin.h>
+#include <ATen/ops/tril.h>
+
+#include "absl/strings/str_cat.h"
+#include "model/backbone/ops.h"
+
+namespace fedumm::model {
+namespace {
+
+// True where a query may look: [B or 1, 1, N, M]. A padded query looks at itself, so that no row is
+// empty (its output is unused).
+at::Tensor AttentionMask(const at::Tensor& mask, int64_t queries, int64_t keys, at::Device device) {
+  const auto options = at::TensorOptions().device(device).dtype(at::kBool);
+  const at::Tensor causal = at::tril(at::ones({queries, keys}, options), keys - queries);
+  if (!mask.defined()) return causal.view({1, 1, queries, keys});
+  TORCH_CHECK(mask.dim() == 2 && mask.size(1) == keys, "Decode: a mask of ", mask.sizes(), " for ",
+              keys, " tokens");
+  const at::Tensor self =
+      causal & at::tril(at::ones({queries, keys}, options), keys - queries - 1).logical_not();
+  const at::Tensor visible = mask.to(device).to(at::kBool).view({-1, 1, 1, keys});
+  return (visible & causal) | self;
+}
+
+}  // namespace
+
+Decoder::Decoder(const TextConfig& config) : config_(config), layers_(config.num_hidden_layers) {
+  const int64_t head_dim = config_.head_dim();
+  const at::Tensor steps = at::arange(0, head_dim, 2, at::kFloat) / static_cast<double>(head_dim);
+  frequencies_ = at::reciprocal(at::pow(config_.rope_theta, steps));
+  std::vector<int64_t> axes;
+  for (size_t axis = 0; axis < config_.mrope_section.size(); ++axis) {
+    axes.insert(axes.end(), config_.mrope_section[axis], static_cast<int64_t>(axis));
+  }
+  axes_ = at::from_blob(axes.data(), {static_cast<int64_t>(axes.size())}, at::kLong).clone();
+}
+
+void Decoder::Visit(ModuleVisitor& visitor) {
+  visitor.VisitTensor("model.embed_tokens.weight", embed_tokens_);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const std::string name = absl::StrCat("model.layers.", i, ".");
+    Layer& layer = layers_[i];
+    visitor.VisitTensor(name + "input_layernorm.weight", layer.input_norm);
+    visitor.VisitTensor(name + "post_attention_layernorm.weight", layer.post_norm);
+    visitor.VisitLinear(name + "self_attn.q_proj", layer.q);
+    visitor.VisitLinear(name + "self_attn.k_proj", layer.k);
+    visitor.VisitLinear(name + "self_attn.v_proj", layer.v);
+    visitor.VisitLinear(name + "self_attn.o_proj", layer.o);
+    visitor.VisitLinear(name + "mlp.gate_proj", layer.gate);
+    visitor.VisitLinear(name + "mlp.up_proj", layer.up);
+    visitor.VisitLinear(name + "mlp.down_proj", layer.down);
+  }
+  visitor.VisitTensor("model.norm.weight", norm_);
+  if (!config_.tie_word_embeddings) visitor.VisitLinear("lm_head", lm_head_);
+  frequencies_ = frequencies_.to(embed_tokens_.device());
+  axes_ = axes_.to(embed_tokens_.device());
+}
+
+at::Tensor Decoder::Embed(const at::Tensor& ids) const { return at::embedding(embed_tokens_, ids); }
+
+Decoder::Angles Decoder::AnglesOf(const at::Tensor& positions, at::ScalarType dtype) const {
+  TORCH_CHECK(positions.dim() == 3 && positions.size(0) == 3, "Decode: positions of ",
+              positions.sizes(), ", not [3, B, N]");
+  const at::Tensor angles =
+      positions.to(frequencies_.device()).index_select(0, axes_).permute({1, 2, 0}) * frequencies_;
+  return {at::cos(angles).to(dtype), at::sin(angles).to(dtype)};
+}
+
+at::Tensor Decoder::Run(const at::Tensor& embeds, const at::Tensor& positions,
+                        const at::Tensor& mask, KeyValueCache* cache,
+                        std::vector<at::Tensor>* trace) const {
+  TORCH_CHECK(embeds.dim() == 3 && embeds.size(2) == config_.hidden_size, "Decode: embeddings of ",
+              embeds.sizes());
+  const int64_t batch = embeds.size(0);
+  const int64_t length = embeds.size(1);
+  const int64_t past = cache == nullptr || cache->keys.empty() ? 0 : cache->keys[0].size(1);
+  const Angles angles = AnglesOf(positions, embeds.scalar_type());
+  const bool causal = !mask.defined() && past == 0;
+  const at::Tensor attention_mask =
+      causal ? at::Tensor() : AttentionMask(mask, length, past + length, embeds.device());
+  const auto heads = [&](const at::Tensor& x) {
+    return x.view({batch, length, -1, config_.head_dim()});
+  };
+
+  at::Tensor x = embeds.reshape({batch * length, config_.hidden_size});
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    if (trace != nullptr) trace->push_back(x.view(embeds.sizes()));
+    const Layer& layer = layers_[i];
+    at::Tensor normed = RmsNorm(x, layer.input_norm, config_.rms_norm_eps);
+    const at::Tensor q =
+        Rotate(heads(layer.q(normed)), angles.cos, angles.sin, RotaryPairs::kHalves);
+    at::Tensor k = Rotate(heads(layer.k(normed)), angles.cos, angles.sin, RotaryPairs::kHalves);
+    at::Tensor v = heads(layer.v(normed));
+    if (cache != nullptr) {
+      if (past > 0) {
+        k = at::cat({cache->keys[i], k}, 1);
+        v = at::cat({cache->values[i], v}, 1);
+        cache->keys[i] = k;
+        cache->values[i] = v;
+      } else {
+        cache->keys.push_back(k);
+        cache->values.push_back(v);
+      }
+    }
+    x = x + layer.o(Attend(q, k, v, causal, attention_mask).view({batch * length, -1}));
+    normed = RmsNorm(x, layer.post_norm, config_.rms_norm_eps);
+    x = x + layer.down(SwiGlu(layer.gate(normed), layer.up(normed)));
+  }
+  return RmsNorm(x, norm_, config_.rms_norm_eps).view(embeds.sizes());
+}
+
+at::Tensor Decoder::Logits(const at::Tensor& hidden) const {
+  return config_.tie_word_embeddings ? at::linear(hidden, embed_tokens_) : lm_head_(hidden);
+}
+
+}  // namespace fedumm::model

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "fedumm/model/config.h"
+#include "fedumm/model/linear.h"
+#include "model/backbone/module_visitor.h"
+
+namespace fedumm::model {
+
+// What earlier calls leave for a generation step: every layer's keys and values so far, [B, M,
+// kv_heads, head_dim].
+struct KeyValueCache {
+  std::vector<at::Tensor> keys;
+  std::vector<at::Tensor> values;
+};
+
+// Qwen2.5-VL's text decoder ("model." and "lm_head."). Const calls are thread-safe; a cache belongs
+// to one caller.
+class Decoder {
+ public:
+  explicit Decoder(const TextConfig& config);
+
+  void Visit(ModuleVisitor& visitor);
+  at::Tensor Embed(const at::Tensor& ids) const;
+  // See UnifiedModel::Decode. With a cache, `embeds` continues what it holds and `mask` covers
+  // both. Appends each layer's input to `trace` if it is given.
+  at::Tensor Run(const at::Tensor& embeds, const at::Tensor& positions, const at::Tensor& mask,
+                 KeyValueCache* cache = nullptr, std::vector<at::Tensor>* trace = nullptr) const;
+  at::Tensor Logits(const at::Tensor& hidden) const;
+  const at::Tensor& embedding() const { return embed_tokens_; }
+
+ private:
+  struct Layer {
+    at::Tensor input_norm;
+    at::Tensor post_norm;
+    Linear q;
+    Linear k;
+    Linear v;
+    Linear o;
+    Linear gate;
+    Linear up;
+    Linear down;
+  };
+  struct Angles {
+    at::Tensor cos;
+    at::Tensor sin;
+  };
+  Angles AnglesOf(const at::Tensor& positions, at::ScalarType dtype) const;
+
+  const TextConfig config_;
+  at::Tensor frequencies_;  // [head_dim / 2], fp32
+  at::Tensor axes_;         // [head_dim / 2]: the position axis that each frequency follows
+  at::Tensor embed_tokens_;
+  std::vector<Layer> layers_;
+  at::Tensor norm_;
+  Linear lm_head_;  // unused where the embedding is tied
+};
+
+}  // namespace fedumm::model
