@@ -80,7 +80,8 @@ absl::StatusOr<ConfigValue> Coerce(std::string_view key, const ConfigValue& valu
   if (std::holds_alternative<int64_t>(expected) && std::holds_alternative<uint64_t>(value)) {
     return static_cast<int64_t>(std::get<uint64_t>(value));
   }
-  return absl::InvalidArgumentError(absl::StrCat("'", Text(key), "' must be ", Text(TypeName(expected))));
+  return absl::InvalidArgumentError(
+      absl::StrCat("'", Text(key), "' must be ", Text(TypeName(expected))));
 }
 
 absl::StatusOr<ConfigValue> ValueOf(std::string_view key, const toml::node& node) {

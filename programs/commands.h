@@ -1,0 +1,55 @@
+// The subcommands of `fedumm`. Each prints its result and returns an error for main to report.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace fedumm::programs {
+
+struct CommonArguments {
+  std::string config = "configs/demo.toml";
+  std::string data;
+  std::string command;  // the command line, for the report
+};
+
+// Trains the tiny backbone from scratch by the recipe in `folder` and writes its weights there.
+absl::Status PretrainCommand(const std::string& folder, const std::string& data);
+
+// The whole federation in this process, on virtual nodes.
+struct SimulateArguments : CommonArguments {
+  std::string run_dir;
+  bool resume = false;
+  bool compare = false;  // also train alone and centralized, and write the report
+};
+absl::Status SimulateCommand(const SimulateArguments& arguments);
+
+// Puts a finished run beside its alternatives: each client alone, and all examples in one place.
+// Writes report.html and summary.json.
+struct CompareArguments : CommonArguments {
+  std::string run_dir;
+  int64_t jobs = 2;    // trainings side by side
+  double started = 0;  // Unix time from which the report counts its seconds; 0: the run's own
+};
+absl::Status CompareCommand(const CompareArguments& arguments);
+
+// Held-out figures of the frozen model, or with an adapter in PEFT's format.
+absl::Status EvaluateCommand(const CommonArguments& arguments, const std::string& adapter);
+
+// Draws a prompt ("a teal triangle") as a PNG.
+struct GenerateArguments : CommonArguments {
+  std::string prompt;
+  std::string adapter;
+  std::string out = "drawing.png";
+  uint64_t seed = 0;
+  int64_t steps = 30;
+  double guidance = 3.0;
+};
+absl::Status GenerateCommand(const GenerateArguments& arguments);
+
+// Says what a file or folder is and what is in it: a PEFT adapter, a checkpoint (safetensors), an
+// .npy array, a stored object of a message.
+absl::Status InspectCommand(const std::string& path);
+
+}  // namespace fedumm::programs

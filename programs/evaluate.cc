@@ -1,0 +1,65 @@
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "base/status_macros.h"
+#include "fedumm/model/image.h"
+#include "programs/commands.h"
+#include "programs/experiment.h"
+#include "programs/report/format.h"
+
+namespace fedumm::programs {
+namespace {
+
+// The experiment of the settings, with the adapter of a folder on it if there is one.
+absl::StatusOr<std::unique_ptr<Experiment>> Prepare(const CommonArguments& arguments,
+                                                    const model::EasyVqa& data,
+                                                    const std::string& adapter) {
+  FEDUMM_ASSIGN_OR_RETURN(const RunConfig config, RunConfig::Load(arguments.config));
+  FEDUMM_ASSIGN_OR_RETURN(std::unique_ptr<Experiment> experiment, Experiment::Create(config, data));
+  if (!adapter.empty()) {
+    FEDUMM_ASSIGN_OR_RETURN(const ArrayRecord arrays, LoadAdapterArrays(adapter));
+    FEDUMM_RETURN_IF_ERROR(experiment->adapter().FromArrays(arrays));
+  }
+  return experiment;
+}
+
+}  // namespace
+
+absl::Status EvaluateCommand(const CommonArguments& arguments, const std::string& adapter) {
+  FEDUMM_ASSIGN_OR_RETURN(const model::EasyVqa data, model::EasyVqa::Load(arguments.data));
+  FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Experiment> experiment,
+                          Prepare(arguments, data, adapter));
+  FEDUMM_ASSIGN_OR_RETURN(const MetricRecord metrics,
+                          experiment->Evaluate(experiment->adapter().ToArrays(), 1));
+  for (const std::string& task : TaskNames(experiment->config())) {
+    const Score score = ScoreOf(metrics, task);
+    std::printf("%-5s %s right, %s on new concepts (%lld held-out examples)\n", task.c_str(),
+                Percent(score.all).c_str(), Percent(score.new_concepts).c_str(),
+                static_cast<long long>(NumberOr(metrics, task + "-num-examples", 0)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status GenerateCommand(const GenerateArguments& arguments) {
+  FEDUMM_ASSIGN_OR_RETURN(const model::Concept wanted, model::ParseConcept(arguments.prompt));
+  FEDUMM_ASSIGN_OR_RETURN(const model::EasyVqa data, model::EasyVqa::Load(arguments.data));
+  FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Experiment> experiment,
+                          Prepare(arguments, data, arguments.adapter));
+  FEDUMM_ASSIGN_OR_RETURN(const std::vector<model::Drawing> drawings,
+                          experiment->world().Draw({.per_prompt = 1,
+                                                    .steps = arguments.steps,
+                                                    .guidance = arguments.guidance,
+                                                    .seed = arguments.seed,
+                                                    .only = wanted}));
+  FEDUMM_RETURN_IF_ERROR(model::WritePng(arguments.out, {.width = model::kPictureSize,
+                                                         .height = model::kPictureSize,
+                                                         .pixels = drawings.at(0).pixels}));
+  std::printf("wrote %s\n", arguments.out.c_str());
+  return absl::OkStatus();
+}
+
+}  // namespace fedumm::programs

@@ -1,0 +1,120 @@
+// fedumm: everything around a federation that is done on one machine.
+#include <cstdio>
+#include <functional>
+#include <string>
+
+#include "programs/commands.h"
+#include "programs/program.h"
+#include "programs/threads.h"
+
+int main(int argc, char** argv) {
+  using namespace fedumm::programs;
+  CLI::App app(
+      "Federated fine-tuning of unified multimodal models: pre-train, simulate, evaluate, draw, "
+      "inspect.",
+      "fedumm");
+  app.require_subcommand(1);
+  std::function<absl::Status()> command;
+  std::string data = DefaultDataFolder();
+  bool verbose = false;
+  const auto with_data = [&](CLI::App* subcommand) {
+    subcommand->add_option("--data", data, "Data folder of easy-VQA")
+        ->check(CLI::ExistingDirectory)
+        ->capture_default_str();
+    subcommand->add_flag("-v,--verbose", verbose, "Log everything to the terminal");
+  };
+  const auto with_config = [&](CLI::App* subcommand, CommonArguments& arguments) {
+    subcommand->add_option("config", arguments.config, "Settings of the run (TOML)")
+        ->check(CLI::ExistingFile)
+        ->capture_default_str();
+    with_data(subcommand);
+  };
+
+  std::string folder = "configs/tiny";
+  CLI::App* pretrain = app.add_subcommand(
+      "pretrain",
+      "Train the tiny backbone from scratch on old concepts (minutes) and write its weights");
+  pretrain
+      ->add_option("folder", folder, "Folder with config.json, tokenizer.json and pretrain.toml")
+      ->check(CLI::ExistingDirectory)
+      ->capture_default_str();
+  with_data(pretrain);
+  pretrain->callback([&] { command = [&] { return PretrainCommand(folder, data); }; });
+
+  SimulateArguments simulate_arguments;
+  CLI::App* simulate =
+      app.add_subcommand("simulate", "Run a whole federation in this process, on virtual nodes");
+  with_config(simulate, simulate_arguments);
+  simulate->add_option("--run-dir", simulate_arguments.run_dir,
+                       "Where results go (default: runs/<name>)");
+  simulate->add_flag("--resume", simulate_arguments.resume,
+                     "Go on after the last whole round in the run folder");
+  simulate->add_flag("--compare", simulate_arguments.compare,
+                     "Then train each client alone and all together, and write the report");
+  simulate->callback([&] { command = [&] { return SimulateCommand(simulate_arguments); }; });
+
+  CompareArguments compare_arguments;
+  CLI::App* compare = app.add_subcommand(
+      "compare",
+      "Put a finished run beside clients alone and centralized training; write its report");
+  with_config(compare, compare_arguments);
+  compare->add_option("--run-dir", compare_arguments.run_dir, "Folder of the run")
+      ->required()
+      ->check(CLI::ExistingDirectory);
+  compare->add_option("--jobs", compare_arguments.jobs, "Trainings side by side")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  compare->add_option("--started", compare_arguments.started,
+                      "Unix time from which the report counts its seconds");
+  compare->callback([&] { command = [&] { return CompareCommand(compare_arguments); }; });
+
+  CommonArguments evaluate_arguments;
+  std::string adapter;
+  CLI::App* evaluate =
+      app.add_subcommand("evaluate", "Held-out figures of the frozen model, or with an adapter");
+  with_config(evaluate, evaluate_arguments);
+  evaluate->add_option("--adapter", adapter, "Adapter folder in PEFT's format")
+      ->check(CLI::ExistingDirectory);
+  evaluate->callback(
+      [&] { command = [&] { return EvaluateCommand(evaluate_arguments, adapter); }; });
+
+  GenerateArguments generate_arguments;
+  CLI::App* generate = app.add_subcommand("generate", "Draw a prompt as a PNG");
+  generate->add_option("prompt", generate_arguments.prompt, "What to draw, e.g. 'a teal triangle'")
+      ->required();
+  generate->add_option("--config", generate_arguments.config, "Settings of the run (TOML)")
+      ->check(CLI::ExistingFile)
+      ->capture_default_str();
+  generate->add_option("--adapter", generate_arguments.adapter, "Adapter folder in PEFT's format")
+      ->check(CLI::ExistingDirectory);
+  generate->add_option("-o,--out", generate_arguments.out, "The picture")->capture_default_str();
+  generate->add_option("--seed", generate_arguments.seed, "Of the noise")->capture_default_str();
+  generate->add_option("--steps", generate_arguments.steps, "Euler steps")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  generate->add_option("--guidance", generate_arguments.guidance, "Classifier-free guidance")
+      ->capture_default_str();
+  with_data(generate);
+  generate->callback([&] { command = [&] { return GenerateCommand(generate_arguments); }; });
+
+  std::string path;
+  CLI::App* inspect = app.add_subcommand(
+      "inspect", "Say what an adapter, a checkpoint, an array or an object of a message holds");
+  inspect->add_option("path", path, "File or folder")->required()->check(CLI::ExistingPath);
+  inspect->callback([&] { command = [&] { return InspectCommand(path); }; });
+
+  if (const int code = ParseArguments(app, argc, argv); code >= 0) return code;
+  for (CommonArguments* arguments :
+       {static_cast<CommonArguments*>(&simulate_arguments),
+        static_cast<CommonArguments*>(&compare_arguments), &evaluate_arguments,
+        static_cast<CommonArguments*>(&generate_arguments)}) {
+    arguments->data = data;
+    arguments->command = CommandLine(argc, argv);
+  }
+  if (const absl::Status status = StartLog("", verbose); !status.ok()) {
+    return Fail("fedumm", status);
+  }
+  UseOneThread();
+  const absl::Status status = command();
+  return status.ok() ? kExitOk : Fail("fedumm", status);
+}

@@ -1,0 +1,65 @@
+// What every program of ours does the same way: arguments, exit codes, signals, the log.
+#pragma once
+
+#include <csignal>
+#include <stop_token>
+#include <string>
+#include <thread>
+
+#include "CLI/App.hpp"
+#include "CLI/Config.hpp"
+#include "CLI/Formatter.hpp"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "fedumm/record.h"
+
+namespace fedumm::programs {
+
+inline constexpr int kExitOk = 0;
+inline constexpr int kExitFailed = 1;
+inline constexpr int kExitUsage = 2;      // a wrong flag, a bad or missing file
+inline constexpr int kExitStopped = 130;  // by a signal
+
+// Parses; on --help, --version or a mistake prints what is due (a mistake: one line on stderr) and
+// returns the exit code to leave with, else -1.
+int ParseArguments(CLI::App& app, int argc, char** argv);
+
+// Prints a failure as one line on stderr and returns its exit code: usage for INVALID_ARGUMENT and
+// NOT_FOUND, stopped for CANCELLED.
+int Fail(const std::string& program, const absl::Status& status);
+
+// Turns the first SIGINT or SIGTERM into a stop request; the second ends the process at once. Make
+// it before any other thread.
+class SignalStop {
+ public:
+  SignalStop();
+  ~SignalStop();
+  SignalStop(const SignalStop&) = delete;
+  SignalStop& operator=(const SignalStop&) = delete;
+
+  std::stop_token token() const { return source_.get_token(); }
+
+ private:
+  std::stop_source source_;
+  sigset_t signals_;
+  std::thread thread_;
+};
+
+// The logger named "fedumm": to `path` if it is not empty, and warnings (or, if `verbose`, all) to
+// stderr.
+absl::Status StartLog(const std::string& path, bool verbose);
+
+// `text` of the form 'key=value key2="two words"' as Flower's --node-config takes it. Numbers and
+// booleans are recognised. INVALID_ARGUMENT names what is wrong.
+absl::StatusOr<ConfigRecord> ParseKeyValues(const std::string& text);
+
+// The command line as it could be typed again, for the report.
+std::string CommandLine(int argc, char** argv);
+
+// Makes the folder of a run, and those above it.
+absl::Status MakeRunDir(const std::string& path);
+
+// Where scripts/setup.sh put easy-VQA: $FEDUMM_DEPS, else the user's cache folder.
+std::string DefaultDataFolder();
+
+}  // namespace fedumm::programs

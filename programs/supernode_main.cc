@@ -1,0 +1,112 @@
+// fedumm-supernode: one client of a federated fine-tuning. Its data stays here; adapters are all
+// that travels.
+#include <cstdio>
+#include <memory>
+#include <stop_token>
+#include <string>
+#include <utility>
+
+#include "base/status_macros.h"
+#include "fedumm/super_node.h"
+#include "programs/federation.h"
+#include "programs/program.h"
+#include "programs/threads.h"
+
+namespace fedumm::programs {
+namespace {
+
+// The app of a node: the model is loaded when the first message tells the run's settings, and again
+// only if they change.
+class FineTuningApp {
+ public:
+  FineTuningApp(const model::EasyVqa& data, std::string checkpoint)
+      : data_(data), checkpoint_(std::move(checkpoint)) {}
+
+  ClientApp AsClientApp() {
+    const auto handle = [this](const Message& message,
+                               Context& context) -> absl::StatusOr<RecordDict> {
+      FEDUMM_RETURN_IF_ERROR(Prepare(context.run_config));
+      return client_->Handle(message, context);
+    };
+    ClientApp app;
+    app.OnTrain(handle).OnEvaluate(handle);
+    return app;
+  }
+
+ private:
+  absl::Status Prepare(const ConfigRecord& run_config) {
+    if (client_ != nullptr && run_config == run_config_) return absl::OkStatus();
+    FEDUMM_ASSIGN_OR_RETURN(RunConfig config, RunConfig::FromRecord(run_config));
+    // Which checkpoint lies where is this node's own business.
+    if (!checkpoint_.empty()) config.values.Set("model.checkpoint", checkpoint_);
+    FEDUMM_ASSIGN_OR_RETURN(std::unique_ptr<Experiment> experiment,
+                            Experiment::Create(config, data_));
+    client_ = NewExperimentClient(*experiment);
+    experiment_ = std::move(experiment);
+    run_config_ = run_config;
+    return absl::OkStatus();
+  }
+
+  const model::EasyVqa& data_;
+  const std::string checkpoint_;
+  ConfigRecord run_config_;
+  std::unique_ptr<Experiment> experiment_;
+  std::unique_ptr<ClientApp> client_;  // uses experiment_
+};
+
+struct Arguments {
+  SuperNodeOptions node;
+  std::string node_config;
+  std::string data = DefaultDataFolder();
+  std::string checkpoint;
+  bool verbose = false;
+};
+
+absl::Status Serve(Arguments arguments, const std::stop_token& stop) {
+  FEDUMM_RETURN_IF_ERROR(StartLog("", arguments.verbose));
+  FEDUMM_ASSIGN_OR_RETURN(arguments.node.node_config, ParseKeyValues(arguments.node_config));
+  FEDUMM_ASSIGN_OR_RETURN(const model::EasyVqa data, model::EasyVqa::Load(arguments.data));
+  FineTuningApp app(data, arguments.checkpoint);
+  arguments.node.on_event = [](const std::string& event) {
+    std::printf("%s\n", event.c_str());
+    std::fflush(stdout);
+  };
+  return RunSuperNode(app.AsClientApp(), arguments.node, stop);
+}
+
+}  // namespace
+}  // namespace fedumm::programs
+
+int main(int argc, char** argv) {
+  using namespace fedumm::programs;
+  Arguments arguments;
+  CLI::App app("Join a federated fine-tuning as one client. Sends adapters, never data.",
+               "fedumm-supernode");
+  app.add_option("--superlink", arguments.node.superlink, "HOST:PORT of the SuperLink")
+      ->capture_default_str();
+  app.add_flag(
+      "--insecure", arguments.node.insecure,
+      "Connect in plaintext. There is no TLS yet, so this is required: use a trusted network");
+  app.add_option("--node-config", arguments.node_config,
+                 "What this node is, e.g. 'partition-id=0 num-partitions=4'");
+  app.add_option("--data", arguments.data, "Data folder of easy-VQA")
+      ->check(CLI::ExistingDirectory)
+      ->capture_default_str();
+  app.add_option("--checkpoint", arguments.checkpoint,
+                 "Folder of the backbone here (default: what the run's settings name)")
+      ->check(CLI::ExistingDirectory);
+  app.add_option("--max-retries", arguments.node.max_retries,
+                 "Failed tries in a row before giving up (default: never)");
+  app.add_flag("-v,--verbose", arguments.verbose, "Log everything");
+  if (const int code = ParseArguments(app, argc, argv); code >= 0) return code;
+  if (!arguments.node.insecure) {
+    return Fail("fedumm-supernode",
+                absl::InvalidArgumentError("TLS is not built yet: pass --insecure to connect in "
+                                           "plaintext on a network that you trust"));
+  }
+  const SignalStop signals;
+  UseOneThread();
+  const absl::Status status = Serve(std::move(arguments), signals.token());
+  if (!status.ok()) return Fail("fedumm-supernode", status);
+  return kExitOk;
+}
