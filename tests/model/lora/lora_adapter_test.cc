@@ -1,0 +1,329 @@
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/sigmoid.h>
+#include <ATen/ops/tanh.h>
+#include <c10/core/GradMode.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "fedumm/model/lora.h"
+#include "fedumm/model/safetensors.h"
+#include "tests/testing/status_matchers.h"
+
+namespace fedumm::model {
+namespace {
+
+using ::fedumm::testing::IsOk;
+using ::fedumm::testing::StatusIs;
+using ::testing::HasSubstr;
+
+using Tensors = std::map<std::string, at::Tensor>;
+
+std::string DataPath(const std::string& name) {
+  return std::string(FEDUMM_TEST_DATA "/adapter/") + name;
+}
+
+Tensors ReadTensors(const std::string& name) {
+  const absl::StatusOr<SafetensorsFile> file = SafetensorsFile::Open(DataPath(name));
+  EXPECT_THAT(file, IsOk());
+  Tensors tensors;
+  if (!file.ok()) return tensors;
+  for (const SafetensorsTensor& tensor : file->tensors()) {
+    const bool integers = tensor.dtype == SafetensorsDType::kI64;
+    tensors[tensor.name] = at::from_blob(const_cast<char*>(tensor.bytes.data()), tensor.shape,
+                                         integers ? at::kLong : at::kFloat)
+                               .clone();
+  }
+  return tensors;
+}
+
+// The small network that the golden adapters were made for (make_adapter_golden.py).
+class Net {
+ public:
+  Net() : tensors_(ReadTensors("base.safetensors")) {
+    for (const auto& [name, tensor] : tensors_) {
+      if (tensor.dim() != 2 || name == "model.embed_tokens.weight") continue;
+      const std::string path = name.substr(0, name.rfind(".weight"));
+      const auto bias = tensors_.find(path + ".bias");
+      linears_[path].weight = tensor;
+      if (bias != tensors_.end()) linears_[path].bias = bias->second;
+    }
+  }
+
+  std::vector<NamedLinear> Linears() {
+    std::vector<NamedLinear> named;
+    for (auto& [path, linear] : linears_) named.push_back({path, &linear});
+    return named;
+  }
+
+  at::Tensor operator()(const at::Tensor& ids) {
+    at::Tensor x = at::embedding(tensors_.at("model.embed_tokens.weight"), ids);
+    for (const std::string layer : {"model.layers.0.", "model.layers.1."}) {
+      const at::Tensor n = at::layer_norm(x, {16}, tensors_.at(layer + "norm.weight"),
+                                          tensors_.at(layer + "norm.bias"));
+      const auto linear = [&](const char* name) -> Linear& {
+        return linears_.at(layer + "self_attn." + name);
+      };
+      x = x + linear("o_proj")(at::tanh(linear("k_proj")(n)) * at::sigmoid(linear("v_proj")(n))) +
+          at::tanh(linear("q_proj")(n));
+    }
+    return linears_.at("lm_head")(x);
+  }
+
+  Linear& linear(const std::string& path) { return linears_.at(path); }
+  // The linears' weights by name, as HashParameters takes them.
+  std::map<std::string, at::Tensor*> Parameters() {
+    std::map<std::string, at::Tensor*> parameters;
+    for (auto& [path, linear] : linears_) parameters[path + ".weight"] = &linear.weight;
+    return parameters;
+  }
+
+ private:
+  Tensors tensors_;
+  std::map<std::string, Linear> linears_;
+};
+
+float MaxDifference(const at::Tensor& a, const at::Tensor& b) {
+  EXPECT_EQ(a.sizes(), b.sizes());
+  return (a - b).abs().max().item<float>();
+}
+
+std::string TemporaryFolder(const std::string& name) {
+  const std::string folder = ::testing::TempDir() + "lora_adapter_test_" + name;
+  std::filesystem::remove_all(folder);
+  return folder;
+}
+
+class GoldenAdapterTest : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(GoldenAdapterTest, LoadsAndGivesPeftsOutput) {
+  const at::NoGradGuard no_grad;
+  Net net;
+  const std::string folder = GetParam();
+  const at::Tensor ids = ReadTensors("input.safetensors").at("input_ids");
+  const at::Tensor expected = ReadTensors(folder + "/expected.safetensors").at("output");
+  EXPECT_GT(MaxDifference(net(ids), expected), 1e-3);
+  ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Load(net.Linears(), DataPath(folder)));
+  EXPECT_LT(MaxDifference(net(ids), expected), 2e-6);
+  ASSERT_THAT(adapter->Merge(), IsOk());
+  EXPECT_LT(MaxDifference(net(ids), expected), 2e-6);
+}
+
+TEST_P(GoldenAdapterTest, IsSavedByteForByteAsPeftDid) {
+  Net net;
+  const std::string golden = DataPath(GetParam());
+  ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Load(net.Linears(), golden));
+  const std::string folder = TemporaryFolder(GetParam());
+  ASSERT_THAT(adapter->Save(folder), IsOk());
+  ASSERT_OK_AND_ASSIGN(const std::string expected, ReadFile(golden + "/adapter_model.safetensors"));
+  ASSERT_OK_AND_ASSIGN(const std::string actual, ReadFile(folder + "/adapter_model.safetensors"));
+  EXPECT_TRUE(actual == expected);
+}
+
+INSTANTIATE_TEST_SUITE_P(Peft, GoldenAdapterTest,
+                         ::testing::Values("vanilla", "no_alpha_match", "rslora", "all_linear_like",
+                                           "regex", "layers_to_transform", "exclude",
+                                           "rank_pattern", "rank_pattern_rs", "dropout",
+                                           "gaussian"));
+
+TEST(LoraAdapterTest, VariantsThatAreNotComputedAreRefusedByName) {
+  for (const auto& [folder, name] : std::vector<std::pair<std::string, std::string>>{
+           {"bias_all", "bias"},
+           {"bias_lora_only", "bias"},
+           {"dora", "use_dora"},
+           {"embedding", "lora_embedding_A"},
+           {"lora_bias", "lora_bias"},
+           {"modules_to_save", "modules_to_save"},
+           {"target_parameters", "target_parameters"},
+           {"trainable_tokens", "trainable_token_indices"}}) {
+    Net net;
+    const auto adapter = LoraAdapter::Load(net.Linears(), DataPath(folder));
+    EXPECT_FALSE(adapter.ok());
+    EXPECT_THAT(std::string(adapter.status().message()), HasSubstr(name));
+  }
+}
+
+TEST(LoraAdapterTest, MergedWeightsEqualPefts) {
+  for (const std::string folder : {"vanilla", "rslora", "rank_pattern"}) {
+    Net net;
+    ASSERT_OK_AND_ASSIGN(const std::string before, HashParameters(net.Parameters()));
+    ASSERT_OK_AND_ASSIGN(auto adapter, LoraAdapter::Load(net.Linears(), DataPath(folder)));
+    ASSERT_THAT(adapter->Merge(), IsOk());
+    EXPECT_THAT(adapter->Merge(), StatusIs(absl::StatusCode::kFailedPrecondition));
+    const Tensors merged = ReadTensors(folder + "/merged.safetensors");
+    for (const auto& [name, weight] : net.Parameters()) {
+      EXPECT_LT(MaxDifference(*weight, merged.at(name)), 1e-6) << name;
+    }
+    EXPECT_NE(HashParameters(net.Parameters()).value(), before);
+    ASSERT_THAT(adapter->Unmerge(), IsOk());
+    EXPECT_EQ(HashParameters(net.Parameters()).value(), before);
+    EXPECT_THAT(adapter->Unmerge(), StatusIs(absl::StatusCode::kFailedPrecondition));
+  }
+}
+
+LoraConfig QueryAndValue() {
+  LoraConfig config;
+  config.r = 4;
+  config.target_modules.names = {"q_proj", "v_proj"};
+  return config;
+}
+
+TEST(LoraAdapterTest, AFreshAdapterChangesNothingAndFollowsItsSeed) {
+  Net net;
+  const at::Tensor ids = ReadTensors("input.safetensors").at("input_ids");
+  const at::Tensor frozen = net(ids);
+  ASSERT_OK_AND_ASSIGN(auto adapter, LoraAdapter::Attach(net.Linears(), QueryAndValue(), 1));
+  EXPECT_EQ(adapter->parameters().size(), 448);
+  EXPECT_EQ(MaxDifference(net(ids), frozen), 0);
+  const ArrayRecord first = adapter->ToArrays();
+  const auto a = first.Find("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight")
+                     ->floats()
+                     .value();
+  EXPECT_THAT(a, ::testing::Each(::testing::AllOf(::testing::Ge(-0.25f), ::testing::Le(0.25f))));
+  EXPECT_GT(*std::max_element(a.begin(), a.end()), 0.2f);
+  adapter.reset();
+  EXPECT_EQ(net.linear("model.layers.0.self_attn.q_proj").hook, nullptr);
+  adapter = LoraAdapter::Attach(net.Linears(), QueryAndValue(), 1).value();
+  EXPECT_EQ(adapter->ToArrays(), first);
+  adapter.reset();
+  adapter = LoraAdapter::Attach(net.Linears(), QueryAndValue(), 2).value();
+  EXPECT_FALSE(adapter->ToArrays() == first);
+}
+
+TEST(LoraAdapterTest, ALinearTakesOneAdapter) {
+  Net net;
+  ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Attach(net.Linears(), QueryAndValue(), 1));
+  EXPECT_THAT(LoraAdapter::Attach(net.Linears(), QueryAndValue(), 1).status(),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("q_proj")));
+}
+
+TEST(LoraAdapterTest, TargetsThatMatchNothingAreAnError) {
+  Net net;
+  LoraConfig config;
+  config.target_modules.names = {"no_such_module"};
+  EXPECT_THAT(LoraAdapter::Attach(net.Linears(), config, 1).status(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("target_modules")));
+}
+
+TEST(LoraAdapterTest, ArraysOfEitherLayoutAndAnyOrderAreTaken) {
+  Net net;
+  ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Attach(net.Linears(), QueryAndValue(), 1));
+  const ArrayRecord arrays = adapter->ToArrays();
+  ArrayRecord other;
+  std::vector<ArrayRecord::Item> items(arrays.begin(), arrays.end());
+  for (auto it = items.rbegin(); it != items.rend(); ++it) {
+    std::string key = it->first;
+    key.replace(key.find("model.layers"), 12, "model.language_model.layers");
+    key.replace(key.rfind(".weight"), 7, ".default.weight");
+    const std::vector<float> ones(it->second.num_elements(), 1.5f);
+    other.Set(key, Array::FromFloats({it->second.shape().begin(), it->second.shape().end()}, ones));
+  }
+  ASSERT_THAT(adapter->FromArrays(other), IsOk());
+  EXPECT_EQ(adapter->parameters().values().min().item<float>(), 1.5f);
+  ASSERT_OK_AND_ASSIGN(const ArrayRecord like, adapter->ToArraysLike(other));
+  EXPECT_EQ(like, other);
+  ASSERT_THAT(adapter->FromArrays(arrays), IsOk());
+  EXPECT_EQ(adapter->ToArrays(), arrays);
+}
+
+TEST(LoraAdapterTest, ArraysThatDoNotFitAreRefusedByKeyAndChangeNothing) {
+  Net net;
+  ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Attach(net.Linears(), QueryAndValue(), 1));
+  const ArrayRecord before = adapter->ToArrays();
+  const std::string key = "base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight";
+  const auto with = [&](const Array& array) {
+    ArrayRecord arrays;
+    for (const auto& [name, value] : before) {
+      arrays.Set(name, Array::FromFloats({value.shape().begin(), value.shape().end()},
+                                         std::vector<float>(value.num_elements(), 9)));
+    }
+    arrays.Set(key, array);
+    return arrays;
+  };
+  std::vector<float> values(32, 1);
+  values[31] = std::numeric_limits<float>::quiet_NaN();
+  std::vector<ArrayRecord> bad = {
+      with(Array::FromFloats({8, 4}, values)),
+      with(Array::FromFloats({4, 8}, std::vector<float>(32))),
+      with(Array::FromFloats({32}, std::vector<float>(32))),
+      with(Array::FromDoubles({8, 4}, std::vector<double>(32, 1e300))),
+      with(Array::Create(DType::kInt32, {8, 4}, std::string(128, '\0')).value())};
+  ArrayRecord missing;
+  for (const auto& [name, value] : before) {
+    if (name != key) missing.Set(name, value);
+  }
+  bad.push_back(missing);
+  for (const ArrayRecord& arrays : bad) {
+    EXPECT_THAT(adapter->FromArrays(arrays),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(key)));
+    EXPECT_EQ(adapter->ToArrays(), before);
+  }
+  ArrayRecord extra = before;
+  extra.Set("base_model.model.lm_head.weight", Array());
+  EXPECT_THAT(adapter->FromArrays(extra),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("lm_head")));
+  ArrayRecord twice = before;
+  twice.Set("base_model.model.model.language_model.layers.1.self_attn.v_proj.lora_B.weight",
+            *before.Find(key));
+  EXPECT_THAT(adapter->FromArrays(twice),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("twice")));
+}
+
+TEST(LoraAdapterTest, AFolderWhoseRanksContradictItsConfigurationIsRefused) {
+  Net net;
+  const std::string folder = TemporaryFolder("ranks");
+  std::filesystem::copy(DataPath("vanilla"), folder);
+  std::filesystem::copy_file(DataPath("rank_pattern/adapter_model.safetensors"),
+                             folder + "/adapter_model.safetensors",
+                             std::filesystem::copy_options::overwrite_existing);
+  EXPECT_THAT(LoraAdapter::Load(net.Linears(), folder).status(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("q_proj.lora_A")));
+}
+
+TEST(LoraAdapterTest, AMissingFolderIsNotFound) {
+  Net net;
+  EXPECT_THAT(LoraAdapter::Load(net.Linears(), DataPath("no_such_adapter")).status(),
+              StatusIs(absl::StatusCode::kNotFound));
+}
+
+TEST(LoraAdapterTest, DropoutActsInTrainingOnlyAndFollowsItsSeed) {
+  Net net;
+  const at::Tensor ids = ReadTensors("input.safetensors").at("input_ids");
+  ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Load(net.Linears(), DataPath("dropout")));
+  const at::Tensor without = net(ids);
+  adapter->StartTraining(5);
+  const at::Tensor with = net(ids);
+  EXPECT_GT(MaxDifference(with, without), 1e-4);
+  adapter->StartTraining(5);
+  EXPECT_EQ(MaxDifference(net(ids), with), 0);
+  adapter->StopTraining();
+  EXPECT_EQ(MaxDifference(net(ids), without), 0);
+}
+
+TEST(HashParametersTest, EveryBitAndNameCounts) {
+  at::Tensor a = at::ones({2, 3});
+  at::Tensor b = a.clone();
+  const std::string hash = HashParameters({{"a", &a}}).value();
+  EXPECT_EQ(HashParameters({{"a", &b}}).value(), hash);
+  EXPECT_NE(HashParameters({{"b", &a}}).value(), hash);
+  at::Tensor reshaped = a.view({3, 2});
+  EXPECT_NE(HashParameters({{"a", &reshaped}}).value(), hash);
+  b.view({-1})[5] = std::nextafterf(1, 2);
+  EXPECT_NE(HashParameters({{"a", &b}}).value(), hash);
+}
+
+}  // namespace
+}  // namespace fedumm::model

@@ -1,0 +1,245 @@
+#include "fedumm/model/train.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/ones.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "tests/testing/status_matchers.h"
+
+namespace fedumm::model {
+namespace {
+
+using ::fedumm::testing::IsOk;
+using ::fedumm::testing::StatusIs;
+using ::testing::HasSubstr;
+
+// Two parameters, and a loss whose gradient is 2 (p - target).
+struct Problem {
+  at::Tensor a = at::ones({2, 2}) * 3;
+  at::Tensor b = at::ones({3});
+  FlatParameters flat = FlatParameters::Create({a, b}).value();
+
+  absl::StatusOr<at::Tensor> Loss() const { return a.square().sum() + (b + 2).square().sum(); }
+  absl::StatusOr<TrainStats> Run(const TrainOptions& options, AdamWState* state = nullptr) {
+    return Train(
+        flat, [this](int64_t) { return Loss(); }, options, state);
+  }
+};
+
+TrainOptions Options(int64_t steps) {
+  TrainOptions options;
+  options.steps = steps;
+  options.learning_rate.value = 0.1;
+  options.weight_decay = 0.01;
+  return options;
+}
+
+TEST(FlatParametersTest, TensorsKeepTheirIdentityAndShareOneBuffer) {
+  Problem problem;
+  EXPECT_EQ(problem.flat.size(), 7);
+  EXPECT_TRUE(problem.a.requires_grad());
+  problem.flat.values().fill_(5);
+  EXPECT_EQ(problem.a.min().item<float>(), 5);
+  EXPECT_EQ(problem.b.min().item<float>(), 5);
+  problem.Loss()->backward();
+  EXPECT_EQ(problem.flat.gradients()[0].item<float>(), 10);
+  EXPECT_EQ(problem.flat.gradients()[6].item<float>(), 14);
+}
+
+TEST(FlatParametersTest, ATensorThatOccursTwiceIsOneParameter) {
+  const at::Tensor tied = at::ones({4});
+  EXPECT_EQ(FlatParameters::Create({tied, tied})->size(), 4);
+}
+
+TEST(FlatParametersTest, WhatCannotBeTrainedIsRefused) {
+  EXPECT_THAT(FlatParameters::Create({}).status(), StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(FlatParameters::Create({at::ones({2}), at::ones({2}, at::kDouble)}).status(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("parameter 1")));
+  EXPECT_THAT(FlatParameters::Create({at::Tensor()}).status(),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+// AdamW (Loshchilov, Hutter, arXiv 1711.05101) written out for one value.
+struct ScalarAdamW {
+  double value, m = 0, v = 0;
+  int step = 0;
+  void Step(double gradient, double rate, double decay) {
+    ++step;
+    value -= rate * decay * value;
+    m = 0.9 * m + 0.1 * gradient;
+    v = 0.999 * v + 0.001 * gradient * gradient;
+    value -= rate * (m / (1 - std::pow(0.9, step))) /
+             (std::sqrt(v / (1 - std::pow(0.999, step))) + 1e-8);
+  }
+};
+
+TEST(TrainTest, StepsAreAdamWs) {
+  Problem problem;
+  ASSERT_THAT(problem.Run(Options(5)), IsOk());
+  ScalarAdamW a{3}, b{1};
+  for (int i = 0; i < 5; ++i) {
+    a.Step(2 * a.value, 0.1, 0.01);
+    b.Step(2 * (b.value + 2), 0.1, 0.01);
+  }
+  EXPECT_NEAR(problem.a[1][1].item<float>(), a.value, 2e-6);
+  EXPECT_NEAR(problem.b[2].item<float>(), b.value, 2e-6);
+}
+
+TEST(TrainTest, AKeptStateGoesOnWhereTheLastCallEnded) {
+  Problem whole, parts, forgetful;
+  ASSERT_THAT(whole.Run(Options(6)), IsOk());
+  AdamWState state;
+  ASSERT_THAT(parts.Run(Options(2), &state), IsOk());
+  ASSERT_THAT(parts.Run(Options(4), &state), IsOk());
+  ASSERT_THAT(forgetful.Run(Options(2)), IsOk());
+  ASSERT_THAT(forgetful.Run(Options(4)), IsOk());
+  EXPECT_TRUE(whole.flat.values().equal(parts.flat.values()));
+  EXPECT_FALSE(whole.flat.values().equal(forgetful.flat.values()));
+  EXPECT_EQ(state.step, 6);
+}
+
+TEST(TrainTest, AStateOfAnotherModelIsRefused) {
+  Problem problem;
+  AdamWState state;
+  state.first_moment = at::ones({3});
+  EXPECT_THAT(problem.Run(Options(1), &state), StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+TEST(TrainTest, StatsDescribeTheLosses) {
+  Problem problem;
+  const double first = problem.Loss()->item<double>();
+  ASSERT_OK_AND_ASSIGN(const TrainStats stats, problem.Run(Options(3)));
+  EXPECT_EQ(stats.steps, 3);
+  EXPECT_DOUBLE_EQ(stats.first_loss, first);
+  EXPECT_LT(stats.last_loss, stats.mean_loss);
+  EXPECT_LT(stats.mean_loss, first);
+  EXPECT_NEAR(stats.max_grad_norm, std::sqrt(4 * 36 + 3 * 36), 1e-4);
+}
+
+// With epsilon this large a step is rate * gradient / epsilon: it shows the gradient.
+TrainOptions GradientOptions() {
+  TrainOptions options = Options(1);
+  options.epsilon = 1e6;
+  options.learning_rate.value = 1e6;
+  options.weight_decay = 0;
+  return options;
+}
+
+TEST(TrainTest, ClippingScalesTheWholeGradientToTheNorm) {
+  Problem problem;
+  TrainOptions options = GradientOptions();
+  options.max_grad_norm = 1;
+  const at::Tensor before = problem.flat.values().clone();
+  ASSERT_THAT(problem.Run(options), IsOk());
+  const at::Tensor step = before - problem.flat.values();
+  EXPECT_NEAR(step.norm().item<float>(), 1, 1e-4);
+  EXPECT_NEAR(step[0].item<float>(), 6 / std::sqrt(7 * 36), 1e-4);
+}
+
+TEST(TrainTest, AccumulationAveragesTheLosses) {
+  Problem problem;
+  TrainOptions options = GradientOptions();
+  options.accumulation_steps = 3;
+  std::vector<int64_t> calls;
+  const at::Tensor before = problem.flat.values().clone();
+  ASSERT_OK_AND_ASSIGN(const TrainStats stats, Train(
+                                                   problem.flat,
+                                                   [&](int64_t call) -> absl::StatusOr<at::Tensor> {
+                                                     calls.push_back(call);
+                                                     return problem.b.sum() *
+                                                            static_cast<double>(call);
+                                                   },
+                                                   options));
+  EXPECT_THAT(calls, ::testing::ElementsAre(0, 1, 2));
+  EXPECT_DOUBLE_EQ(stats.mean_loss, 3);
+  EXPECT_NEAR((before - problem.flat.values())[6].item<float>(), 1, 1e-4);
+}
+
+TEST(TrainTest, ALossThatIsNotFiniteNamesItsStepAndMovesNothing) {
+  for (const double bad :
+       {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+    Problem problem;
+    at::Tensor at_step_two;
+    const auto loss = [&](int64_t step) -> absl::StatusOr<at::Tensor> {
+      if (step < 2) return problem.Loss();
+      at_step_two = problem.flat.values().clone();
+      return problem.a.sum() * bad;
+    };
+    EXPECT_THAT(Train(problem.flat, loss, Options(4)),
+                StatusIs(absl::StatusCode::kInternal, HasSubstr("step 2")));
+    EXPECT_TRUE(problem.flat.values().equal(at_step_two));
+  }
+}
+
+TEST(TrainTest, AGradientThatIsNotFiniteNamesItsStep) {
+  Problem problem;
+  const auto loss = [&](int64_t) -> absl::StatusOr<at::Tensor> {
+    return (problem.b - 1).sqrt().sum();  // the slope of a root at 0
+  };
+  EXPECT_THAT(Train(problem.flat, loss, Options(1)),
+              StatusIs(absl::StatusCode::kInternal, HasSubstr("gradient of step 0")));
+  EXPECT_EQ(problem.b[0].item<float>(), 1);
+}
+
+TEST(TrainTest, ErrorsAndExceptionsOfTheLossAreReturned) {
+  Problem problem;
+  EXPECT_THAT(
+      Train(
+          problem.flat,
+          [](int64_t) -> absl::StatusOr<at::Tensor> { return absl::NotFoundError("no images"); },
+          Options(1)),
+      StatusIs(absl::StatusCode::kNotFound));
+  EXPECT_THAT(Train(
+                  problem.flat,
+                  [&](int64_t) -> absl::StatusOr<at::Tensor> { return problem.a.view({3}).sum(); },
+                  Options(1)),
+              StatusIs(absl::StatusCode::kInternal));
+}
+
+TEST(TrainTest, ImpossibleOptionsAreRefused) {
+  Problem problem;
+  for (const auto& change : std::vector<void (*)(TrainOptions&)>{
+           [](TrainOptions& o) { o.steps = -1; }, [](TrainOptions& o) { o.accumulation_steps = 0; },
+           [](TrainOptions& o) { o.learning_rate.value = NAN; },
+           [](TrainOptions& o) { o.weight_decay = -1; },
+           [](TrainOptions& o) { o.max_grad_norm = INFINITY; }}) {
+    TrainOptions options = Options(1);
+    change(options);
+    EXPECT_THAT(problem.Run(options), StatusIs(absl::StatusCode::kInvalidArgument));
+  }
+}
+
+TEST(LearningRateTest, WarmsUpThenFallsAsAHalfCosineOverAllRounds) {
+  LearningRate rate{
+      .value = 1, .warmup_steps = 2, .cosine = true, .final_value = 0.1, .total_steps = 12};
+  EXPECT_DOUBLE_EQ(rate.At(0), 0.5);
+  EXPECT_DOUBLE_EQ(rate.At(1), 1);
+  EXPECT_DOUBLE_EQ(rate.At(2), 1);
+  EXPECT_DOUBLE_EQ(rate.At(7), 0.55);
+  EXPECT_NEAR(rate.At(12), 0.1, 1e-15);
+  EXPECT_NEAR(rate.At(100), 0.1, 1e-15);
+  rate.cosine = false;
+  EXPECT_DOUBLE_EQ(rate.At(100), 1);
+}
+
+TEST(TrainTest, TheScheduleGoesOnFromTheFirstStep) {
+  Problem whole, parts;
+  TrainOptions options = Options(4);
+  options.learning_rate.cosine = true;
+  options.learning_rate.total_steps = 4;
+  ASSERT_THAT(whole.Run(options), IsOk());
+  AdamWState state;
+  options.steps = 2;
+  ASSERT_THAT(parts.Run(options, &state), IsOk());
+  options.first_step = 2;
+  ASSERT_THAT(parts.Run(options, &state), IsOk());
+  EXPECT_TRUE(whole.flat.values().equal(parts.flat.values()));
+}
+
+}  // namespace
+}  // namespace fedumm::model
