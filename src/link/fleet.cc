@@ -1,0 +1,322 @@
+#include "link/fleet.h"
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "link/log.h"
+#include "wire/object.h"
+#include "wire/proto.h"
+
+namespace fedumm::link {
+namespace {
+
+constexpr uint64_t kReconnectSeconds = 5;
+constexpr uint32_t kRefused = 1;  // in PushMessagesResponse.results; 0 is accepted
+
+// The key that a call names must be the key that signed it.
+absl::Status CheckOwnKey(const Caller& caller, const std::string& public_key) {
+  if (caller.public_key == public_key) return absl::OkStatus();
+  return absl::UnauthenticatedError("the request names another key than the call's");
+}
+
+void AnswerEmpty(std::optional<HeldPulls::Pull> pull, Answers& answers) {
+  if (!pull.has_value()) return;
+  answers.Add([done = std::move(pull->done)] { done(flwr::proto::PullMessagesResponse()); });
+}
+
+struct ParsedReply {
+  Metadata metadata;
+  std::vector<std::string> object_ids;
+};
+
+absl::StatusOr<ParsedReply> ParseReply(const flwr::proto::Message& message,
+                                       const flwr::proto::ObjectTree& tree, const Limits& limits) {
+  ParsedReply reply;
+  FEDUMM_ASSIGN_OR_RETURN(reply.metadata, wire::MetadataFromProto(message.metadata(), limits));
+  if (message.has_content() == message.has_error()) {
+    return absl::InvalidArgumentError("a message has content or an error, and not both");
+  }
+  if (message.content().items_size() > 0) {
+    return absl::InvalidArgumentError("content must travel as objects");
+  }
+  FEDUMM_ASSIGN_OR_RETURN(reply.object_ids, wire::TreeIds(tree, limits));
+  if (tree.object_id() != reply.metadata.message_id) {
+    return absl::InvalidArgumentError("the message id is not that of the root object");
+  }
+  return reply;
+}
+
+}  // namespace
+
+absl::Status Fleet::CheckServing() {
+  MutexLock lock(state_.mu);
+  return state_.stopping ? absl::UnavailableError("the server is stopping") : absl::OkStatus();
+}
+
+absl::Status Fleet::Admit(const Caller& caller, uint64_t node) {
+  FEDUMM_RETURN_IF_ERROR(CheckServing());
+  FEDUMM_RETURN_IF_ERROR(state_.auth.Check(caller));
+  MutexLock lock(state_.mu);
+  const std::optional<uint64_t> owned = state_.nodes.Find(caller.public_key);
+  if (!owned.has_value()) return absl::UnauthenticatedError("the key is not registered");
+  if (*owned != node) {
+    return absl::UnauthenticatedError(absl::StrCat("the key is not that of node ", node));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<flwr::proto::RegisterNodeFleetResponse> Fleet::RegisterNode(
+    const Caller& caller, const flwr::proto::RegisterNodeFleetRequest& request) {
+  FEDUMM_RETURN_IF_ERROR(CheckServing());
+  FEDUMM_RETURN_IF_ERROR(state_.auth.Check(caller));
+  FEDUMM_RETURN_IF_ERROR(CheckOwnKey(caller, request.public_key()));
+  flwr::proto::RegisterNodeFleetResponse response;
+  MutexLock lock(state_.mu);
+  FEDUMM_ASSIGN_OR_RETURN(const uint64_t node, state_.nodes.Register(caller.public_key));
+  response.set_node_id(node);
+  return response;
+}
+
+absl::StatusOr<flwr::proto::ActivateNodeResponse> Fleet::ActivateNode(
+    const Caller& caller, const flwr::proto::ActivateNodeRequest& request) {
+  FEDUMM_RETURN_IF_ERROR(CheckServing());
+  FEDUMM_RETURN_IF_ERROR(state_.auth.Check(caller));
+  FEDUMM_RETURN_IF_ERROR(CheckOwnKey(caller, request.public_key()));
+  flwr::proto::ActivateNodeResponse response;
+  Answers answers;
+  MutexLock lock(state_.mu);
+  FEDUMM_ASSIGN_OR_RETURN(const uint64_t node,
+                          state_.nodes.Activate(caller.public_key, request.heartbeat_interval(),
+                                                state_.options.timer()));
+  // A node that activates has begun anew: its former self waits for nothing and did nothing.
+  AnswerEmpty(state_.pulls.Take(node), answers);
+  state_.mailbox.Restart(node);
+  state_.changed.NotifyAll();
+  response.set_node_id(node);
+  return response;
+}
+
+absl::StatusOr<flwr::proto::DeactivateNodeResponse> Fleet::DeactivateNode(
+    const Caller& caller, const flwr::proto::DeactivateNodeRequest& request) {
+  FEDUMM_RETURN_IF_ERROR(Admit(caller, request.node_id()));
+  Answers answers;
+  MutexLock lock(state_.mu);
+  state_.nodes.Deactivate(request.node_id());
+  AnswerEmpty(state_.pulls.Take(request.node_id()), answers);
+  return flwr::proto::DeactivateNodeResponse();
+}
+
+absl::StatusOr<flwr::proto::UnregisterNodeFleetResponse> Fleet::UnregisterNode(
+    const Caller& caller, const flwr::proto::UnregisterNodeFleetRequest& request) {
+  FEDUMM_RETURN_IF_ERROR(Admit(caller, request.node_id()));
+  Answers answers;
+  MutexLock lock(state_.mu);
+  state_.nodes.Unregister(request.node_id());
+  AnswerEmpty(state_.pulls.Take(request.node_id()), answers);
+  state_.changed.NotifyAll();  // what it was asked will not be answered
+  return flwr::proto::UnregisterNodeFleetResponse();
+}
+
+absl::StatusOr<flwr::proto::SendNodeHeartbeatResponse> Fleet::SendNodeHeartbeat(
+    const Caller& caller, const flwr::proto::SendNodeHeartbeatRequest& request) {
+  FEDUMM_RETURN_IF_ERROR(Admit(caller, request.node().node_id()));
+  flwr::proto::SendNodeHeartbeatResponse response;
+  MutexLock lock(state_.mu);
+  FEDUMM_RETURN_IF_ERROR(state_.nodes.Heartbeat(
+      request.node().node_id(), request.heartbeat_interval(), state_.options.timer()));
+  state_.changed.NotifyAll();  // it may have been offline
+  response.set_success(true);
+  return response;
+}
+
+void Fleet::PullMessages(const Caller& caller, const flwr::proto::PullMessagesRequest& request,
+                         absl::Duration hold, uint64_t ticket, PullDone done) {
+  const uint64_t node = request.node().node_id();
+  if (absl::Status status = Admit(caller, node); !status.ok()) {
+    done(std::move(status));
+    return;
+  }
+  Answers answers;
+  MutexLock lock(state_.mu);
+  const absl::Time now = state_.options.timer();
+  const absl::Time before = state_.pulls.NextEnd();
+  AnswerEmpty(
+      state_.pulls.Hold(node, {.ticket = ticket, .until = now + hold, .done = std::move(done)}),
+      answers);
+  state_.Deliver(node, answers);
+  if (state_.stopping || hold <= absl::ZeroDuration()) {
+    AnswerEmpty(state_.pulls.Take(node, ticket), answers);
+  }
+  if (state_.pulls.NextEnd() < before) state_.timer_changed.NotifyOne();
+}
+
+void Fleet::CancelPull(uint64_t node, uint64_t ticket) {
+  Answers answers;
+  MutexLock lock(state_.mu);
+  if (std::optional<HeldPulls::Pull> pull = state_.pulls.Take(node, ticket)) {
+    answers.Add([done = std::move(pull->done)] { done(absl::CancelledError("the caller left")); });
+    return;
+  }
+  state_.mailbox.TakeBack(node, ticket);
+  state_.Deliver(node, answers);
+}
+
+absl::StatusOr<flwr::proto::PushMessagesResponse> Fleet::PushMessages(
+    const Caller& caller, const flwr::proto::PushMessagesRequest& request) {
+  const uint64_t node = request.node().node_id();
+  FEDUMM_RETURN_IF_ERROR(Admit(caller, node));
+  if (request.messages_list_size() != 1 || request.message_object_trees_size() != 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("one message and its object tree are expected, got ",
+                     request.messages_list_size(), " and ", request.message_object_trees_size()));
+  }
+  const flwr::proto::Message& message = request.messages_list(0);
+  absl::StatusOr<ParsedReply> reply =
+      ParseReply(message, request.message_object_trees(0), state_.options.limits);
+
+  flwr::proto::PushMessagesResponse response;
+  response.mutable_reconnect()->set_reconnect(kReconnectSeconds);
+  absl::StatusOr<Mailbox::Receipt> receipt = reply.status();
+  {
+    MutexLock lock(state_.mu);
+    FEDUMM_RETURN_IF_ERROR(state_.runs.Check(message.metadata().run_id()));
+    if (reply.ok()) {
+      receipt = state_.mailbox.PushReply(node, reply->metadata, std::move(reply->object_ids),
+                                         state_.options.timer(), state_.options.clock());
+    }
+    if (receipt.ok() && receipt->complete) state_.changed.NotifyAll();
+    state_.timer_changed.NotifyOne();
+  }
+  uint32_t& result = (*response.mutable_results())[message.metadata().message_id()];
+  if (!receipt.ok()) {
+    // As from Flower's own server, a second reply is refused without a word.
+    result = absl::IsAlreadyExists(receipt.status()) ? 0 : kRefused;
+    Log()->warn("refused a reply of node {} in run {}: {}", node, message.metadata().run_id(),
+                Printable(receipt.status().message()));
+    return response;
+  }
+  response.mutable_objects_to_push()->Add(receipt->to_push.begin(), receipt->to_push.end());
+  response.set_session_id(receipt->session);
+  return response;
+}
+
+absl::StatusOr<flwr::proto::GetRunResponse> Fleet::GetRun(
+    const Caller& caller, const flwr::proto::GetRunRequest& request) {
+  FEDUMM_RETURN_IF_ERROR(Admit(caller, request.node().node_id()));
+  flwr::proto::GetRunResponse response;
+  MutexLock lock(state_.mu);
+  FEDUMM_ASSIGN_OR_RETURN(*response.mutable_run(), state_.runs.Get(request.run_id()));
+  return response;
+}
+
+absl::StatusOr<flwr::proto::GetFabResponse> Fleet::GetFab(
+    const Caller& caller, const flwr::proto::GetFabRequest& request) {
+  FEDUMM_RETURN_IF_ERROR(Admit(caller, request.node().node_id()));
+  // Any other error would end a Python node for good.
+  return absl::PermissionDeniedError(
+      absl::StrCat("run ", request.run_id(), " has no app bundle: its nodes bring their own"));
+}
+
+absl::StatusOr<flwr::proto::PushObjectResponse> Fleet::PushObject(
+    const Caller& caller, const flwr::proto::PushObjectRequest& request) {
+  const uint64_t node = request.node().node_id();
+  FEDUMM_RETURN_IF_ERROR(Admit(caller, node));
+  const auto num_bytes = static_cast<int64_t>(request.object_content().size());
+  absl::Status stored;
+  {
+    MutexLock lock(state_.mu);
+    FEDUMM_RETURN_IF_ERROR(state_.runs.Check(request.run_id()));
+    stored = state_.mailbox.CheckUpload(node, request.run_id(), request.object_id(),
+                                        request.session_id(), num_bytes);
+  }
+  if (stored.ok()) {
+    stored = state_.objects.PutChecked(request.object_id(), request.object_content(),
+                                       state_.options.limits);
+  }
+  flwr::proto::PushObjectResponse response;
+  response.set_stored(stored.ok());
+  if (!stored.ok()) {
+    Log()->warn("refused an object of node {} in run {}: {}", node, request.run_id(),
+                Printable(stored.message()));
+    return response;
+  }
+  MutexLock lock(state_.mu);
+  if (state_.mailbox.Uploaded(node, request.run_id(), request.object_id(), num_bytes,
+                              state_.options.timer())) {
+    state_.changed.NotifyAll();
+  }
+  return response;
+}
+
+absl::StatusOr<flwr::proto::PullObjectResponse> Fleet::PullObject(
+    const Caller& caller, const flwr::proto::PullObjectRequest& request) {
+  const uint64_t node = request.node().node_id();
+  FEDUMM_RETURN_IF_ERROR(Admit(caller, node));
+  wire::ObjectBytes bytes;
+  {
+    MutexLock lock(state_.mu);
+    FEDUMM_RETURN_IF_ERROR(state_.runs.Check(request.run_id()));
+    if (state_.mailbox.MayPull(node, request.run_id(), request.object_id(),
+                               state_.options.timer())) {
+      bytes = state_.objects.Find(request.object_id());
+    }
+  }
+  flwr::proto::PullObjectResponse response;
+  if (bytes != nullptr) {
+    response.set_object_found(true);
+    response.set_object_available(true);
+    response.set_object_content(*bytes);
+  }
+  return response;
+}
+
+absl::StatusOr<flwr::proto::ConfirmMessageReceivedResponse> Fleet::ConfirmMessageReceived(
+    const Caller& caller, const flwr::proto::ConfirmMessageReceivedRequest& request) {
+  FEDUMM_RETURN_IF_ERROR(Admit(caller, request.node().node_id()));
+  MutexLock lock(state_.mu);
+  FEDUMM_RETURN_IF_ERROR(state_.runs.Check(request.run_id()));
+  state_.mailbox.Confirm(request.node().node_id(), request.run_id(), request.message_object_id());
+  return flwr::proto::ConfirmMessageReceivedResponse();
+}
+
+void Fleet::CountTraffic(uint64_t node, int64_t bytes_up, int64_t bytes_down) {
+  MutexLock lock(state_.mu);
+  state_.nodes.CountTraffic(node, bytes_up, bytes_down);
+}
+
+void Fleet::Tick() {
+  Answers answers;
+  MutexLock lock(state_.mu);
+  const absl::Time now = state_.options.timer();
+  while (state_.pulls.NextEnd() <= now) {
+    AnswerEmpty(state_.pulls.Take(state_.pulls.NextNode()), answers);
+  }
+  for (const uint64_t node : state_.mailbox.Expire(now)) state_.Deliver(node, answers);
+}
+
+void Fleet::RunTimers() {
+  while (true) {
+    Tick();
+    MutexLock lock(state_.mu);
+    if (state_.stopping) return;
+    const absl::Time due = std::min(state_.pulls.NextEnd(), state_.mailbox.next_due());
+    const absl::Time now = state_.options.timer();
+    if (due > now) state_.timer_changed.WaitFor(state_.mu, due - now);
+  }
+}
+
+void Fleet::Stop() {
+  Answers answers;
+  MutexLock lock(state_.mu);
+  state_.stopping = true;
+  for (const uint64_t node : state_.pulls.Nodes()) AnswerEmpty(state_.pulls.Take(node), answers);
+  state_.changed.NotifyAll();
+  state_.timer_changed.NotifyAll();
+}
+
+}  // namespace fedumm::link

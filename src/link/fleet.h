@@ -1,0 +1,75 @@
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "flwr/proto/fleet.pb.h"
+#include "link/held_pulls.h"
+#include "link/link_state.h"
+#include "link/node_auth.h"
+
+namespace fedumm::link {
+
+// The nodes' half of a SuperLink: one function for each call of `flwr.proto.Fleet`, whatever the
+// transport. Thread-safe; no function waits. Errors are those that a Flower node understands:
+// UNAVAILABLE (try again), PERMISSION_DENIED (that run is over), UNAUTHENTICATED (not your node),
+// FAILED_PRECONDITION and INVALID_ARGUMENT (refused for good).
+class Fleet {
+ public:
+  // `state` outlives the fleet.
+  explicit Fleet(LinkState& state) : state_(state) {}
+
+  absl::StatusOr<flwr::proto::RegisterNodeFleetResponse> RegisterNode(
+      const Caller& caller, const flwr::proto::RegisterNodeFleetRequest& request);
+  absl::StatusOr<flwr::proto::ActivateNodeResponse> ActivateNode(
+      const Caller& caller, const flwr::proto::ActivateNodeRequest& request);
+  absl::StatusOr<flwr::proto::DeactivateNodeResponse> DeactivateNode(
+      const Caller& caller, const flwr::proto::DeactivateNodeRequest& request);
+  absl::StatusOr<flwr::proto::UnregisterNodeFleetResponse> UnregisterNode(
+      const Caller& caller, const flwr::proto::UnregisterNodeFleetRequest& request);
+  absl::StatusOr<flwr::proto::SendNodeHeartbeatResponse> SendNodeHeartbeat(
+      const Caller& caller, const flwr::proto::SendNodeHeartbeatRequest& request);
+
+  // Calls `done` exactly once, perhaps before it returns: as soon as a message is there for the
+  // node, with none after `hold`, at Stop, or when the node pulls or activates again. `ticket` is
+  // any number that no other pull has.
+  void PullMessages(const Caller& caller, const flwr::proto::PullMessagesRequest& request,
+                    absl::Duration hold, uint64_t ticket, PullDone done);
+  // The caller of that pull has gone. A held pull is done with CANCELLED; a message that was given
+  // to it is offered again.
+  void CancelPull(uint64_t node, uint64_t ticket);
+
+  absl::StatusOr<flwr::proto::PushMessagesResponse> PushMessages(
+      const Caller& caller, const flwr::proto::PushMessagesRequest& request);
+  absl::StatusOr<flwr::proto::GetRunResponse> GetRun(const Caller& caller,
+                                                     const flwr::proto::GetRunRequest& request);
+  absl::StatusOr<flwr::proto::GetFabResponse> GetFab(const Caller& caller,
+                                                     const flwr::proto::GetFabRequest& request);
+  absl::StatusOr<flwr::proto::PushObjectResponse> PushObject(
+      const Caller& caller, const flwr::proto::PushObjectRequest& request);
+  absl::StatusOr<flwr::proto::PullObjectResponse> PullObject(
+      const Caller& caller, const flwr::proto::PullObjectRequest& request);
+  absl::StatusOr<flwr::proto::ConfirmMessageReceivedResponse> ConfirmMessageReceived(
+      const Caller& caller, const flwr::proto::ConfirmMessageReceivedRequest& request);
+
+  // Adds to what the server application sees as the node's traffic.
+  void CountTraffic(uint64_t node, int64_t bytes_up, int64_t bytes_down);
+
+  // Does what time alone makes due: ends holds, leases and sessions.
+  void Tick();
+  // Ticks whenever something is due, until Stop. For a thread of its own.
+  void RunTimers();
+  // Ends all waiting; calls that come later are UNAVAILABLE.
+  void Stop();
+
+ private:
+  // Whether the caller owns the node, and the server still serves.
+  absl::Status Admit(const Caller& caller, uint64_t node);
+  absl::Status CheckServing();
+
+  LinkState& state_;
+};
+
+}  // namespace fedumm::link

@@ -1,0 +1,26 @@
+#include "link/link_state.h"
+
+#include <chrono>
+#include <optional>
+
+namespace fedumm::link {
+
+absl::Time MonotonicNow() {
+  return absl::UnixEpoch() + absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
+}
+
+void LinkState::Deliver(uint64_t node, Answers& answers) {
+  const HeldPulls::Pull* held = pulls.Find(node);
+  if (held == nullptr) return;
+  const Mailbox::Instruction* instruction = mailbox.Offer(node, held->ticket, options.timer());
+  if (instruction == nullptr) return;
+  flwr::proto::PullMessagesResponse response;
+  *response.add_messages_list() = instruction->message;
+  *response.add_message_object_trees() = instruction->tree;
+  answers.Add([done = pulls.Take(node)->done, response = std::move(response)]() mutable {
+    done(std::move(response));
+  });
+  timer_changed.NotifyOne();
+}
+
+}  // namespace fedumm::link

@@ -1,0 +1,76 @@
+#pragma once
+
+#include <functional>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/mutex.h"
+#include "fedumm/limits.h"
+#include "link/held_pulls.h"
+#include "link/mailbox.h"
+#include "link/node_auth.h"
+#include "link/node_registry.h"
+#include "link/runs.h"
+#include "store/object_store.h"
+
+namespace fedumm::link {
+
+// Time that no change of the wall clock moves. Only differences mean anything.
+absl::Time MonotonicNow();
+
+struct LinkOptions {
+  absl::Duration lease = absl::Seconds(60);
+  absl::Duration session_timeout = absl::Seconds(180);
+  Limits limits;
+  std::function<absl::Time()> clock = absl::Now;     // of signatures and messages
+  std::function<absl::Time()> timer = MonotonicNow;  // of leases, holds and heartbeats
+};
+
+// Answers that are owed to peers: given when this goes out of scope, which must be after the lock
+// was let go.
+class Answers {
+ public:
+  Answers() = default;
+  Answers(const Answers&) = delete;
+  Answers& operator=(const Answers&) = delete;
+  ~Answers() {
+    for (const std::function<void()>& answer : answers_) answer();
+  }
+  void Add(std::function<void()> answer) { answers_.push_back(std::move(answer)); }
+
+ private:
+  std::vector<std::function<void()>> answers_;
+};
+
+// All that a SuperLink knows, shared by its two halves: `Fleet` (the nodes') and `RunGrid` (the
+// server application's). One lock; no call to a peer, hash or copy of an object is made under it.
+struct LinkState {
+  explicit LinkState(LinkOptions link_options)
+      : options(std::move(link_options)),
+        auth(options.clock),
+        nodes(options.limits.max_nodes),
+        mailbox(objects, {.lease = options.lease,
+                          .session_timeout = options.session_timeout,
+                          .limits = options.limits}) {}
+
+  // Gives the oldest message that waits for the node to its held pull, if there are both.
+  void Deliver(uint64_t node, Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+
+  const LinkOptions options;
+  store::ObjectStore objects;  // thread-safe
+  NodeAuth auth;               // thread-safe
+
+  Mutex mu;
+  NodeRegistry nodes ABSL_GUARDED_BY(mu);
+  Runs runs ABSL_GUARDED_BY(mu);
+  Mailbox mailbox ABSL_GUARDED_BY(mu);
+  HeldPulls pulls ABSL_GUARDED_BY(mu);
+  bool stopping ABSL_GUARDED_BY(mu) = false;
+  CondVar changed;        // a reply is complete, a node came or went, stopping
+  CondVar timer_changed;  // something is due earlier than before, stopping
+};
+
+}  // namespace fedumm::link

@@ -1,0 +1,280 @@
+#include "link/mailbox.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "link/random_id.h"
+#include "link/reply_rules.h"
+
+namespace fedumm::link {
+namespace {
+
+// How long a reply that was taken is remembered, so that a node that repeats it hears no error.
+constexpr absl::Duration kRemember = absl::Minutes(10);
+
+Error Unavailable(ErrorCode code, std::string reason) {
+  return {.code = code, .reason = std::move(reason)};
+}
+
+}  // namespace
+
+void Mailbox::Post(Instruction instruction, absl::Time now) {
+  const std::string id = instruction.metadata.message_id;
+  const uint64_t node = instruction.metadata.dst_node_id;
+  Entry& entry = entries_[id];
+  entry.expires = now + absl::Seconds(instruction.metadata.ttl);
+  entry.all.insert(instruction.object_ids.begin(), instruction.object_ids.end());
+  entry.instruction = std::move(instruction);
+  live_[node].push_back(&entry);
+}
+
+Mailbox::Outcome Mailbox::Take(uint64_t run_id, const std::string& message_id, absl::Time gone_at,
+                               absl::Time now) {
+  Outcome outcome;
+  const auto it = entries_.find(message_id);
+  if (it == entries_.end() || it->second.instruction.metadata.run_id != run_id) {
+    outcome.instruction.run_id = run_id;
+    outcome.instruction.message_id = message_id;
+    outcome.error = Unavailable(ErrorCode::kMessageUnavailable, "the instruction is unknown");
+    return outcome;
+  }
+  Entry& entry = it->second;
+  outcome.instruction = entry.instruction.metadata;
+  if (entry.stage == Stage::kClosed) return outcome;
+  if (entry.stage == Stage::kAnswered) {
+    if (now >= entry.reply->expires) {
+      outcome.error = Unavailable(ErrorCode::kReplyMessageUnavailable, "the reply has expired");
+    } else {
+      outcome.reply = std::move(entry.reply->metadata);
+      outcome.reply_objects = std::move(entry.reply->object_ids);
+      entry.reply.reset();
+    }
+  } else if (now >= entry.expires) {
+    outcome.error = Unavailable(ErrorCode::kMessageUnavailable, "the instruction has expired");
+  } else if (now >= gone_at) {
+    outcome.error = Unavailable(ErrorCode::kNodeUnavailable, "the node is offline");
+  } else {
+    outcome.pending = true;
+    outcome.recheck = std::min(entry.expires, gone_at);
+    return outcome;
+  }
+  Close(entry, now);
+  return outcome;
+}
+
+uint64_t Mailbox::Destination(const std::string& message_id) const {
+  const auto it = entries_.find(message_id);
+  return it == entries_.end() ? 0 : it->second.instruction.metadata.dst_node_id;
+}
+
+void Mailbox::Withdraw(uint64_t run_id, const std::string& message_id) {
+  const auto it = entries_.find(message_id);
+  if (it == entries_.end() || it->second.instruction.metadata.run_id != run_id) return;
+  Unlink(it->second);
+  ReleaseInstruction(it->second);
+  DropReply(it->second);
+  entries_.erase(it);
+}
+
+void Mailbox::DropRun(uint64_t run_id) {
+  std::vector<std::string> ids;
+  for (const auto& [id, entry] : entries_) {
+    if (entry.instruction.metadata.run_id == run_id) ids.push_back(id);
+  }
+  for (const std::string& id : ids) Withdraw(run_id, id);
+}
+
+const Mailbox::Instruction* Mailbox::Offer(uint64_t node, uint64_t ticket, absl::Time now) {
+  for (Entry* entry : Live(node)) {
+    const bool waits = entry->stage == Stage::kWaiting ||
+                       (entry->stage == Stage::kOffered && now >= entry->lease_end);
+    const bool being_answered = entry->reply.has_value() && !entry->reply->stale;
+    if (!waits || being_answered || now >= entry->expires) continue;
+    entry->stage = Stage::kOffered;
+    entry->ticket = ticket;
+    entry->lease_end = now + options_.lease;
+    Due(entry->lease_end);
+    return &entry->instruction;
+  }
+  return nullptr;
+}
+
+void Mailbox::TakeBack(uint64_t node, uint64_t ticket) {
+  for (Entry* entry : Live(node)) {
+    if (entry->stage == Stage::kOffered && entry->ticket == ticket) entry->stage = Stage::kWaiting;
+  }
+}
+
+void Mailbox::Confirm(uint64_t node, uint64_t run_id, std::string_view message_id) {
+  const auto it = entries_.find(message_id);
+  if (it == entries_.end()) return;
+  Entry& entry = it->second;
+  const Metadata& metadata = entry.instruction.metadata;
+  if (metadata.dst_node_id != node || metadata.run_id != run_id) return;
+  if (entry.stage == Stage::kWaiting || entry.stage == Stage::kOffered) {
+    entry.stage = Stage::kConfirmed;
+  }
+}
+
+void Mailbox::Restart(uint64_t node) {
+  for (Entry* entry : Live(node)) {
+    if (entry->stage == Stage::kAnswered) continue;
+    entry->stage = Stage::kWaiting;
+    if (entry->reply.has_value()) entry->reply->stale = true;
+  }
+}
+
+bool Mailbox::MayPull(uint64_t node, uint64_t run_id, const std::string& object_id,
+                      absl::Time now) {
+  bool found = false;
+  for (Entry* entry : Live(node)) {
+    if (entry->instruction.metadata.run_id != run_id || !entry->all.contains(object_id)) continue;
+    found = true;
+    if (entry->stage == Stage::kOffered) entry->lease_end = now + options_.lease;
+  }
+  return found;
+}
+
+absl::StatusOr<Mailbox::Receipt> Mailbox::PushReply(uint64_t node, const Metadata& reply,
+                                                    std::vector<std::string> object_ids,
+                                                    absl::Time now, absl::Time wall_now) {
+  const auto it = entries_.find(reply.reply_to_message_id);
+  if (it == entries_.end() || reply.src_node_id != node) {
+    return absl::InvalidArgumentError(absl::StrCat("node ", node, " may not answer for node ",
+                                                   reply.src_node_id, " or to a message unknown"));
+  }
+  Entry& entry = it->second;
+  FEDUMM_RETURN_IF_ERROR(CheckReply(reply, entry.instruction.metadata, wall_now));
+  const bool finished = entry.stage == Stage::kAnswered || entry.stage == Stage::kClosed;
+  if (finished && entry.reply_id == reply.message_id) return Receipt{.complete = true};
+  const bool has_other =
+      entry.reply.has_value() && entry.reply->metadata.message_id != reply.message_id;
+  if (finished || (has_other && !entry.reply->stale)) {
+    return absl::AlreadyExistsError("the instruction has another reply or was given up");
+  }
+  if (now >= entry.expires) return absl::InvalidArgumentError("the instruction has expired");
+
+  Reply next;
+  next.session = RandomSession();
+  if (entry.reply.has_value() && !has_other) {  // repeated: what is under way goes on
+    next.session = entry.reply->session;
+    next.num_bytes = entry.reply->num_bytes;
+  }
+  Receipt receipt{.to_push = objects_.Announce(object_ids), .session = next.session};
+  next.metadata = reply;
+  next.all.insert(object_ids.begin(), object_ids.end());
+  next.missing.insert(receipt.to_push.begin(), receipt.to_push.end());
+  next.object_ids = std::move(object_ids);
+  next.session_end = now + options_.session_timeout;
+  next.expires = std::min(entry.expires, now + absl::Seconds(reply.ttl));
+  Due(next.session_end);
+  DropReply(entry);  // after the new references, so that objects in both stay
+  entry.reply = std::move(next);
+  receipt.complete = receipt.to_push.empty();
+  if (receipt.complete) Answer(entry);
+  return receipt;
+}
+
+absl::Status Mailbox::CheckUpload(uint64_t node, uint64_t run_id, const std::string& object_id,
+                                  std::string_view session, int64_t num_bytes) const {
+  for (const Entry* entry : Live(node)) {
+    if (entry->instruction.metadata.run_id != run_id || !entry->reply.has_value()) continue;
+    const Reply& reply = *entry->reply;
+    if (!reply.all.contains(object_id)) continue;
+    if (!session.empty() && session != reply.session) continue;
+    if (reply.num_bytes + num_bytes > options_.limits.max_message_bytes) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("a message may not exceed ", options_.limits.max_message_bytes, " bytes"));
+    }
+    return absl::OkStatus();
+  }
+  return absl::NotFoundError("no reply of the node in this session announced the object");
+}
+
+bool Mailbox::Uploaded(uint64_t node, uint64_t run_id, const std::string& object_id,
+                       int64_t num_bytes, absl::Time now) {
+  bool completed = false;
+  for (Entry* entry : Live(node)) {
+    if (entry->instruction.metadata.run_id != run_id || !entry->reply.has_value()) continue;
+    Reply& reply = *entry->reply;
+    if (reply.missing.erase(object_id) == 0) continue;
+    reply.num_bytes += num_bytes;
+    reply.session_end = now + options_.session_timeout;
+    if (!reply.missing.empty()) continue;
+    Answer(*entry);
+    completed = true;
+  }
+  return completed;
+}
+
+std::vector<uint64_t> Mailbox::Expire(absl::Time now) {
+  std::vector<uint64_t> nodes;
+  if (now < next_due_) return nodes;
+  next_due_ = absl::InfiniteFuture();
+  for (auto it = entries_.begin(); it != entries_.end();) {
+    Entry& entry = it->second;
+    if (now >= entry.forget_at) {
+      it = entries_.erase(it);
+      continue;
+    }
+    Due(entry.forget_at);
+    const bool uploading = entry.reply.has_value() && entry.stage != Stage::kAnswered;
+    const bool stalled = uploading && now >= entry.reply->session_end;
+    const bool unconfirmed = entry.stage == Stage::kOffered && now >= entry.lease_end;
+    if (stalled) DropReply(entry);
+    if (stalled || unconfirmed) {
+      entry.stage = Stage::kWaiting;
+      nodes.push_back(entry.instruction.metadata.dst_node_id);
+    } else {
+      if (uploading) Due(entry.reply->session_end);
+      if (entry.stage == Stage::kOffered) Due(entry.lease_end);
+    }
+    ++it;
+  }
+  return nodes;
+}
+
+const std::vector<Mailbox::Entry*>& Mailbox::Live(uint64_t node) const {
+  static const std::vector<Entry*> kNone;
+  const auto it = live_.find(node);
+  return it == live_.end() ? kNone : it->second;
+}
+
+void Mailbox::ReleaseInstruction(Entry& entry) {
+  objects_.Release(entry.instruction.object_ids);
+  entry.instruction.object_ids.clear();
+  entry.instruction.tree.Clear();
+  entry.all.clear();
+}
+
+void Mailbox::DropReply(Entry& entry) {
+  if (!entry.reply.has_value()) return;
+  objects_.Release(entry.reply->object_ids);
+  entry.reply.reset();
+}
+
+void Mailbox::Answer(Entry& entry) {
+  entry.stage = Stage::kAnswered;
+  entry.reply_id = entry.reply->metadata.message_id;
+  ReleaseInstruction(entry);
+}
+
+void Mailbox::Close(Entry& entry, absl::Time now) {
+  Unlink(entry);
+  ReleaseInstruction(entry);
+  DropReply(entry);
+  entry.stage = Stage::kClosed;
+  entry.forget_at = now + kRemember;
+  Due(entry.forget_at);
+}
+
+void Mailbox::Unlink(const Entry& entry) {
+  const auto it = live_.find(entry.instruction.metadata.dst_node_id);
+  if (it == live_.end()) return;
+  std::erase(it->second, &entry);
+  if (it->second.empty()) live_.erase(it);
+}
+
+}  // namespace fedumm::link

@@ -1,0 +1,144 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "fedumm/limits.h"
+#include "fedumm/message.h"
+#include "flwr/proto/message.pb.h"
+#include "store/object_store.h"
+
+namespace fedumm::link {
+
+// Instructions on their way to nodes, and the replies that come back. An instruction is
+//
+//   waiting -> offered -> confirmed -> answered -> closed
+//
+// and goes back to waiting when its lease ends unconfirmed, its answer did not go out, its node
+// restarts, or the upload of its reply stalls: nothing is lost with a node that dies in between.
+// Holds references on the objects of what it keeps. Times are the caller's monotonic `now`. Not
+// thread-safe.
+class Mailbox {
+ public:
+  struct Options {
+    absl::Duration lease = absl::Seconds(60);             // from an offer to its confirmation
+    absl::Duration session_timeout = absl::Seconds(180);  // between two objects of a reply
+    Limits limits;
+  };
+  // `objects` outlives the mailbox.
+  Mailbox(store::ObjectStore& objects, Options options) : objects_(objects), options_(options) {}
+
+  // The server application's side.
+
+  struct Instruction {
+    Metadata metadata;
+    flwr::proto::Message message;  // as it travels
+    flwr::proto::ObjectTree tree;
+    std::vector<std::string> object_ids;  // one reference on each is handed over
+  };
+  void Post(Instruction instruction, absl::Time now);
+
+  // What became of an instruction. Neither reply nor error: `pending`, or it was taken before.
+  struct Outcome {
+    bool pending = false;
+    absl::Time recheck = absl::InfiniteFuture();  // while pending: when time alone can end it
+    Metadata instruction;
+    std::optional<Metadata> reply;
+    std::vector<std::string> reply_objects;  // the caller releases them
+    std::optional<Error> error;
+  };
+  // Takes a complete reply out, or the reason why none will come. `gone_at` tells when to give up
+  // on the node.
+  Outcome Take(uint64_t run_id, const std::string& message_id, absl::Time gone_at, absl::Time now);
+  // The node that an instruction was sent to; 0 if there is no such instruction.
+  uint64_t Destination(const std::string& message_id) const;
+  void Withdraw(uint64_t run_id, const std::string& message_id);
+  void DropRun(uint64_t run_id);
+
+  // The node's side.
+
+  // The oldest message that waits for the node, or null. Valid until the next call. `ticket` names
+  // the offer.
+  const Instruction* Offer(uint64_t node, uint64_t ticket, absl::Time now);
+  // The offer never reached the node.
+  void TakeBack(uint64_t node, uint64_t ticket);
+  // The node has the message whole. No effect on messages of others.
+  void Confirm(uint64_t node, uint64_t run_id, std::string_view message_id);
+  // The node has forgotten all that it was sent.
+  void Restart(uint64_t node);
+  // Whether the object belongs to a message for the node; if so, its lease begins anew.
+  bool MayPull(uint64_t node, uint64_t run_id, const std::string& object_id, absl::Time now);
+
+  struct Receipt {
+    std::vector<std::string> to_push;  // objects that the reply lacks, children first
+    std::string session;
+    bool complete = false;
+  };
+  // Announces a reply of `node` with these objects (children first, root last). The same reply
+  // again is welcome. ALREADY_EXISTS for another one, INVALID_ARGUMENT with the reason for one that
+  // must not be: nothing has changed then. `wall_now` is compared with the reply's own times.
+  absl::StatusOr<Receipt> PushReply(uint64_t node, const Metadata& reply,
+                                    std::vector<std::string> object_ids, absl::Time now,
+                                    absl::Time wall_now);
+  // Whether a reply of the node waits for this object, or has it. NOT_FOUND or RESOURCE_EXHAUSTED
+  // if it must not be stored. `session` may be empty.
+  absl::Status CheckUpload(uint64_t node, uint64_t run_id, const std::string& object_id,
+                           std::string_view session, int64_t num_bytes) const;
+  // The object is in the store now. True if that completed a reply.
+  bool Uploaded(uint64_t node, uint64_t run_id, const std::string& object_id, int64_t num_bytes,
+                absl::Time now);
+
+  // Ends leases and sessions that have run out. Returns the nodes for which a message waits again.
+  std::vector<uint64_t> Expire(absl::Time now);
+  absl::Time next_due() const { return next_due_; }  // when Expire has more to do
+
+ private:
+  enum class Stage { kWaiting, kOffered, kConfirmed, kAnswered, kClosed };
+  struct Reply {
+    Metadata metadata;
+    std::vector<std::string> object_ids;  // as announced; a reference on each is held
+    absl::flat_hash_set<std::string> all;
+    absl::flat_hash_set<std::string> missing;
+    int64_t num_bytes = 0;
+    std::string session;
+    absl::Time session_end;
+    absl::Time expires;
+    bool stale = false;  // the node has restarted since it announced the reply
+  };
+  struct Entry {
+    Instruction instruction;
+    absl::flat_hash_set<std::string> all;
+    absl::Time expires;
+    Stage stage = Stage::kWaiting;
+    uint64_t ticket = 0;
+    absl::Time lease_end;
+    std::optional<Reply> reply;
+    std::string reply_id;                           // of an answered or closed one
+    absl::Time forget_at = absl::InfiniteFuture();  // of a closed one
+  };
+
+  const std::vector<Entry*>& Live(uint64_t node) const;
+  void ReleaseInstruction(Entry& entry);
+  void DropReply(Entry& entry);
+  void Answer(Entry& entry);
+  void Close(Entry& entry, absl::Time now);
+  void Unlink(const Entry& entry);
+  void Due(absl::Time at) { next_due_ = std::min(next_due_, at); }
+
+  store::ObjectStore& objects_;
+  const Options options_;
+  std::map<std::string, Entry, std::less<>> entries_;  // by message id
+  std::map<uint64_t, std::vector<Entry*>> live_;       // by node, not closed, oldest first
+  absl::Time next_due_ = absl::InfiniteFuture();
+};
+
+}  // namespace fedumm::link

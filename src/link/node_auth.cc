@@ -1,0 +1,135 @@
+#include "link/node_auth.h"
+
+#include <openssl/bio.h>
+#include <openssl/bn.h>
+#include <openssl/ec.h>
+#include <openssl/ecdsa.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/sha.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <iterator>
+#include <memory>
+#include <string_view>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+
+namespace fedumm::link {
+namespace {
+
+constexpr size_t kMaxKeyBytes = 4096;
+constexpr size_t kMaxTimestampBytes = 64;
+constexpr size_t kMaxSignatureBytes = 256;
+constexpr absl::Duration kOldest = absl::Seconds(305);
+constexpr absl::Duration kMostAhead = absl::Seconds(5);
+constexpr size_t kMaxRemembered = size_t{1} << 22;
+
+struct Free {
+  void operator()(BIO* bio) const { BIO_free(bio); }
+  void operator()(EVP_PKEY* key) const { EVP_PKEY_free(key); }
+  void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
+  void operator()(ECDSA_SIG* signature) const { ECDSA_SIG_free(signature); }
+};
+template <typename T>
+using Owned = std::unique_ptr<T, Free>;
+
+const unsigned char* Raw(std::string_view text) {
+  return reinterpret_cast<const unsigned char*>(text.data());
+}
+
+// Null unless `pem` holds a public key on one of the curves that Flower's nodes use.
+Owned<EVP_PKEY> ParseKey(std::string_view pem) {
+  const Owned<BIO> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
+  // Without a callback OpenSSL would ask for a passphrase on the terminal.
+  const auto no_passphrase = [](char*, int, int, void*) { return 0; };
+  Owned<EVP_PKEY> key(PEM_read_bio_PUBKEY(bio.get(), nullptr, no_passphrase, nullptr));
+  if (key == nullptr || EVP_PKEY_get_base_id(key.get()) != EVP_PKEY_EC) return nullptr;
+  std::array<char, 64> group = {};
+  if (EVP_PKEY_get_group_name(key.get(), group.data(), group.size(), nullptr) != 1) return nullptr;
+  constexpr std::string_view kCurves[] = {"prime256v1", "secp384r1", "secp521r1", "secp256k1"};
+  return std::count(std::begin(kCurves), std::end(kCurves), group.data()) > 0 ? std::move(key)
+                                                                              : nullptr;
+}
+
+bool SignatureFits(const Caller& caller) {
+  const Owned<EVP_PKEY> key = ParseKey(caller.public_key);
+  const Owned<EVP_MD_CTX> context(EVP_MD_CTX_new());
+  const bool fits =
+      key != nullptr &&
+      EVP_DigestVerifyInit(context.get(), nullptr, EVP_sha256(), nullptr, key.get()) == 1 &&
+      EVP_DigestVerify(context.get(), Raw(caller.signature), caller.signature.size(),
+                       Raw(caller.timestamp), caller.timestamp.size()) == 1;
+  ERR_clear_error();
+  return fits;
+}
+
+// Names a signature by its number r alone: whoever saw (r, s) can write another valid s.
+absl::uint128 Fingerprint(const Caller& caller) {
+  const unsigned char* at = Raw(caller.signature);
+  const Owned<ECDSA_SIG> signature(
+      d2i_ECDSA_SIG(nullptr, &at, static_cast<long>(caller.signature.size())));
+  std::string text = absl::StrCat(caller.public_key, "\n", caller.timestamp, "\n");
+  if (signature != nullptr) {
+    const BIGNUM* r = ECDSA_SIG_get0_r(signature.get());
+    std::string bytes(static_cast<size_t>(BN_num_bytes(r)), '\0');
+    BN_bn2bin(r, reinterpret_cast<unsigned char*>(bytes.data()));
+    text += bytes;
+  }
+  std::array<unsigned char, SHA256_DIGEST_LENGTH> digest;
+  SHA256(Raw(text), text.size(), digest.data());
+  std::array<uint64_t, 2> words;
+  std::memcpy(words.data(), digest.data(), sizeof(words));
+  return absl::MakeUint128(words[0], words[1]);
+}
+
+}  // namespace
+
+absl::Status NodeAuth::Check(const Caller& caller) {
+  if (caller.public_key.empty() || caller.timestamp.empty() || caller.signature.empty()) {
+    return absl::UnauthenticatedError("the call carries no key, timestamp or signature");
+  }
+  if (caller.public_key.size() > kMaxKeyBytes || caller.timestamp.size() > kMaxTimestampBytes ||
+      caller.signature.size() > kMaxSignatureBytes) {
+    return absl::UnauthenticatedError("key, timestamp or signature is too long");
+  }
+  absl::Time signed_at;
+  if (!absl::ParseTime(absl::RFC3339_full, caller.timestamp, &signed_at, nullptr)) {
+    return absl::UnauthenticatedError("the timestamp is not ISO 8601 with a zone");
+  }
+  const absl::Time now = clock_();
+  const absl::Duration age = now - signed_at;
+  if (age > kOldest || age < -kMostAhead) {
+    return absl::UnauthenticatedError(absl::StrCat("the clocks differ: the call was signed at ",
+                                                   absl::FormatTime(signed_at, absl::UTCTimeZone()),
+                                                   ", the server has ",
+                                                   absl::FormatTime(now, absl::UTCTimeZone())));
+  }
+  if (!SignatureFits(caller)) {
+    return absl::UnauthenticatedError("the signature does not fit the key and timestamp");
+  }
+  return RememberSignature(caller, now);
+}
+
+absl::Status NodeAuth::RememberSignature(const Caller& caller, absl::Time now) {
+  const absl::uint128 fingerprint = Fingerprint(caller);
+  MutexLock lock(mu_);
+  while (!by_age_.empty() && now - by_age_.front().first > kOldest + kMostAhead) {
+    seen_.erase(by_age_.front().second);
+    by_age_.pop_front();
+  }
+  if (seen_.size() >= kMaxRemembered) {
+    return absl::UnavailableError("too many calls in the last minutes, try again later");
+  }
+  if (!seen_.insert(fingerprint).second) {
+    return absl::UnauthenticatedError("the signature was used before");
+  }
+  by_age_.emplace_back(now, fingerprint);
+  return absl::OkStatus();
+}
+
+}  // namespace fedumm::link

@@ -1,0 +1,180 @@
+#include "link/run_grid.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/status_macros.h"
+#include "link/log.h"
+#include "wire/proto.h"
+
+namespace fedumm::link {
+namespace {
+
+absl::Status CheckInstruction(const Message& message) {
+  if (!message.content.has_value() || message.has_error()) {
+    return absl::InvalidArgumentError("an instruction needs content");
+  }
+  if (message.metadata.message_type.empty()) {
+    return absl::InvalidArgumentError("an instruction needs a message type");
+  }
+  if (!(std::isfinite(message.metadata.ttl) && message.metadata.ttl > 0)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("an instruction's ttl must be positive: ", message.metadata.ttl));
+  }
+  return absl::OkStatus();
+}
+
+// In place of a reply that will not come.
+Message ErrorReply(const Metadata& instruction, Error error, absl::Time now) {
+  Message reply;
+  reply.metadata.run_id = instruction.run_id;
+  reply.metadata.src_node_id = instruction.dst_node_id;
+  reply.metadata.dst_node_id = kSuperLinkNodeId;
+  reply.metadata.reply_to_message_id = instruction.message_id;
+  reply.metadata.group_id = instruction.group_id;
+  reply.metadata.message_type = instruction.message_type;
+  reply.metadata.created_at = absl::ToDoubleSeconds(now - absl::UnixEpoch());
+  reply.error = std::move(error);
+  reply.metadata.message_id = wire::Deflater().Deflate(reply).message_id;
+  return reply;
+}
+
+}  // namespace
+
+RunGrid::~RunGrid() {
+  MutexLock lock(state_.mu);
+  state_.runs.Finish(run_id_);
+  state_.mailbox.DropRun(run_id_);
+}
+
+std::vector<uint64_t> RunGrid::NodeIds() {
+  MutexLock lock(state_.mu);
+  return state_.nodes.Online(state_.options.timer());
+}
+
+absl::StatusOr<std::vector<uint64_t>> RunGrid::WaitForNodes(int64_t count, absl::Time deadline) {
+  MutexLock lock(state_.mu);
+  while (true) {
+    if (state_.stopping) return absl::CancelledError("the server is stopping");
+    std::vector<uint64_t> online = state_.nodes.Online(state_.options.timer());
+    const absl::Duration left = deadline - absl::Now();
+    if (static_cast<int64_t>(online.size()) >= count || left <= absl::ZeroDuration()) {
+      return online;
+    }
+    state_.changed.WaitFor(state_.mu, left);
+  }
+}
+
+absl::StatusOr<std::vector<std::string>> RunGrid::PushMessages(std::vector<Message> messages) {
+  for (const Message& message : messages) FEDUMM_RETURN_IF_ERROR(CheckInstruction(message));
+  wire::Deflater deflater;
+  std::vector<std::string> ids;
+  ids.reserve(messages.size());
+  for (Message& message : messages) {
+    FEDUMM_ASSIGN_OR_RETURN(std::string id, Push(std::move(message), deflater));
+    ids.push_back(std::move(id));
+  }
+  return ids;
+}
+
+absl::StatusOr<std::string> RunGrid::Push(Message message, wire::Deflater& deflater) {
+  Metadata& metadata = message.metadata;
+  metadata.run_id = run_id_;
+  metadata.src_node_id = kSuperLinkNodeId;
+  metadata.reply_to_message_id.clear();
+  {
+    MutexLock lock(state_.mu);
+    if (state_.stopping) return absl::CancelledError("the server is stopping");
+    if (!state_.nodes.IsRegistered(metadata.dst_node_id)) return std::string();
+    // Equal messages to one node must differ in something, or they would have one id.
+    const double now = absl::ToDoubleSeconds(state_.options.clock() - absl::UnixEpoch());
+    last_created_at_ = metadata.created_at = std::max(now, last_created_at_ + 1e-6);
+  }
+  wire::DeflatedMessage deflated = deflater.Deflate(message);
+  metadata.message_id = deflated.message_id;
+  Mailbox::Instruction instruction{.metadata = metadata,
+                                   .message = wire::MessageToWire(message),
+                                   .tree = std::move(deflated.tree)};
+  for (const wire::Object& object : deflated.objects) {
+    state_.objects.Add(object);
+    instruction.object_ids.push_back(object.id);
+  }
+  Answers answers;
+  MutexLock lock(state_.mu);
+  state_.mailbox.Post(std::move(instruction), state_.options.timer());
+  state_.Deliver(metadata.dst_node_id, answers);
+  return metadata.message_id;
+}
+
+absl::StatusOr<std::vector<Message>> RunGrid::PullMessages(
+    const std::vector<std::string>& message_ids, absl::Time deadline) {
+  std::vector<Mailbox::Outcome> outcomes;
+  {
+    MutexLock lock(state_.mu);
+    while (true) {
+      if (state_.stopping) return absl::CancelledError("the server is stopping");
+      absl::Time recheck = absl::InfiniteFuture();
+      outcomes = Take(message_ids, recheck);
+      const absl::Duration left = deadline - absl::Now();
+      if (!outcomes.empty() || message_ids.empty() || left <= absl::ZeroDuration()) break;
+      state_.changed.WaitFor(state_.mu, std::min(left, recheck - state_.options.timer()));
+    }
+  }
+  std::vector<Message> replies;
+  replies.reserve(outcomes.size());
+  for (Mailbox::Outcome& outcome : outcomes) replies.push_back(ToMessage(std::move(outcome)));
+  return replies;
+}
+
+std::vector<Mailbox::Outcome> RunGrid::Take(const std::vector<std::string>& message_ids,
+                                            absl::Time& recheck) {
+  std::vector<Mailbox::Outcome> outcomes;
+  const absl::Time now = state_.options.timer();
+  for (const std::string& id : message_ids) {
+    const absl::Time gone_at = state_.nodes.GoneAt(state_.mailbox.Destination(id));
+    Mailbox::Outcome outcome = state_.mailbox.Take(run_id_, id, gone_at, now);
+    if (outcome.pending) {
+      recheck = std::min(recheck, outcome.recheck);
+    } else if (outcome.reply.has_value() || outcome.error.has_value()) {
+      outcomes.push_back(std::move(outcome));
+    }
+  }
+  return outcomes;
+}
+
+Message RunGrid::ToMessage(Mailbox::Outcome outcome) {
+  const absl::Time now = state_.options.clock();
+  if (outcome.error.has_value()) {
+    return ErrorReply(outcome.instruction, *std::move(outcome.error), now);
+  }
+  absl::StatusOr<Message> message = wire::Inflate(
+      outcome.reply->message_id, [this](std::string_view id) { return state_.objects.Find(id); },
+      state_.options.limits, /*verified=*/true);
+  state_.objects.Release(outcome.reply_objects);
+  if (!message.ok()) {
+    Log()->warn("the reply of node {} in run {} is malformed: {}", outcome.reply->src_node_id,
+                run_id_, Printable(message.status().message()));
+    return ErrorReply(outcome.instruction,
+                      {.code = ErrorCode::kReplyMessageUnavailable,
+                       .reason = absl::StrCat("malformed reply: ", message.status().message())},
+                      now);
+  }
+  // What was checked against the instruction counts, not what the objects say.
+  message->metadata = *std::move(outcome.reply);
+  return *std::move(message);
+}
+
+void RunGrid::Withdraw(const std::vector<std::string>& message_ids) {
+  MutexLock lock(state_.mu);
+  for (const std::string& id : message_ids) state_.mailbox.Withdraw(run_id_, id);
+}
+
+Grid::Traffic RunGrid::NodeTraffic(uint64_t node_id) {
+  MutexLock lock(state_.mu);
+  return state_.nodes.Traffic(node_id);
+}
+
+}  // namespace fedumm::link

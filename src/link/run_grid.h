@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "fedumm/grid.h"
+#include "link/link_state.h"
+#include "wire/object.h"
+
+namespace fedumm::link {
+
+// The server application's half of a SuperLink: one run. Thread-safe. Its destruction finishes the
+// run.
+class RunGrid final : public Grid {
+ public:
+  // The run exists; `state` outlives the grid.
+  RunGrid(LinkState& state, uint64_t run_id) : state_(state), run_id_(run_id) {}
+  ~RunGrid() override;
+
+  uint64_t run_id() const override { return run_id_; }
+  std::vector<uint64_t> NodeIds() override;
+  absl::StatusOr<std::vector<uint64_t>> WaitForNodes(int64_t count, absl::Time deadline) override;
+  absl::StatusOr<std::vector<std::string>> PushMessages(std::vector<Message> messages) override;
+  absl::StatusOr<std::vector<Message>> PullMessages(const std::vector<std::string>& message_ids,
+                                                    absl::Time deadline) override;
+  void Withdraw(const std::vector<std::string>& message_ids) override;
+  Traffic NodeTraffic(uint64_t node_id) override;
+
+ private:
+  absl::StatusOr<std::string> Push(Message message, wire::Deflater& deflater);
+  // Each instruction that is over, taken. `recheck` is when time alone can end another.
+  std::vector<Mailbox::Outcome> Take(const std::vector<std::string>& message_ids,
+                                     absl::Time& recheck) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mu);
+  Message ToMessage(Mailbox::Outcome outcome);
+
+  LinkState& state_;
+  const uint64_t run_id_;
+  double last_created_at_ ABSL_GUARDED_BY(state_.mu) = 0;
+};
+
+}  // namespace fedumm::link

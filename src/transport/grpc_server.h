@@ -1,0 +1,38 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "fedumm/limits.h"
+#include "link/fleet.h"
+
+namespace fedumm::transport {
+
+// Serves a Fleet over gRPC as `flwr.proto.Fleet`. Thread-safe. Destruction ends all calls and
+// waits.
+class GrpcServer {
+ public:
+  struct Options {
+    std::string address;  // host:port; port 0 picks a free one
+    absl::Duration max_pull_hold;
+    Limits limits;
+  };
+  // `fleet` outlives the server. INVALID_ARGUMENT for an address that is none, UNAVAILABLE for one
+  // that cannot be bound.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(link::Fleet& fleet, Options options);
+  ~GrpcServer();
+
+  int port() const;
+  // Takes no more calls and ends those that run, at the latest after two seconds. The fleet has
+  // been stopped before, so that none waits.
+  void Shutdown();
+
+ private:
+  class Impl;
+  explicit GrpcServer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace fedumm::transport

@@ -1,0 +1,67 @@
+#include "fedumm/super_link.h"
+
+#include <thread>
+#include <utility>
+
+#include "base/status_macros.h"
+#include "link/fleet.h"
+#include "link/link_state.h"
+#include "link/run_grid.h"
+#include "transport/grpc_server.h"
+
+namespace fedumm {
+
+class SuperLink::Impl {
+ public:
+  explicit Impl(const SuperLinkOptions& options)
+      : state({.lease = options.lease, .limits = options.limits, .clock = options.clock}),
+        fleet(state) {}
+  ~Impl() {
+    Stop();
+    if (timers.joinable()) timers.join();
+  }
+  void Stop() {
+    fleet.Stop();
+    if (server != nullptr) server->Shutdown();
+  }
+
+  link::LinkState state;
+  link::Fleet fleet;
+  std::unique_ptr<transport::GrpcServer> server;
+  std::thread timers;
+};
+
+absl::StatusOr<std::unique_ptr<SuperLink>> SuperLink::Start(SuperLinkOptions options) {
+  if (!options.insecure) {
+    return absl::FailedPreconditionError("TLS is not built: set `insecure` to serve in plaintext");
+  }
+  auto impl = std::make_unique<Impl>(options);
+  FEDUMM_ASSIGN_OR_RETURN(impl->server, transport::GrpcServer::Start(
+                                            impl->fleet, {.address = options.fleet_api_address,
+                                                          .max_pull_hold = options.max_pull_hold,
+                                                          .limits = options.limits}));
+  impl->timers = std::thread([&fleet = impl->fleet] { fleet.RunTimers(); });
+  return std::unique_ptr<SuperLink>(new SuperLink(std::move(impl)));
+}
+
+SuperLink::SuperLink(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+SuperLink::~SuperLink() = default;
+
+int SuperLink::fleet_port() const { return impl_->server->port(); }
+
+absl::StatusOr<std::unique_ptr<Grid>> SuperLink::CreateRun(RunOptions options) {
+  link::LinkState& state = impl_->state;
+  MutexLock lock(state.mu);
+  if (state.stopping) return absl::CancelledError("the server is stopping");
+  FEDUMM_ASSIGN_OR_RETURN(const uint64_t run_id, state.runs.Create(options, state.options.clock()));
+  return std::make_unique<link::RunGrid>(state, run_id);
+}
+
+std::vector<NodeStatus> SuperLink::Nodes() const {
+  MutexLock lock(impl_->state.mu);
+  return impl_->state.nodes.List(impl_->state.options.timer());
+}
+
+void SuperLink::Stop() { impl_->Stop(); }
+
+}  // namespace fedumm
