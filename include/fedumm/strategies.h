@@ -5,7 +5,8 @@
 
 namespace fedumm {
 
-// Federated averaging (McMahan et al., arXiv 1602.05629): the weighted mean of the replies is the next model. Over LoRA adapters: FedIT.
+// Federated averaging (McMahan et al., arXiv 1602.05629): the weighted mean of the replies is the
+// next model. Over LoRA adapters: FedIT.
 class FedAvg : public Strategy {
  public:
   using Strategy::Strategy;

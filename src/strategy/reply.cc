@@ -1,0 +1,76 @@
+#include "strategy/reply.h"
+
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "strategy/quoted.h"
+
+namespace fedumm {
+namespace {
+
+// The only record of its kind.
+template <typename Kind>
+absl::StatusOr<const Kind*> OnlyRecord(const RecordDict& content, absl::string_view kind_name) {
+  const Kind* found = nullptr;
+  int64_t count = 0;
+  for (const auto& [name, record] : content) {
+    if (const Kind* candidate = std::get_if<Kind>(&record)) {
+      found = candidate;
+      ++count;
+    }
+  }
+  if (count == 1) return found;
+  return absl::InvalidArgumentError(
+      absl::StrCat("the reply must hold exactly one ", kind_name, ": ", count));
+}
+
+absl::Status CheckContent(const Message& reply) {
+  if (reply.has_error()) {
+    return absl::UnavailableError(absl::StrCat("error ", static_cast<int64_t>(reply.error->code),
+                                               ": ", Quoted(reply.error->reason)));
+  }
+  if (!reply.content) return absl::InvalidArgumentError("the reply is empty");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<double> ReadWeight(const MetricRecord& metrics, const std::string& key) {
+  const MetricValue* value = metrics.Find(key);
+  if (value == nullptr) return absl::InvalidArgumentError(absl::StrCat(key, " is missing"));
+  double weight;
+  if (const auto* number = std::get_if<double>(value)) {
+    weight = *number;
+  } else if (const auto* integer = std::get_if<int64_t>(value)) {
+    weight = static_cast<double>(*integer);
+  } else if (const auto* natural = std::get_if<uint64_t>(value)) {
+    weight = static_cast<double>(*natural);
+  } else {
+    return absl::InvalidArgumentError(absl::StrCat(key, " is a list"));
+  }
+  if (weight >= 0x1p-40 && weight <= 0x1p40) return weight;  // not so for NaN
+  return absl::InvalidArgumentError(
+      absl::StrCat(key, " must be positive and at most 2^40: ", weight));
+}
+
+absl::StatusOr<TrainReply> ReadTrainReply(const Message& reply, const std::string& weight_key) {
+  FEDUMM_RETURN_IF_ERROR(CheckContent(reply));
+  FEDUMM_ASSIGN_OR_RETURN(const ArrayRecord* arrays,
+                          OnlyRecord<ArrayRecord>(*reply.content, "ArrayRecord"));
+  FEDUMM_ASSIGN_OR_RETURN(const MetricRecord* metrics,
+                          OnlyRecord<MetricRecord>(*reply.content, "MetricRecord"));
+  FEDUMM_ASSIGN_OR_RETURN(const double weight, ReadWeight(*metrics, weight_key));
+  return TrainReply{.arrays = *arrays, .metrics = *metrics, .weight = weight};
+}
+
+absl::StatusOr<const MetricRecord*> ReadEvaluateReply(const Message& reply,
+                                                      const std::string& weight_key) {
+  FEDUMM_RETURN_IF_ERROR(CheckContent(reply));
+  FEDUMM_ASSIGN_OR_RETURN(const MetricRecord* metrics,
+                          OnlyRecord<MetricRecord>(*reply.content, "MetricRecord"));
+  FEDUMM_RETURN_IF_ERROR(ReadWeight(*metrics, weight_key).status());
+  return metrics;
+}
+
+}  // namespace fedumm

@@ -1,0 +1,27 @@
+// What a strategy accepts from a node.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "fedumm/message.h"
+
+namespace fedumm {
+
+// Views into the message that it was read from.
+struct TrainReply {
+  const ArrayRecord& arrays;
+  const MetricRecord& metrics;
+  double weight;
+};
+
+// INVALID_ARGUMENT, saying why, unless the reply holds exactly one ArrayRecord and one
+// MetricRecord, of any names, and a usable weight; UNAVAILABLE if it carries an error.
+absl::StatusOr<TrainReply> ReadTrainReply(const Message& reply, const std::string& weight_key);
+// Likewise, exactly one MetricRecord.
+absl::StatusOr<const MetricRecord*> ReadEvaluateReply(const Message& reply,
+                                                      const std::string& weight_key);
+// The metric `key`: one number, at least 2^-40 and at most 2^40.
+absl::StatusOr<double> ReadWeight(const MetricRecord& metrics, const std::string& key);
+
+}  // namespace fedumm
