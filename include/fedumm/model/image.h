@@ -1,0 +1,74 @@
+// Pictures: PNG files, and what Qwen2.5-VL's vision tower takes in.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace fedumm::model {
+
+// 8-bit RGB, row-major. `pixels` has 3 * width * height bytes; functions that take an Image answer
+// INVALID_ARGUMENT where it does not.
+struct Image {
+  int64_t width = 0;
+  int64_t height = 0;
+  std::vector<uint8_t> pixels;
+
+  friend bool operator==(const Image&, const Image&) = default;
+};
+
+// Reads any PNG: grey and palette become RGB, transparency is dropped. RESOURCE_EXHAUSTED, before
+// anything is allocated for them, if there are more than `max_pixels`.
+absl::StatusOr<Image> DecodePng(std::string_view bytes, int64_t max_pixels = int64_t{1} << 26);
+absl::StatusOr<Image> ReadPng(const std::string& path, int64_t max_pixels = int64_t{1} << 26);
+absl::StatusOr<std::string> EncodePng(const Image& image);
+absl::Status WritePng(const std::string& path, const Image& image);  // atomically
+
+// Bicubic with antialiasing, to the last bit what Pillow's Image.resize makes.
+absl::StatusOr<Image> ResizeBicubic(const Image& image, int64_t width, int64_t height);
+
+// As in preprocessor_config.json. The pixel limits differ between a checkpoint, its evaluation
+// harness and its training code: set them on purpose.
+struct ImageProcessorOptions {
+  int64_t patch_size = 14;
+  int64_t merge_size = 2;           // patches of merge_size x merge_size become one token
+  int64_t temporal_patch_size = 2;  // a still picture is repeated so many times
+  int64_t min_pixels = 3136;
+  int64_t max_pixels = 12'845'056;
+  std::array<double, 3> mean = {0.48145466, 0.4578275, 0.40821073};
+  std::array<double, 3> std = {0.26862954, 0.26130258, 0.27577711};
+};
+
+struct ImageSize {
+  int64_t height = 0;
+  int64_t width = 0;
+
+  friend bool operator==(const ImageSize&, const ImageSize&) = default;
+};
+
+// The size to which a picture is brought: multiples of patch_size * merge_size, within the pixel
+// limits where that is possible, close to the old aspect ratio. INVALID_ARGUMENT if one side is
+// more than 200 times the other.
+absl::StatusOr<ImageSize> SmartResize(ImageSize size, const ImageProcessorOptions& options);
+
+// One row for each patch, [3, temporal_patch_size, patch_size, patch_size], normalised; rows in
+// merge-block order: the patches of one token are neighbours.
+struct ImagePatches {
+  std::vector<float> values;
+  int64_t num_rows = 0;
+  int64_t row_size = 0;
+  std::array<int64_t, 3> grid_thw = {};  // in patches; a picture has t = 1
+
+  // How many image tokens the picture takes in a prompt.
+  int64_t num_tokens(int64_t merge_size) const { return num_rows / (merge_size * merge_size); }
+};
+
+// SmartResize, ResizeBicubic, normalise, cut into patches.
+absl::StatusOr<ImagePatches> ProcessImage(const Image& image, const ImageProcessorOptions& options);
+
+}  // namespace fedumm::model

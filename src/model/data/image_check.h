@@ -1,0 +1,13 @@
+#pragma once
+
+#include "absl/status/status.h"
+#include "fedumm/model/image.h"
+
+namespace fedumm::model {
+
+inline constexpr int64_t kMaxImageSide = int64_t{1} << 20;
+
+// INVALID_ARGUMENT unless both sides are positive, at most kMaxImageSide, and match the pixels.
+absl::Status CheckImage(const Image& image);
+
+}  // namespace fedumm::model
