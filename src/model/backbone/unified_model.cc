@@ -32,23 +32,7 @@ namespace {
 constexpr std::string_view kTargetEncoder = "model.gen_vision_tower.";
 constexpr size_t kMaxNamesInError = 5;
 
-// Gives each module its tensors.
-class Binder final : public ModuleVisitor {
- public:
-  explicit Binder(StateDict& state) : state_(state) {}
-  void VisitTensor(const std::string& name, at::Tensor& tensor) override {
-    tensor = state_.at(name);
-  }
-  void VisitLinear(const std::string& path, Linear& linear) override {
-    linear.weight = state_.at(path + ".weight");
-    if (const auto bias = state_.find(path + ".bias"); bias != state_.end())
-      linear.bias = bias->second;
-  }
-
- private:
-  StateDict& state_;
-};
-
+// Names a module's tensors and linears.
 class Lister final : public ModuleVisitor {
  public:
   void VisitTensor(const std::string& name, at::Tensor& tensor) override {
@@ -143,7 +127,7 @@ absl::StatusOr<std::unique_ptr<UnifiedModel>> UnifiedModel::Create(const Backbon
   FEDUMM_RETURN_IF_ERROR(CheckState(ExpectedTensors(config), state));
   return Guarded([&]() -> absl::StatusOr<std::unique_ptr<UnifiedModel>> {
     auto modules = std::make_unique<Modules>(config);
-    Binder binder(state);
+    StateBinder binder(state);
     modules->Visit(binder);
     return std::unique_ptr<UnifiedModel>(new UnifiedModel(std::move(modules)));
   });
