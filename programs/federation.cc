@@ -15,6 +15,7 @@
 #include "absl/time/clock.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "fedumm/model/client.h"
 #include "fedumm/strategies.h"
 #include "programs/report/live_table.h"
 #include "programs/report/tensorboard.h"
@@ -137,6 +138,27 @@ RunData RunDataOf(Experiment& experiment, const FederationOptions& options, cons
 }
 
 }  // namespace
+
+std::unique_ptr<ClientApp> NewExperimentClient(Experiment& experiment) {
+  const ClientApp trainer = model::NewLoraClient(
+      experiment.adapter(), [&experiment](int64_t partition_id, int64_t num_partitions) {
+        return experiment.TasksOf(partition_id, num_partitions);
+      });
+  // Node ids are drawn at random; the report tells clients apart by their partition.
+  const auto handle = [trainer](const Message& message,
+                                Context& context) -> absl::StatusOr<RecordDict> {
+    FEDUMM_ASSIGN_OR_RETURN(RecordDict reply, trainer.Handle(message, context));
+    if (const MetricRecord* metrics = reply.FindMetrics("metrics"); metrics != nullptr) {
+      MetricRecord with_partition = *metrics;
+      with_partition.Set("partition-id", NumberOr(context.node_config, "partition-id", -1));
+      reply.Set("metrics", std::move(with_partition));
+    }
+    return reply;
+  };
+  auto client = std::make_unique<ClientApp>();
+  client->OnTrain(handle).OnEvaluate(handle);
+  return client;
+}
 
 absl::StatusOr<Result> RunFederation(Experiment& experiment, Grid& grid,
                                      const FederationOptions& options) {

@@ -142,8 +142,8 @@ absl::Status CheckRanges(const RunConfig& config) {
         "evaluate.stride"}) {
     FEDUMM_RETURN_IF_ERROR(positive(key));
   }
-  const auto one_of = [&](std::string_view key,
-                          std::initializer_list<std::string_view> allowed) -> absl::Status {
+  const auto one_of = [&](const std::string& key,
+                          const std::vector<std::string>& allowed) -> absl::Status {
     const std::string value = config.Text(key);
     if (std::find(allowed.begin(), allowed.end(), value) != allowed.end()) return absl::OkStatus();
     return absl::InvalidArgumentError(absl::StrCat(
