@@ -181,13 +181,15 @@ absl::StatusOr<flwr::proto::PushMessagesResponse> Fleet::PushMessages(
 
   flwr::proto::PushMessagesResponse response;
   response.mutable_reconnect()->set_reconnect(kReconnectSeconds);
-  absl::StatusOr<Mailbox::Receipt> receipt = reply.status();
+  absl::StatusOr<Mailbox::Receipt> receipt;
   {
     MutexLock lock(state_.mu);
     FEDUMM_RETURN_IF_ERROR(state_.runs.Check(message.metadata().run_id()));
     if (reply.ok()) {
       receipt = state_.mailbox.PushReply(node, reply->metadata, std::move(reply->object_ids),
                                          state_.options.timer(), state_.options.clock());
+    } else {
+      receipt = reply.status();
     }
     if (receipt.ok() && receipt->complete) state_.changed.NotifyAll();
     state_.timer_changed.NotifyOne();

@@ -1,0 +1,277 @@
+// The server application's view: replies, failures, waiting and traffic.
+#include <thread>
+
+#include "tests/link/link_fixture.h"
+
+namespace fedumm::link {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using testing::IsOk;
+using testing::IsOkAndHolds;
+using ::testing::SizeIs;
+using testing::StatusIs;
+
+class RunGridTest : public LinkFixture {
+ protected:
+  void SetUp() override {
+    ASSERT_THAT(node_.Join(), IsOk());
+    ASSERT_THAT(other_.Join(), IsOk());
+  }
+  void ExpectError(const Metadata& instruction, ErrorCode code) {
+    const std::vector<Message> replies = Replies({instruction.message_id});
+    ASSERT_THAT(replies, SizeIs(1));
+    ASSERT_TRUE(replies[0].has_error());
+    EXPECT_EQ(replies[0].error->code, code);
+    EXPECT_EQ(replies[0].metadata.reply_to_message_id, instruction.message_id);
+    EXPECT_EQ(replies[0].metadata.src_node_id, instruction.dst_node_id);
+    EXPECT_THAT(Replies({instruction.message_id}), IsEmpty()) << "said once";
+    EXPECT_EQ(state_.objects.num_objects(), 0);
+  }
+};
+
+TEST_F(RunGridTest, UnknownDestinationHasNoId) {
+  ASSERT_OK_AND_ASSIGN(const auto ids,
+                       grid_->PushMessages({Instruction(42), Instruction(node_.id)}));
+  ASSERT_THAT(ids, SizeIs(2));
+  EXPECT_THAT(ids[0], IsEmpty());
+  EXPECT_THAT(ids[1], SizeIs(64));
+}
+
+TEST_F(RunGridTest, InstructionsAreChecked) {
+  Message message = Instruction(node_.id);
+  message.content.reset();
+  EXPECT_THAT(grid_->PushMessages({message}), StatusIs(absl::StatusCode::kInvalidArgument));
+  message = Instruction(node_.id, /*ttl=*/0);
+  EXPECT_THAT(grid_->PushMessages({message}), StatusIs(absl::StatusCode::kInvalidArgument));
+  message = Instruction(node_.id);
+  message.metadata.message_type.clear();
+  EXPECT_THAT(grid_->PushMessages({message}), StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+TEST_F(RunGridTest, ExpiredInstructionIsError3) {
+  const Metadata instruction = Send(node_, /*ttl=*/5);
+  now_ += absl::Seconds(4);
+  EXPECT_THAT(Replies({instruction.message_id}), IsEmpty());
+  now_ += absl::Seconds(1);
+  ExpectError(instruction, ErrorCode::kMessageUnavailable);
+}
+
+TEST_F(RunGridTest, UnknownInstructionIsError3) {
+  const std::vector<Message> replies = Replies({std::string(64, 'e')});
+  ASSERT_THAT(replies, SizeIs(1));
+  EXPECT_EQ(replies[0].error->code, ErrorCode::kMessageUnavailable);
+}
+
+TEST_F(RunGridTest, ExpiredReplyIsError4) {
+  const Metadata instruction = Send(node_, /*ttl=*/5);
+  ASSERT_THAT(node_.PushAll(node_.PackReply(instruction, Content(1))), IsOk());
+  now_ += absl::Seconds(6);
+  ExpectError(instruction, ErrorCode::kReplyMessageUnavailable);
+}
+
+TEST_F(RunGridTest, F1_NodeWithoutHeartbeatIsError5) {
+  const Metadata instruction = Send(node_);
+  now_ += absl::Seconds(59);
+  EXPECT_THAT(Replies({instruction.message_id}), IsEmpty());
+  now_ += absl::Seconds(1);
+  ExpectError(instruction, ErrorCode::kNodeUnavailable);
+}
+
+TEST_F(RunGridTest, NodeThatLeavesMayComeBackWithinItsLease) {
+  const Metadata instruction = Send(node_);
+  ASSERT_THAT(node_.Deactivate(), IsOk());
+  EXPECT_THAT(Replies({instruction.message_id}), IsEmpty());
+  now_ += absl::Seconds(50);
+  ASSERT_THAT(node_.Activate(), IsOk());
+  now_ += absl::Seconds(50);
+  EXPECT_THAT(Replies({instruction.message_id}), IsEmpty());
+  EXPECT_TRUE(node_.Offered());
+  ASSERT_THAT(node_.Deactivate(), IsOk());
+  now_ += absl::Seconds(10);
+  ExpectError(instruction, ErrorCode::kNodeUnavailable);
+}
+
+TEST_F(RunGridTest, UnregisteredNodeIsError5AtOnce) {
+  const Metadata instruction = Send(node_);
+  ASSERT_THAT(node_.Unregister(), IsOk());
+  ExpectError(instruction, ErrorCode::kNodeUnavailable);
+}
+
+TEST_F(RunGridTest, F25_ReplyOfANodeThatLeftIsKept) {
+  const Metadata instruction = Send(node_);
+  ASSERT_THAT(node_.PushAll(node_.PackReply(instruction, Content(1))), IsOk());
+  ASSERT_THAT(node_.Deactivate(), IsOk());
+  ASSERT_THAT(node_.Unregister(), IsOk());
+  const std::vector<Message> replies = Replies({instruction.message_id});
+  ASSERT_THAT(replies, SizeIs(1));
+  EXPECT_FALSE(replies[0].has_error());
+}
+
+TEST_F(RunGridTest, MalformedReplyIsAnErrorOfThatNodeAlone) {
+  const Metadata instruction = Send(node_);
+  PackedReply reply = node_.PackReply(instruction, Content(1));
+  // The root names a child that the tree leaves out: each object is sound, the whole is not.
+  reply.request.mutable_message_object_trees(0)->clear_children();
+  ASSERT_THAT(node_.PushAll(reply), IsOk());
+  ExpectError(instruction, ErrorCode::kReplyMessageUnavailable);
+}
+
+TEST_F(RunGridTest, RunsDoNotSeeEachOther) {
+  const std::unique_ptr<Grid> second_run = NewRun();
+  const Metadata instruction = Send(node_);
+  second_run->Withdraw({instruction.message_id});
+  ASSERT_THAT(node_.PushAll(node_.PackReply(instruction, Content(1))), IsOk());
+  ASSERT_OK_AND_ASSIGN(const std::vector<Message> foreign,
+                       second_run->PullMessages({instruction.message_id}, absl::InfinitePast()));
+  ASSERT_THAT(foreign, SizeIs(1));
+  EXPECT_TRUE(foreign[0].has_error());
+  const std::vector<Message> own = Replies({instruction.message_id});
+  ASSERT_THAT(own, SizeIs(1));
+  EXPECT_FALSE(own[0].has_error());
+}
+
+TEST_F(RunGridTest, PullWakesWithTheReply) {
+  const Metadata instruction = Send(node_);
+  absl::StatusOr<std::vector<Message>> replies;
+  std::thread application(
+      [&] { replies = grid_->PullMessages({instruction.message_id}, absl::InfiniteFuture()); });
+  EXPECT_THAT(node_.PushAll(node_.PackReply(instruction, Content(1))), IsOk());
+  application.join();
+  ASSERT_THAT(replies, IsOkAndHolds(SizeIs(1)));
+  EXPECT_FALSE((*replies)[0].has_error());
+}
+
+TEST_F(RunGridTest, PullWakesWithTheNodesEnd) {
+  const Metadata instruction = Send(node_);
+  absl::StatusOr<std::vector<Message>> replies;
+  std::thread application(
+      [&] { replies = grid_->PullMessages({instruction.message_id}, absl::InfiniteFuture()); });
+  EXPECT_THAT(node_.Unregister(), IsOk());
+  application.join();
+  ASSERT_THAT(replies, IsOkAndHolds(SizeIs(1)));
+  EXPECT_TRUE((*replies)[0].has_error());
+}
+
+TEST_F(RunGridTest, PullOfNothingReturnsAtOnce) {
+  EXPECT_THAT(grid_->PullMessages({}, absl::InfiniteFuture()), IsOkAndHolds(IsEmpty()));
+}
+
+TEST_F(RunGridTest, StopCancelsEveryWait) {
+  const Metadata instruction = Send(node_);
+  absl::StatusOr<std::vector<Message>> replies;
+  absl::StatusOr<std::vector<uint64_t>> nodes;
+  std::thread application([&] {
+    replies = grid_->PullMessages({instruction.message_id}, absl::InfiniteFuture());
+    nodes = grid_->WaitForNodes(100, absl::InfiniteFuture());
+  });
+  fleet_.Stop();
+  application.join();
+  EXPECT_THAT(replies, StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_THAT(nodes, StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_THAT(grid_->PushMessages({Instruction(node_.id)}), StatusIs(absl::StatusCode::kCancelled));
+}
+
+TEST_F(RunGridTest, WaitForNodesWakesWithTheNode) {
+  EXPECT_THAT(grid_->WaitForNodes(3, absl::InfinitePast()), IsOkAndHolds(SizeIs(2)));
+  TestNode third(fleet_, now_);
+  absl::StatusOr<std::vector<uint64_t>> nodes;
+  std::thread application([&] { nodes = grid_->WaitForNodes(3, absl::InfiniteFuture()); });
+  EXPECT_THAT(third.Join(), IsOk());
+  application.join();
+  EXPECT_THAT(nodes, IsOkAndHolds(SizeIs(3)));
+}
+
+TEST_F(RunGridTest, TimersRunOnTheirThreadUntilStop) {
+  LinkState state({});
+  Fleet fleet(state);
+  absl::Time now = absl::Now();
+  TestNode node(fleet, now);
+  ASSERT_THAT(node.Join(), IsOk());
+  std::thread timers([&] { fleet.RunTimers(); });
+  Mutex mu;
+  CondVar answered;
+  bool done = false;
+  node.PullLater(absl::Milliseconds(20), 1, [&](const auto& response) {
+    EXPECT_THAT(response, IsOk());
+    MutexLock lock(mu);
+    done = true;
+    answered.NotifyAll();
+  });
+  {
+    MutexLock lock(mu);
+    while (!done) answered.Wait(mu);
+  }
+  fleet.Stop();
+  timers.join();
+}
+
+// Ten nodes on threads of their own answer five rounds while the application sends and receives.
+TEST_F(RunGridTest, ManyNodesAtOnceLoseNothing) {
+  constexpr int kNodes = 10;
+  constexpr int kRounds = 5;
+  LinkState state({});
+  Fleet fleet(state);
+  std::thread timers([&] { fleet.RunTimers(); });
+  const absl::Time now = absl::Now();
+  std::vector<std::unique_ptr<TestNode>> nodes;
+  for (int i = 0; i < kNodes; ++i) {
+    nodes.push_back(std::make_unique<TestNode>(fleet, now));
+    ASSERT_THAT(nodes.back()->Join(), IsOk());
+  }
+  uint64_t run_id;
+  {
+    MutexLock lock(state.mu);
+    ASSERT_OK_AND_ASSIGN(run_id, state.runs.Create({}, now));
+  }
+  auto grid = std::make_unique<RunGrid>(state, run_id);
+  std::vector<std::thread> threads;
+  for (const auto& node : nodes) {
+    threads.emplace_back([&, node = node.get()] {
+      for (int round = 0; round < kRounds; ++round) {
+        Mutex mu;
+        CondVar answered;
+        absl::StatusOr<flwr::proto::PullMessagesResponse> pulled;
+        bool done = false;
+        node->PullLater(absl::Minutes(1), static_cast<uint64_t>(round), [&](auto response) {
+          MutexLock lock(mu);
+          pulled = std::move(response);
+          done = true;
+          answered.NotifyAll();
+        });
+        {
+          MutexLock lock(mu);
+          while (!done) answered.Wait(mu);
+        }
+        ASSERT_THAT(pulled, IsOk());
+        ASSERT_EQ(pulled->messages_list_size(), 1);
+        ASSERT_OK_AND_ASSIGN(const Metadata instruction,
+                             wire::MetadataFromProto(pulled->messages_list(0).metadata(), {}));
+        ASSERT_THAT(node->Confirm(instruction), IsOk());
+        ASSERT_THAT(node->PushAll(node->PackReply(instruction, Content(round))), IsOk());
+      }
+    });
+  }
+  int replies = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    std::vector<Message> messages;
+    for (const auto& node : nodes) messages.push_back(Instruction(node->id));
+    EXPECT_THAT(grid->SendAndReceive(std::move(messages), absl::Minutes(1),
+                                     [&](const Message& reply) {
+                                       EXPECT_FALSE(reply.has_error());
+                                       ++replies;
+                                       return true;
+                                     }),
+                IsOk());
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(replies, kNodes * kRounds);
+  EXPECT_EQ(state.objects.num_objects(), 0);
+  grid.reset();
+  fleet.Stop();
+  timers.join();
+}
+
+}  // namespace
+}  // namespace fedumm::link
