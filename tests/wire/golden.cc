@@ -1,8 +1,8 @@
 #include "tests/wire/golden.h"
 
-#include <cstdlib>
 #include <fstream>
 #include <limits>
+#include <stdexcept>
 
 #include "absl/strings/escaping.h"
 
@@ -15,8 +15,9 @@ std::string Unhex(const nlohmann::json& entry, const char* key) {
 
 std::vector<GoldenEntry> LoadEntries() {
   std::ifstream file(FEDUMM_TEST_DATA "/flower/golden-1.42.0.json");
+  const nlohmann::json golden = nlohmann::json::parse(file);
   std::vector<GoldenEntry> entries;
-  for (const nlohmann::json& json : nlohmann::json::parse(file).at("entries")) {
+  for (const nlohmann::json& json : golden.at("entries")) {
     entries.push_back({.name = json.at("name"),
                        .kind = json.at("kind"),
                        .object_id = json.at("object_id"),
@@ -166,7 +167,7 @@ const GoldenEntry& Golden(std::string_view name) {
   for (const GoldenEntry& entry : GoldenEntries()) {
     if (entry.name == name) return entry;
   }
-  std::abort();
+  throw std::out_of_range("no golden entry " + std::string(name));
 }
 
 const std::map<std::string, GoldenValue>& GoldenValues() {

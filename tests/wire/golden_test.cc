@@ -156,6 +156,8 @@ TEST_P(GoldenTest, IsReadAndPrintedAgain) {
 INSTANTIATE_TEST_SUITE_P(Flower, GoldenTest, ::testing::ValuesIn(GoldenEntries()),
                          [](const auto& info) { return info.param.name; });
 
+TEST(GoldenFileTest, HoldsAllEntries) { EXPECT_EQ(GoldenEntries().size(), 38); }
+
 TEST(GoldenNpyTest, StreamsAreReadAsTheirValuesAndWrittenByteForByte) {
   int compared = 0;
   for (const auto& [name, value] : GoldenValues()) {
