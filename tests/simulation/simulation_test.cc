@@ -87,7 +87,7 @@ ClientApp NoisyApp() {
   return app;
 }
 
-Result Run(Grid& grid) {
+Result FourRounds(Grid& grid) {
   const std::vector<float> zeros(700);
   FedAvg strategy({.fraction_train = 0.75, .min_train_nodes = 3});
   absl::StatusOr<Result> result =
@@ -105,10 +105,10 @@ TEST(SimulationTest, ThreadsAndTheOrderOfRepliesChangeNoBit) {
   ASSERT_OK_AND_ASSIGN(auto four, NewSimulation(app, {.num_nodes = 12, .num_threads = 4}));
   ASSERT_OK_AND_ASSIGN(auto inner, NewSimulation(app, {.num_nodes = 12, .num_threads = 4}));
   ShufflingGrid shuffled(std::move(inner), 5);
-  const Result want = Run(*one);
+  const Result want = FourRounds(*one);
   EXPECT_TRUE(want.rounds[4].updated);
   EXPECT_LT(want.rounds[1].nodes.size(), 12);
-  for (const Result& got : {Run(*four), Run(shuffled)}) {
+  for (const Result& got : {FourRounds(*four), FourRounds(shuffled)}) {
     EXPECT_EQ(got.arrays, want.arrays);
     for (int i = 1; i <= 4; ++i) {
       EXPECT_EQ(got.rounds[i].train_metrics, want.rounds[i].train_metrics);

@@ -1,0 +1,1 @@
+fedumm_fuzzer(fuzz_checkpoint LIBS fedumm::core)
