@@ -193,11 +193,11 @@ absl::StatusOr<flwr::proto::PullMessagesResponse> FakeFleet::PullMessages(
   });
   const MutexLock lock(mutex_);
   FEDUMM_RETURN_IF_ERROR(Enter("PullMessages", request.node().node_id(), options));
-  while (offered_.empty()) {
+  while (offered_.empty() && known_) {
     if (options.cancel.stop_requested()) return absl::CancelledError("cancelled");
-    if (!known_) return absl::UnauthenticatedError("unknown node");
     changed_.WaitFor(mutex_, kTestTimeout);
   }
+  if (!known_) return absl::UnauthenticatedError("unknown node");
   flwr::proto::PullMessagesResponse response = std::move(offered_.front());
   offered_.pop_front();
   return response;

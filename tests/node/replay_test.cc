@@ -4,7 +4,6 @@
 #include <deque>
 #include <fstream>
 #include <map>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -43,6 +42,8 @@ class RecordedFleet final : public FleetClient {
 
   absl::Time recorded_at() const { return recorded_at_; }
   const std::vector<flwr::proto::PushMessagesRequest>& replies() const { return replies_; }
+  const std::vector<int>& num_wanted() const { return num_wanted_; }
+  int num_pushed() const { return num_pushed_; }
 
   absl::StatusOr<flwr::proto::RegisterNodeFleetResponse> RegisterNode(
       const flwr::proto::RegisterNodeFleetRequest&, const CallOptions&) override {
@@ -99,10 +100,13 @@ class RecordedFleet final : public FleetClient {
   absl::StatusOr<flwr::proto::PushMessagesResponse> PushMessages(
       const flwr::proto::PushMessagesRequest& request, const CallOptions&) override {
     replies_.push_back(request);
-    return Next<flwr::proto::PushMessagesResponse>("PushMessages");
+    auto response = Next<flwr::proto::PushMessagesResponse>("PushMessages");
+    num_wanted_.push_back(response.ok() ? response->objects_to_push_size() : 0);
+    return response;
   }
   absl::StatusOr<flwr::proto::PushObjectResponse> PushObject(const flwr::proto::PushObjectRequest&,
                                                              const CallOptions&) override {
+    ++num_pushed_;
     return Next<flwr::proto::PushObjectResponse>("PushObject");
   }
 
@@ -128,6 +132,8 @@ class RecordedFleet final : public FleetClient {
   std::stop_source& stop_;
   std::map<std::string, std::deque<Recorded>> calls_;
   std::vector<flwr::proto::PushMessagesRequest> replies_;
+  std::vector<int> num_wanted_;
+  int num_pushed_ = 0;
   absl::Time recorded_at_;
 };
 
@@ -139,16 +145,22 @@ TEST_P(ReplayTest, TheNodeAnswersBothRoundsOfARealServer) {
   std::vector<Array> seen;
   double num_rounds = 0;
   ClientApp app;
+  // What the recorded app did: add 0.01 to every array.
   app.OnTrain([&](const Message& message, Context& context) -> absl::StatusOr<RecordDict> {
-    const ArrayRecord* const arrays = message.content->FindArrays("arrays");
-    if (arrays == nullptr) return absl::InvalidArgumentError("no arrays");
-    for (const auto& [key, array] : *arrays) seen.push_back(array);
     num_rounds = NumberOr(context.run_config, "num-rounds", 0);
-    return RecordDict{{"arrays", *arrays},
-                      {"metrics", MetricRecord{{"num-examples", int64_t{10}}}}};
+    ArrayRecord trained;
+    for (const auto& [key, array] : *message.content->FindArrays("arrays")) {
+      seen.push_back(array);
+      std::vector<float> values(array.floats()->begin(), array.floats()->end());
+      for (float& value : values) value += 0.01f;
+      trained.Set(key, Array::FromFloats({4, 4}, values));
+    }
+    const double round = NumberOr(*message.content->FindConfig("config"), "server-round", 0);
+    return RecordDict{
+        {"arrays", std::move(trained)},
+        {"metrics", MetricRecord{{"num-examples", int64_t{10}}, {"train_loss", 1 / round}}}};
   });
   SuperNodeOptions options;
-  options.on_event = [](const std::string& event) { std::cout << event << "\n"; };
   NodeEnvironment environment;
   environment.clock = [&fleet] { return fleet.recorded_at() + absl::Seconds(1); };
   environment.wait = [](absl::Duration, const std::stop_token& token) {
@@ -163,6 +175,10 @@ TEST_P(ReplayTest, TheNodeAnswersBothRoundsOfARealServer) {
   }
   EXPECT_FALSE(seen[0] == seen[1]);
   EXPECT_EQ(num_rounds, 2);
+  // The objects of the reply have the ids that Flower's node gave them, but for the message, which
+  // says when it was made.
+  EXPECT_THAT(fleet.num_wanted(), ::testing::ElementsAre(6, 6));
+  EXPECT_EQ(fleet.num_pushed(), 2 * 5);
   ASSERT_EQ(fleet.replies().size(), 2);
   for (const flwr::proto::PushMessagesRequest& reply : fleet.replies()) {
     const flwr::proto::Metadata& metadata = reply.messages_list(0).metadata();
