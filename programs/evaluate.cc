@@ -2,10 +2,12 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/status_macros.h"
+#include "base/text.h"
 #include "fedumm/model/image.h"
 #include "programs/commands.h"
 #include "programs/experiment.h"
@@ -27,6 +29,29 @@ absl::StatusOr<std::unique_ptr<Experiment>> Prepare(const CommonArguments& argum
   return experiment;
 }
 
+// The colour and the shape that a prompt names, in any words: the demo's model draws nothing else.
+absl::StatusOr<model::Concept> ParsePrompt(const std::string& prompt) {
+  model::Concept wanted;
+  for (const absl::string_view word : absl::StrSplit(prompt, ' ')) {
+    for (size_t i = 0; i < model::kColors.size(); ++i) {
+      if (word == Text(model::kColors[i])) wanted.color = static_cast<int>(i);
+    }
+    for (size_t i = 0; i < model::kShapes.size(); ++i) {
+      if (word == Text(model::kShapes[i])) wanted.shape = static_cast<int>(i);
+    }
+  }
+  if (wanted.known()) return wanted;
+  const auto list = [](const auto& names) {
+    std::string text;
+    for (const std::string_view name : names)
+      absl::StrAppend(&text, text.empty() ? "" : ", ", Text(name));
+    return text;
+  };
+  return absl::InvalidArgumentError(absl::StrCat("the prompt '", prompt, "' must name a colour (",
+                                                 list(model::kColors), ") and a shape (",
+                                                 list(model::kShapes), ")"));
+}
+
 }  // namespace
 
 absl::Status EvaluateCommand(const CommonArguments& arguments, const std::string& adapter) {
@@ -45,7 +70,7 @@ absl::Status EvaluateCommand(const CommonArguments& arguments, const std::string
 }
 
 absl::Status GenerateCommand(const GenerateArguments& arguments) {
-  FEDUMM_ASSIGN_OR_RETURN(const model::Concept wanted, model::ParseConcept(arguments.prompt));
+  FEDUMM_ASSIGN_OR_RETURN(const model::Concept wanted, ParsePrompt(arguments.prompt));
   FEDUMM_ASSIGN_OR_RETURN(const model::EasyVqa data, model::EasyVqa::Load(arguments.data));
   FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Experiment> experiment,
                           Prepare(arguments, data, arguments.adapter));
@@ -53,13 +78,16 @@ absl::Status GenerateCommand(const GenerateArguments& arguments) {
                           experiment->world().Draw({.per_prompt = 1,
                                                     .steps = arguments.steps,
                                                     .guidance = arguments.guidance,
-                                                    .seed = arguments.seed,
-                                                    .only = wanted}));
-  FEDUMM_RETURN_IF_ERROR(model::WritePng(arguments.out, {.width = model::kPictureSize,
-                                                         .height = model::kPictureSize,
-                                                         .pixels = drawings.at(0).pixels}));
-  std::printf("wrote %s\n", arguments.out.c_str());
-  return absl::OkStatus();
+                                                    .seed = arguments.seed}));
+  for (const model::Drawing& drawing : drawings) {
+    if (!(drawing.wanted == wanted)) continue;
+    FEDUMM_RETURN_IF_ERROR(model::WritePng(
+        arguments.out,
+        {.width = model::kPictureSize, .height = model::kPictureSize, .pixels = drawing.pixels}));
+    std::printf("wrote %s\n", arguments.out.c_str());
+    return absl::OkStatus();
+  }
+  return absl::InternalError("the model's prompts lack this one");
 }
 
 }  // namespace fedumm::programs
