@@ -10,6 +10,7 @@ namespace fedumm::model {
 namespace {
 
 constexpr double kMaxAspectRatio = 200;
+constexpr int64_t kMaxPixels = int64_t{1} << 28;  // that options may ask for
 
 absl::Status CheckOptions(const ImageProcessorOptions& options) {
   const auto small = [](int64_t size) { return size >= 1 && size <= 1024; };
@@ -19,13 +20,15 @@ absl::Status CheckOptions(const ImageProcessorOptions& options) {
         "patch_size, merge_size and temporal_patch_size must be in 1..1024: ", options.patch_size,
         ", ", options.merge_size, ", ", options.temporal_patch_size));
   }
-  if (options.min_pixels < 0 || options.max_pixels < 1 || options.max_pixels > (int64_t{1} << 32)) {
+  const auto limit = [](int64_t pixels) { return pixels >= 0 && pixels <= kMaxPixels; };
+  if (!limit(options.min_pixels) || !limit(options.max_pixels) || options.max_pixels == 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("impossible pixel limits: ", options.min_pixels, ", ", options.max_pixels));
   }
   for (const double value : options.std) {
-    if (!(value > 0))
+    if (!(value > 0)) {
       return absl::InvalidArgumentError(absl::StrCat("std must be positive: ", value));
+    }
   }
   return absl::OkStatus();
 }

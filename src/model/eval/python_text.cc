@@ -4,29 +4,6 @@
 
 namespace fedumm::model {
 
-std::u32string DecodeUtf8(std::string_view text) {
-  std::u32string result;
-  const auto* next = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
-  const utf8proc_uint8_t* const end = next + text.size();
-  while (next < end) {
-    utf8proc_int32_t c = 0;
-    const utf8proc_ssize_t length = utf8proc_iterate(next, end - next, &c);
-    result.push_back(length > 0 ? static_cast<char32_t>(c) : U'\ufffd');
-    next += length > 0 ? length : 1;
-  }
-  return result;
-}
-
-std::string EncodeUtf8(std::u32string_view text) {
-  std::string result;
-  for (const char32_t c : text) {
-    utf8proc_uint8_t bytes[4];
-    const utf8proc_ssize_t length = utf8proc_encode_char(static_cast<utf8proc_int32_t>(c), bytes);
-    result.append(reinterpret_cast<const char*>(bytes), static_cast<size_t>(length));
-  }
-  return result;
-}
-
 bool IsSpace(char32_t c) {
   return (c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 ||
          c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||

@@ -7,10 +7,6 @@
 
 namespace fedumm::model {
 
-// A byte that is not UTF-8 becomes U+FFFD.
-std::u32string DecodeUtf8(std::string_view text);
-std::string EncodeUtf8(std::u32string_view text);
-
 bool IsSpace(char32_t c);  // str.isspace
 bool IsDigit(char32_t c);  // \d: any decimal digit of Unicode
 

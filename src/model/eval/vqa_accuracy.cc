@@ -8,6 +8,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "fedumm/model/vqa.h"
+#include "model/data/utf8.h"
 #include "model/eval/python_text.h"
 
 namespace fedumm::model {
