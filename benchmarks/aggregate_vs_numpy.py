@@ -23,7 +23,7 @@ def numpy_ms(check: bool) -> float:
     weights = [10 + i for i in range(REPLIES)]
     best = float("inf")
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         total = sum(weights)
         mean = None
         for reply, weight in zip(replies, weights):
@@ -33,7 +33,7 @@ def numpy_ms(check: bool) -> float:
                 mean = reply * (weight / total)
             else:
                 mean += reply * (weight / total)
-        best = min(best, 1e3 * (time.perf_counter() - start))
+        best = min(best, 1e3 * (time.process_time() - start))
     return best
 
 
@@ -42,7 +42,7 @@ def fedumm_ms(build_dir: str) -> float:
         [os.path.join(build_dir, "benchmarks", "aggregate_bench"), "--benchmark_filter=WeightedMean/10/8",
          "--benchmark_repetitions=5", "--benchmark_min_time=0.01", "--benchmark_format=json"],
         check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
-    return min(run["real_time"] for run in json.loads(out)["benchmarks"] if run["run_type"] == "iteration")
+    return min(run["cpu_time"] for run in json.loads(out)["benchmarks"] if run["run_type"] == "iteration")
 
 
 def main() -> None:

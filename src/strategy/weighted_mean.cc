@@ -14,6 +14,7 @@
 #include "fedumm/kernels.h"
 #include "strategy/elements.h"
 #include "strategy/quoted.h"
+#include "strategy/zeroed_arena.h"
 
 namespace fedumm {
 namespace {
@@ -30,10 +31,13 @@ static_assert(kMaxWeight * kMaxMagnitude < kernels::kMaxValue);
 class BlockSum {
  public:
   // `largest` bounds |values|; `values` are used up.
-  void Add(int64_t n, double largest, double* values) {
+  void Add(int64_t n, double largest, double* values, ZeroedArena& arena) {
     if (largest == 0) return;
-    int grid = kernels::TopGrid(largest);
-    while (kernels::AddToGrid(n, grid, values, Sums(n, grid)) && grid > kernels::kMinGrid) --grid;
+    for (int grid = kernels::TopGrid(largest); grid >= kernels::kMinGrid; --grid) {
+      double*& sums = sums_[grid - kernels::kMinGrid];
+      if (sums == nullptr) sums = arena.New(n);
+      if (!kernels::AddToGrid(n, grid, values, sums)) return;
+    }
   }
   // Writes the sums, each rounded to double.
   void Round(int64_t n, double* totals) const {
@@ -55,13 +59,7 @@ class BlockSum {
   }
 
  private:
-  double* Sums(int64_t n, int grid) {
-    std::unique_ptr<double[]>& sums = sums_[grid - kernels::kMinGrid];
-    if (sums == nullptr) sums = std::make_unique<double[]>(n);
-    return sums.get();
-  }
-
-  std::array<std::unique_ptr<double[]>, kernels::kNumGrids> sums_;
+  std::array<double*, kernels::kNumGrids> sums_ = {};  // in the arena
 };
 
 class WeightedMean final : public Aggregator {
@@ -132,7 +130,7 @@ class WeightedMean final : public Aggregator {
   void Fold() {
     for (const Pending& pending : pending_) {
       double weight = pending.weight;
-      weight_sum_.Add(1, weight, &weight);
+      weight_sum_.Add(1, weight, &weight, arena_);
     }
     for (size_t t = 0; t < sums_.size(); ++t) {
       switch (pending_[0].arrays[t].dtype()) {
@@ -163,7 +161,8 @@ class WeightedMean final : public Aggregator {
       BlockSum& sum = sums_[t][start / kBlock];
       for (size_t p = 0; p < inputs.size(); ++p) {
         const T* x = inputs[p].data() + start;
-        sum.Add(n, kernels::ScaleToDouble(n, pending_[p].weight, x, values.data()), values.data());
+        const double largest = kernels::ScaleToDouble(n, pending_[p].weight, x, values.data());
+        sum.Add(n, largest, values.data(), arena_);
       }
     }
   }
@@ -181,7 +180,7 @@ class WeightedMean final : public Aggregator {
         FEDUMM_ASSIGN_OR_RETURN(Array mean, Mean(array, sums_[t], total_weight));
         result.Set(key, std::move(mean));
       }
-      sums_[t++].clear();
+      ++t;
     }
     return result;
   }
@@ -201,6 +200,7 @@ class WeightedMean final : public Aggregator {
                          std::move(bytes));
   }
 
+  ZeroedArena arena_;
   std::vector<Pending> pending_;
   std::vector<std::vector<BlockSum>> sums_;  // for each tensor its blocks
   BlockSum weight_sum_;
