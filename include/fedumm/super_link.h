@@ -16,10 +16,14 @@ namespace fedumm {
 
 struct SuperLinkOptions {
   std::string fleet_api_address = "127.0.0.1:0";  // port 0 picks a free one; see fleet_port()
-  bool insecure = false;  // plaintext must be asked for; without it Start is FAILED_PRECONDITION (TLS is not built yet)
-  absl::Duration max_pull_hold = absl::Seconds(10);  // how long an empty PullMessages may be held; 0 answers at once
-  absl::Duration lease = absl::Seconds(60);  // a pulled message that is not confirmed by then is offered again to its node
+  bool insecure = false;  // plaintext must be asked for; without it Start is FAILED_PRECONDITION
+                          // (TLS is not built yet)
+  absl::Duration max_pull_hold =
+      absl::Seconds(10);  // how long an empty PullMessages may be held; 0 answers at once
+  absl::Duration lease = absl::Seconds(
+      60);  // a pulled message that is not confirmed by then is offered again to its node
   Limits limits;
+  // Of signatures and messages. Leases and heartbeats run on the monotonic clock.
   std::function<absl::Time()> clock = absl::Now;
 };
 
@@ -34,7 +38,8 @@ struct NodeStatus {
   bool online = false;
 };
 
-// A running Flower-compatible server (`flwr.proto.Fleet` over gRPC). Thread-safe. Destruction stops it and waits; grids must be gone by then.
+// A running Flower-compatible server (`flwr.proto.Fleet` over gRPC). Thread-safe. Destruction stops
+// it and waits; grids must be gone by then.
 class SuperLink {
  public:
   // INVALID_ARGUMENT for a bad address, UNAVAILABLE if it cannot be bound.
@@ -42,10 +47,12 @@ class SuperLink {
   ~SuperLink();
 
   int fleet_port() const;
-  // A new running run. The grid borrows this SuperLink. Its destruction finishes the run: nodes are told that it is over.
+  // A new running run. The grid borrows this SuperLink. Its destruction finishes the run: nodes are
+  // told that it is over.
   absl::StatusOr<std::unique_ptr<Grid>> CreateRun(RunOptions options);
   std::vector<NodeStatus> Nodes() const;
-  // Ends every wait: held pulls are answered, grids return CANCELLED. May be called from any thread, any number of times.
+  // Ends every wait: held pulls are answered, grids return CANCELLED. May be called from any
+  // thread, any number of times.
   void Stop();
 
  private:
