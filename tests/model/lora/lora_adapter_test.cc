@@ -1,10 +1,5 @@
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/embedding.h>
-#include <ATen/ops/from_blob.h>
-#include <ATen/ops/layer_norm.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/sigmoid.h>
-#include <ATen/ops/tanh.h>
 #include <c10/core/GradMode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -13,14 +8,13 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "base/file.h"
 #include "fedumm/model/lora.h"
-#include "fedumm/model/safetensors.h"
+#include "tests/model/lora/small_net.h"
 #include "tests/testing/status_matchers.h"
 
 namespace fedumm::model {
@@ -29,72 +23,6 @@ namespace {
 using ::fedumm::testing::IsOk;
 using ::fedumm::testing::StatusIs;
 using ::testing::HasSubstr;
-
-using Tensors = std::map<std::string, at::Tensor>;
-
-std::string DataPath(const std::string& name) {
-  return std::string(FEDUMM_TEST_DATA "/adapter/") + name;
-}
-
-Tensors ReadTensors(const std::string& name) {
-  const absl::StatusOr<SafetensorsFile> file = SafetensorsFile::Open(DataPath(name));
-  EXPECT_THAT(file, IsOk());
-  Tensors tensors;
-  if (!file.ok()) return tensors;
-  for (const SafetensorsTensor& tensor : file->tensors()) {
-    const bool integers = tensor.dtype == SafetensorsDType::kI64;
-    tensors[tensor.name] = at::from_blob(const_cast<char*>(tensor.bytes.data()), tensor.shape,
-                                         integers ? at::kLong : at::kFloat)
-                               .clone();
-  }
-  return tensors;
-}
-
-// The small network that the golden adapters were made for (make_adapter_golden.py).
-class Net {
- public:
-  Net() : tensors_(ReadTensors("base.safetensors")) {
-    for (const auto& [name, tensor] : tensors_) {
-      if (tensor.dim() != 2 || name == "model.embed_tokens.weight") continue;
-      const std::string path = name.substr(0, name.rfind(".weight"));
-      const auto bias = tensors_.find(path + ".bias");
-      linears_[path].weight = tensor;
-      if (bias != tensors_.end()) linears_[path].bias = bias->second;
-    }
-  }
-
-  std::vector<NamedLinear> Linears() {
-    std::vector<NamedLinear> named;
-    for (auto& [path, linear] : linears_) named.push_back({path, &linear});
-    return named;
-  }
-
-  at::Tensor operator()(const at::Tensor& ids) {
-    at::Tensor x = at::embedding(tensors_.at("model.embed_tokens.weight"), ids);
-    for (const std::string layer : {"model.layers.0.", "model.layers.1."}) {
-      const at::Tensor n = at::layer_norm(x, {16}, tensors_.at(layer + "norm.weight"),
-                                          tensors_.at(layer + "norm.bias"));
-      const auto linear = [&](const char* name) -> Linear& {
-        return linears_.at(layer + "self_attn." + name);
-      };
-      x = x + linear("o_proj")(at::tanh(linear("k_proj")(n)) * at::sigmoid(linear("v_proj")(n))) +
-          at::tanh(linear("q_proj")(n));
-    }
-    return linears_.at("lm_head")(x);
-  }
-
-  Linear& linear(const std::string& path) { return linears_.at(path); }
-  // The linears' weights by name, as HashParameters takes them.
-  std::map<std::string, at::Tensor*> Parameters() {
-    std::map<std::string, at::Tensor*> parameters;
-    for (auto& [path, linear] : linears_) parameters[path + ".weight"] = &linear.weight;
-    return parameters;
-  }
-
- private:
-  Tensors tensors_;
-  std::map<std::string, Linear> linears_;
-};
 
 float MaxDifference(const at::Tensor& a, const at::Tensor& b) {
   EXPECT_EQ(a.sizes(), b.sizes());
@@ -111,7 +39,7 @@ class GoldenAdapterTest : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(GoldenAdapterTest, LoadsAndGivesPeftsOutput) {
   const at::NoGradGuard no_grad;
-  Net net;
+  SmallNet net;
   const std::string folder = GetParam();
   const at::Tensor ids = ReadTensors("input.safetensors").at("input_ids");
   const at::Tensor expected = ReadTensors(folder + "/expected.safetensors").at("output");
@@ -123,7 +51,7 @@ TEST_P(GoldenAdapterTest, LoadsAndGivesPeftsOutput) {
 }
 
 TEST_P(GoldenAdapterTest, IsSavedByteForByteAsPeftDid) {
-  Net net;
+  SmallNet net;
   const std::string golden = DataPath(GetParam());
   ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Load(net.Linears(), golden));
   const std::string folder = TemporaryFolder(GetParam());
@@ -149,7 +77,7 @@ TEST(LoraAdapterTest, VariantsThatAreNotComputedAreRefusedByName) {
            {"modules_to_save", "modules_to_save"},
            {"target_parameters", "target_parameters"},
            {"trainable_tokens", "trainable_token_indices"}}) {
-    Net net;
+    SmallNet net;
     const auto adapter = LoraAdapter::Load(net.Linears(), DataPath(folder));
     EXPECT_FALSE(adapter.ok());
     EXPECT_THAT(std::string(adapter.status().message()), HasSubstr(name));
@@ -158,7 +86,7 @@ TEST(LoraAdapterTest, VariantsThatAreNotComputedAreRefusedByName) {
 
 TEST(LoraAdapterTest, MergedWeightsEqualPefts) {
   for (const std::string folder : {"vanilla", "rslora", "rank_pattern"}) {
-    Net net;
+    SmallNet net;
     ASSERT_OK_AND_ASSIGN(const std::string before, HashParameters(net.Parameters()));
     ASSERT_OK_AND_ASSIGN(auto adapter, LoraAdapter::Load(net.Linears(), DataPath(folder)));
     ASSERT_THAT(adapter->Merge(), IsOk());
@@ -182,7 +110,7 @@ LoraConfig QueryAndValue() {
 }
 
 TEST(LoraAdapterTest, AFreshAdapterChangesNothingAndFollowsItsSeed) {
-  Net net;
+  SmallNet net;
   const at::Tensor ids = ReadTensors("input.safetensors").at("input_ids");
   const at::Tensor frozen = net(ids);
   ASSERT_OK_AND_ASSIGN(auto adapter, LoraAdapter::Attach(net.Linears(), QueryAndValue(), 1));
@@ -204,14 +132,14 @@ TEST(LoraAdapterTest, AFreshAdapterChangesNothingAndFollowsItsSeed) {
 }
 
 TEST(LoraAdapterTest, ALinearTakesOneAdapter) {
-  Net net;
+  SmallNet net;
   ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Attach(net.Linears(), QueryAndValue(), 1));
   EXPECT_THAT(LoraAdapter::Attach(net.Linears(), QueryAndValue(), 1).status(),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("q_proj")));
 }
 
 TEST(LoraAdapterTest, TargetsThatMatchNothingAreAnError) {
-  Net net;
+  SmallNet net;
   LoraConfig config;
   config.target_modules.names = {"no_such_module"};
   EXPECT_THAT(LoraAdapter::Attach(net.Linears(), config, 1).status(),
@@ -219,7 +147,7 @@ TEST(LoraAdapterTest, TargetsThatMatchNothingAreAnError) {
 }
 
 TEST(LoraAdapterTest, ArraysOfEitherLayoutAndAnyOrderAreTaken) {
-  Net net;
+  SmallNet net;
   ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Attach(net.Linears(), QueryAndValue(), 1));
   const ArrayRecord arrays = adapter->ToArrays();
   ArrayRecord other;
@@ -240,7 +168,7 @@ TEST(LoraAdapterTest, ArraysOfEitherLayoutAndAnyOrderAreTaken) {
 }
 
 TEST(LoraAdapterTest, ArraysThatDoNotFitAreRefusedByKeyAndChangeNothing) {
-  Net net;
+  SmallNet net;
   ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Attach(net.Linears(), QueryAndValue(), 1));
   const ArrayRecord before = adapter->ToArrays();
   const std::string key = "base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight";
@@ -283,7 +211,7 @@ TEST(LoraAdapterTest, ArraysThatDoNotFitAreRefusedByKeyAndChangeNothing) {
 }
 
 TEST(LoraAdapterTest, AFolderWhoseRanksContradictItsConfigurationIsRefused) {
-  Net net;
+  SmallNet net;
   const std::string folder = TemporaryFolder("ranks");
   std::filesystem::copy(DataPath("vanilla"), folder);
   std::filesystem::copy_file(DataPath("rank_pattern/adapter_model.safetensors"),
@@ -294,13 +222,13 @@ TEST(LoraAdapterTest, AFolderWhoseRanksContradictItsConfigurationIsRefused) {
 }
 
 TEST(LoraAdapterTest, AMissingFolderIsNotFound) {
-  Net net;
+  SmallNet net;
   EXPECT_THAT(LoraAdapter::Load(net.Linears(), DataPath("no_such_adapter")).status(),
               StatusIs(absl::StatusCode::kNotFound));
 }
 
 TEST(LoraAdapterTest, DropoutActsInTrainingOnlyAndFollowsItsSeed) {
-  Net net;
+  SmallNet net;
   const at::Tensor ids = ReadTensors("input.safetensors").at("input_ids");
   ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Load(net.Linears(), DataPath("dropout")));
   const at::Tensor without = net(ids);

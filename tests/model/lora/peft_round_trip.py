@@ -1,0 +1,114 @@
+"""Adapters go from C++ to PEFT and back.
+
+C++ makes an adapter and writes its folder; PEFT loads it, must give the same output, and saves it
+again: the same tensors byte for byte, and the same configuration but for what PEFT derives. C++
+loads PEFT's folder and must give PEFT's output, there with a new value of every tensor.
+
+Runs with the Python of $FEDUMM_VENVS/peft, or with its own if that has the packages:
+
+    python3 -m venv $FEDUMM_VENVS/peft
+    $FEDUMM_VENVS/peft/bin/pip install peft==0.21.2 transformers==5.23.0 torch==2.11.0
+
+Without them it exits with 77, which CTest counts as skipped.
+
+usage: peft_round_trip.py PROGRAM DATA_FOLDER WORK_FOLDER
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+VENV_PYTHON = pathlib.Path(os.environ.get("FEDUMM_VENVS", "/nonexistent")) / "peft/bin/python"
+TOLERANCE = 2e-6
+DERIVED = ("auto_mapping", "inference_mode", "base_model_name_or_path")
+
+try:
+    import torch
+    from peft import PeftModel
+    from safetensors.torch import load_file, save_file
+except ImportError as error:
+    if VENV_PYTHON.exists() and pathlib.Path(sys.executable) != VENV_PYTHON:
+        os.execv(VENV_PYTHON, [str(VENV_PYTHON), *sys.argv])
+    print(f"skipped, no PEFT here: {error}")
+    sys.exit(77)
+
+
+class Attention(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.q_proj = torch.nn.Linear(16, 16)
+        self.k_proj = torch.nn.Linear(16, 8)
+        self.v_proj = torch.nn.Linear(16, 8)
+        self.o_proj = torch.nn.Linear(8, 16, bias=False)
+
+    def forward(self, x):
+        mixed = torch.tanh(self.k_proj(x)) * torch.sigmoid(self.v_proj(x))
+        return self.o_proj(mixed) + torch.tanh(self.q_proj(x))
+
+
+class Layer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.self_attn = Attention()
+        self.norm = torch.nn.LayerNorm(16)
+
+    def forward(self, x):
+        return x + self.self_attn(self.norm(x))
+
+
+class Net(torch.nn.Module):
+    def __init__(self, weights):
+        super().__init__()
+        self.model = torch.nn.Module()
+        self.model.embed_tokens = torch.nn.Embedding(20, 16)
+        self.model.layers = torch.nn.ModuleList([Layer(), Layer()])
+        self.lm_head = torch.nn.Linear(16, 20, bias=False)
+        self.load_state_dict(load_file(weights))
+
+    def forward(self, ids):
+        x = self.model.embed_tokens(ids)
+        for layer in self.model.layers:
+            x = layer(x)
+        return self.lm_head(x)
+
+
+def config_of(folder):
+    config = json.loads((folder / "adapter_config.json").read_text())
+    for field in DERIVED:
+        config.pop(field)
+    for field in ("target_modules", "exclude_modules"):
+        if isinstance(config[field], list):
+            config[field] = sorted(config[field])
+    return config
+
+
+def main():
+    program, data, work = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
+    ours, theirs = work / "from_cpp", work / "from_peft"
+    theirs.mkdir(parents=True, exist_ok=True)
+    subprocess.run([program, "write", ours], check=True)
+
+    ids = load_file(data / "input.safetensors")["input_ids"]
+    model = PeftModel.from_pretrained(Net(data / "base.safetensors"), ours).eval()
+    with torch.no_grad():
+        difference = (model(ids) - load_file(ours / "output.safetensors")["output"]).abs().max()
+    print(f"largest difference from the C++ output: {difference:g}")
+    assert difference <= TOLERANCE
+
+    model.save_pretrained(theirs)
+    weights = "adapter_model.safetensors"
+    assert (theirs / weights).read_bytes() == (ours / weights).read_bytes()
+    assert config_of(theirs) == config_of(ours), (config_of(theirs), config_of(ours))
+
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            if "lora_" in name:
+                tensor.mul_(-1.5)
+        save_file({"output": model(ids).contiguous()}, theirs / "output.safetensors")
+    model.save_pretrained(theirs)
+    subprocess.run([program, "check", theirs], check=True)
+
+
+main()
