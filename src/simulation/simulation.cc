@@ -83,7 +83,7 @@ class Simulation final : public Grid {
       wanted_.erase(id);
       replies_.erase(id);
     }
-    std::erase_if(queue_, [this](const Message& message) {
+    std::erase_if(queue_, [this](const Message& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       return !wanted_.contains(message.metadata.message_id);
     });
   }
@@ -110,9 +110,11 @@ class Simulation final : public Grid {
   void Work() {
     MutexLock lock(mutex_);
     while (!stopping_) {
-      const auto next = std::find_if(queue_.begin(), queue_.end(), [this](const Message& message) {
-        return !busy_.contains(message.metadata.dst_node_id);
-      });
+      const auto next =
+          std::find_if(queue_.begin(), queue_.end(),
+                       [this](const Message& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+                         return !busy_.contains(message.metadata.dst_node_id);
+                       });
       if (next == queue_.end()) {
         work_changed_.Wait(mutex_);
         continue;
