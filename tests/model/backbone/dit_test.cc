@@ -2,6 +2,8 @@
 #include "model/backbone/dit.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/abs.h>
+#include <ATen/ops/max.h>
 #include <ATen/ops/sum.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -70,7 +72,11 @@ TEST_F(DitTest, GradientsOfInputsAndOfEveryParameterMatch) {
   EXPECT_LT(RelativeDifference(x.grad(), Expected("grad.x")), kGradient);
   EXPECT_LT(RelativeDifference(z.grad(), Expected("grad.z_latents")), kGradient);
   for (const auto& [name, tensor] : state_) {
-    EXPECT_LT(RelativeDifference(tensor.grad(), Expected("grad." + name)), kGradient) << name;
+    const at::Tensor& expected = Expected("grad." + name);
+    // Softmax does not feel a bias on all keys: the gradient of attn2.norm_k.bias is rounding
+    // noise.
+    const double size = at::max(at::abs(expected)).item<double>();
+    EXPECT_LT(MaxDifference(tensor.grad(), expected), kGradient * size + 1e-6) << name;
   }
 }
 
