@@ -66,8 +66,11 @@ class Fields {
     for (const Json& value : allowed) {
       if (field == value) return;
     }
-    Fail(name, absl::StrCat("is ", field.dump(-1, ' ', false, Json::error_handler_t::replace),
-                            ", which is not supported"));
+    // A nested value is not printed: that would recurse as deep as a hostile file nests.
+    const std::string shown = field.is_structured()
+                                  ? "a list or object"
+                                  : field.dump(-1, ' ', false, Json::error_handler_t::replace);
+    Fail(name, absl::StrCat("is ", shown, ", which is not supported"));
   }
   void Fail(const char* name, absl::string_view what) {
     if (!status_.ok()) return;

@@ -261,6 +261,14 @@ TEST(BackboneConfigTest, AnythingButAJsonObjectIsRefused) {
   }
 }
 
+TEST(BackboneConfigTest, DeepNestingIsRefusedWithoutRecursion) {
+  std::string text = Published3B().dump();
+  const std::string deep = std::string(1'000'000, '[') + std::string(1'000'000, ']');
+  text.replace(text.find("\"silu\""), 6, deep);
+  EXPECT_THAT(BackboneConfig::FromJson(text),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("hidden_act")));
+}
+
 TEST(BackboneConfigTest, AModelWithoutDitIsComplete) {
   ASSERT_OK_AND_ASSIGN(const BackboneConfig config, BackboneConfig::FromJson(Published3B().dump()));
   EXPECT_FALSE(config.dit.has_value());

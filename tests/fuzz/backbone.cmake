@@ -1,0 +1,1 @@
+fedumm_fuzzer(fuzz_backbone_config LIBS fedumm::data)
