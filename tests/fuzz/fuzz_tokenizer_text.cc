@@ -12,7 +12,8 @@ namespace {
 const fedumm::model::Tokenizer& TinyTokenizer() {
   static const auto tokenizer = [] {
     std::string vocab = "{";
-    const auto add = [&, id = 0](const std::string& token) mutable {
+    int id = 0;
+    const auto add = [&](const std::string& token) {
       vocab += (id > 0 ? ",\"" : "\"") + token + "\":" + std::to_string(id);
       ++id;
     };
