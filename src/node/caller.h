@@ -78,8 +78,10 @@ class Caller {
   absl::Time Now() const { return environment_.clock(); }
 
  private:
-  static bool IsTransient(const absl::Status& status) {
-    return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+  // A server that shuts down cancels the calls that it holds.
+  bool IsTransient(const absl::Status& status) const {
+    return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
+           (absl::IsCancelled(status) && !options_.cancel.stop_requested());
   }
   absl::Status MayCall() const;
   CallOptions CallFor(absl::Duration timeout) const;

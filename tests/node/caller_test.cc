@@ -48,7 +48,8 @@ TEST(Backoff, DoublesFromATenthToTwentySeconds) {
 }
 
 TEST_F(CallerTest, TriesAgainUntilTheServerAnswers) {
-  fleet_.Fail("ActivateNode", {unavailable_, absl::DeadlineExceededError("slow"), unavailable_});
+  fleet_.Fail("ActivateNode", {unavailable_, absl::DeadlineExceededError("slow"),
+                               absl::CancelledError("server is going down")});
   std::vector<std::string> events;
   EXPECT_THAT(Activate({.on_event = [&](const std::string& event) { events.push_back(event); }}),
               IsOk());
