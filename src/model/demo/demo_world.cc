@@ -36,7 +36,8 @@ absl::StatusOr<QuestionSet> Prepare(const UnifiedModel& model, const Vocabulary&
   QuestionSet set;
   for (const int64_t i : split.balanced) {
     const Question& question = split.questions[i];
-    set.sequences.push_back(vocabulary.Vqa(question.text, question.answer));
+    FEDUMM_ASSIGN_OR_RETURN(Sequence sequence, vocabulary.Vqa(question.text, question.answer));
+    set.sequences.push_back(std::move(sequence));
     set.pictures.push_back(question.picture);
     set.is_new.push_back(question.is_new);
   }
@@ -249,8 +250,7 @@ absl::StatusOr<std::unique_ptr<DemoWorld>> DemoWorld::Load(const std::string& mo
   if (!config.dit.has_value()) return absl::InvalidArgumentError("the demo's model has no dit");
   FEDUMM_ASSIGN_OR_RETURN(StateDict weights, LoadStateDict(model_folder + "/model.safetensors"));
   auto state = std::make_unique<DemoState>(DemoState{.data = data});
-  FEDUMM_ASSIGN_OR_RETURN(state->vocabulary,
-                          Vocabulary::Load(model_folder + "/tokenizer.json", config));
+  FEDUMM_ASSIGN_OR_RETURN(state->vocabulary, Vocabulary::Load(model_folder, config));
   FEDUMM_ASSIGN_OR_RETURN(state->codec, PixelCodec::TakeFrom(weights, config.dit->in_channels));
   FEDUMM_ASSIGN_OR_RETURN(state->model, UnifiedModel::Create(config, std::move(weights)));
   FEDUMM_RETURN_IF_ERROR(Guarded([&]() -> absl::Status {
@@ -298,7 +298,9 @@ absl::StatusOr<std::vector<std::string>> DemoWorld::Answer(
       return absl::InvalidArgumentError(absl::StrCat("there is no test question ", i));
     }
     const Question& question = state_->data.test.questions[i];
-    sequences.push_back(state_->vocabulary->Vqa(question.text, question.answer));
+    FEDUMM_ASSIGN_OR_RETURN(Sequence sequence,
+                            state_->vocabulary->Vqa(question.text, question.answer));
+    sequences.push_back(std::move(sequence));
     pictures.push_back(question.picture);
   }
   return Guarded([&]() -> absl::StatusOr<std::vector<std::string>> {
@@ -306,7 +308,7 @@ absl::StatusOr<std::vector<std::string>> DemoWorld::Answer(
         const std::vector<int64_t> answers,
         GreedyAnswers(*state_->model, sequences, pictures, state_->test.image_tokens));
     std::vector<std::string> words;
-    for (const int64_t id : answers) words.push_back(state_->vocabulary->word(id));
+    for (const int64_t id : answers) words.push_back(state_->vocabulary->Word(id));
     return words;
   });
 }

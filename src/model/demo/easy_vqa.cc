@@ -1,7 +1,5 @@
 #include "fedumm/model/easy_vqa.h"
 
-#include <png.h>
-
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -14,13 +12,13 @@
 #include "base/file.h"
 #include "base/random.h"
 #include "base/status_macros.h"
+#include "fedumm/model/image.h"
 
 namespace fedumm::model {
 namespace {
 
 constexpr int64_t kMaxPictures = 100'000;
 constexpr int64_t kMaxQuestionsFile = 64 << 20;
-constexpr int64_t kMaxPictureFile = 1 << 20;
 
 template <size_t n>
 int IndexOf(const std::array<std::string_view, n>& names, std::string_view name) {
@@ -123,21 +121,12 @@ std::vector<int64_t> Balanced(const std::vector<Question>& questions) {
 }
 
 absl::Status ReadPicture(const std::string& path, uint8_t* pixels) {
-  FEDUMM_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path, kMaxPictureFile));
-  png_image image{};
-  image.version = PNG_IMAGE_VERSION;
-  if (!png_image_begin_read_from_memory(&image, bytes.data(), bytes.size())) {
-    return absl::InvalidArgumentError(absl::StrCat("not a PNG: ", path, ": ", image.message));
-  }
-  image.format = PNG_FORMAT_RGB;
+  FEDUMM_ASSIGN_OR_RETURN(const Image image, ReadPng(path, kPictureSize * kPictureSize));
   if (image.width != kPictureSize || image.height != kPictureSize) {
-    png_image_free(&image);
     return absl::InvalidArgumentError(
         absl::StrCat("picture is not 64x64 but ", image.width, "x", image.height, ": ", path));
   }
-  if (!png_image_finish_read(&image, nullptr, pixels, 0, nullptr)) {
-    return absl::InvalidArgumentError(absl::StrCat("broken PNG: ", path, ": ", image.message));
-  }
+  std::copy(image.pixels.begin(), image.pixels.end(), pixels);
   return absl::OkStatus();
 }
 

@@ -164,8 +164,8 @@ absl::Status Pretraining::Language() {
   std::map<std::pair<QuestionType, std::string>, std::vector<Example>> groups;
   for (const Question& question : data_.train.questions) {
     if (question.is_new || !data_.train.concepts[question.picture].known()) continue;
-    groups[{question.type, question.answer}].push_back(
-        {vocabulary_.Vqa(question.text, question.answer), question.picture});
+    FEDUMM_ASSIGN_OR_RETURN(Sequence sequence, vocabulary_.Vqa(question.text, question.answer));
+    groups[{question.type, question.answer}].push_back({std::move(sequence), question.picture});
   }
   std::vector<const std::vector<Example>*> yes_no, what;
   for (const auto& [key, examples] : groups) {
@@ -177,7 +177,8 @@ absl::Status Pretraining::Language() {
   for (int64_t i = 0; i < data_.train.num_pictures(); ++i) {
     const Concept shown = data_.train.concepts[i];
     if (!shown.known() || IsNewColor(shown.color) || IsNewShape(shown.shape)) continue;
-    captions.push_back({vocabulary_.Caption(shown), i});
+    FEDUMM_ASSIGN_OR_RETURN(Sequence sequence, vocabulary_.Caption(shown));
+    captions.push_back({std::move(sequence), i});
   }
   if (yes_no.empty() || what.empty() || captions.empty()) {
     return absl::InvalidArgumentError("no questions about old concepts");
@@ -241,8 +242,7 @@ absl::Status Pretrain(const std::string& folder, const EasyVqa& data, const Prog
   if (!config.dit.has_value()) return absl::InvalidArgumentError("the demo's model needs a dit");
   FEDUMM_ASSIGN_OR_RETURN(const std::string recipe, ReadFile(folder + "/pretrain.toml"));
   FEDUMM_ASSIGN_OR_RETURN(const PretrainOptions options, PretrainOptions::FromToml(recipe));
-  FEDUMM_ASSIGN_OR_RETURN(const Vocabulary vocabulary,
-                          Vocabulary::Load(folder + "/tokenizer.json", config));
+  FEDUMM_ASSIGN_OR_RETURN(const Vocabulary vocabulary, Vocabulary::Load(folder, config));
   return Guarded([&]() -> absl::Status {
     FEDUMM_ASSIGN_OR_RETURN(
         const std::unique_ptr<UnifiedModel> model,

@@ -1,101 +1,76 @@
 #include "model/demo/vocabulary.h"
 
-#include <nlohmann/json.hpp>
-#include <utility>
-
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "base/file.h"
 #include "base/status_macros.h"
 
 namespace fedumm::model {
-namespace {
 
-constexpr const char* kWords[] = {"is",    "a",     "shape",   "present",  "there", "does",
-                                  "the",   "image", "contain", "in",       "no",    "what",
-                                  "color", "of",    "yes",     "describe", "draw"};
-constexpr const char* kSpecials[] = {"<|im_end|>", "<|vision_start|>", "<|vision_end|>", "[IMG]"};
-
-// A word's token carries the space before it, so that it is the same token wherever it stands.
-std::string TokenOf(std::string_view word) {
-  return word == "?" ? "?" : "\u0120" + std::string(word);
-}
-
-}  // namespace
-
-absl::StatusOr<Vocabulary> Vocabulary::Load(const std::string& path, const BackboneConfig& config) {
-  FEDUMM_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, int64_t{16} << 20));
-  const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  Vocabulary vocabulary;
-  std::map<std::string, int64_t> tokens;
-  if (!json.is_object() || !json.contains("model") || !json.contains("added_tokens")) {
-    return absl::InvalidArgumentError(absl::StrCat("not a tokenizer: ", path));
+absl::StatusOr<Vocabulary> Vocabulary::Load(const std::string& folder,
+                                            const BackboneConfig& config) {
+  FEDUMM_ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Load(folder));
+  Vocabulary vocabulary(std::move(tokenizer), config.text.vocab_size);
+  for (size_t i = 0; i < kColors.size(); ++i) {
+    FEDUMM_ASSIGN_OR_RETURN(vocabulary.colors_[i], vocabulary.Id(" " + std::string(kColors[i])));
   }
-  for (const auto& [token, id] : json["model"]["vocab"].items()) tokens[token] = id;
-  for (const auto& token : json["added_tokens"]) tokens[token["content"]] = token["id"];
-  const auto add = [&](const std::string& word, const std::string& token) -> absl::Status {
-    const auto it = tokens.find(token);
-    if (it == tokens.end() || it->second >= config.text.vocab_size) {
-      return absl::InvalidArgumentError(absl::StrCat("no token for \"", word, "\": ", path));
-    }
-    vocabulary.ids_[word] = it->second;
-    return absl::OkStatus();
-  };
-  std::vector<std::string> words(std::begin(kWords), std::end(kWords));
-  words.insert(words.end(), kColors.begin(), kColors.end());
-  words.insert(words.end(), kShapes.begin(), kShapes.end());
-  words.push_back("?");
-  for (const std::string& word : words) FEDUMM_RETURN_IF_ERROR(add(word, TokenOf(word)));
-  for (const char* special : kSpecials) FEDUMM_RETURN_IF_ERROR(add(special, special));
+  for (size_t i = 0; i < kShapes.size(); ++i) {
+    FEDUMM_ASSIGN_OR_RETURN(vocabulary.shapes_[i], vocabulary.Id(" " + std::string(kShapes[i])));
+  }
+  FEDUMM_ASSIGN_OR_RETURN(vocabulary.draw_, vocabulary.Id(" draw"));
+  FEDUMM_ASSIGN_OR_RETURN(vocabulary.a_, vocabulary.Id(" a"));
+  FEDUMM_ASSIGN_OR_RETURN(vocabulary.im_end_, vocabulary.Id("<|im_end|>"));
+  FEDUMM_ASSIGN_OR_RETURN(vocabulary.vision_start_, vocabulary.Id("<|vision_start|>"));
+  FEDUMM_ASSIGN_OR_RETURN(vocabulary.vision_end_, vocabulary.Id("<|vision_end|>"));
+  FEDUMM_ASSIGN_OR_RETURN(vocabulary.image_start_, vocabulary.Id("[IMG]"));
   return vocabulary;
 }
 
-int64_t Vocabulary::id(std::string_view word) const { return ids_.find(word)->second; }
-
-std::string Vocabulary::word(int64_t id) const {
-  for (const auto& [word, word_id] : ids_) {
-    if (word_id == id) return word;
-  }
-  return "";
-}
-
-std::vector<int64_t> Vocabulary::Encode(std::string_view sentence) const {
-  std::vector<int64_t> ids;
-  size_t begin = 0;
-  while (begin < sentence.size()) {
-    size_t end = sentence.find_first_of(" ?", begin);
-    if (end == std::string_view::npos) end = sentence.size();
-    if (end > begin) ids.push_back(id(sentence.substr(begin, end - begin)));
-    if (end < sentence.size() && sentence[end] == '?') ids.push_back(id("?"));
-    begin = end + 1;
+absl::StatusOr<std::vector<int64_t>> Vocabulary::Encode(const std::string& sentence) const {
+  FEDUMM_ASSIGN_OR_RETURN(std::vector<int64_t> ids, tokenizer_.Encode(sentence));
+  for (const int64_t id : ids) {
+    if (id < 0 || id >= size_) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("token ", id, " is outside the model's vocabulary of ", size_));
+    }
   }
   return ids;
 }
 
-Sequence Vocabulary::Vqa(std::string_view question, std::string_view answer) const {
+absl::StatusOr<int64_t> Vocabulary::Id(const std::string& text) const {
+  FEDUMM_ASSIGN_OR_RETURN(const std::vector<int64_t> ids, Encode(text));
+  if (ids.size() != 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", text, "\" is not one token but ", ids.size()));
+  }
+  return ids[0];
+}
+
+std::string Vocabulary::Word(int64_t id) const {
+  const std::string text = tokenizer_.Decode({&id, 1});
+  return !text.empty() && text[0] == ' ' ? text.substr(1) : text;
+}
+
+absl::StatusOr<Sequence> Vocabulary::Vqa(const std::string& question,
+                                         const std::string& answer) const {
+  FEDUMM_ASSIGN_OR_RETURN(const std::vector<int64_t> asked, Encode(" " + question));
+  FEDUMM_ASSIGN_OR_RETURN(const std::vector<int64_t> answered, Encode(" " + answer));
   Sequence sequence;
-  sequence.ids = {id("<|vision_start|>"), id("<|vision_end|>")};
-  const std::vector<int64_t> asked = Encode(question);
+  sequence.ids = {vision_start_, vision_end_};
   sequence.ids.insert(sequence.ids.end(), asked.begin(), asked.end());
-  sequence.ids.push_back(id("<|im_end|>"));
+  sequence.ids.push_back(im_end_);
   sequence.num_prompt = static_cast<int64_t>(sequence.ids.size());
-  const std::vector<int64_t> answered = Encode(answer);
   sequence.ids.insert(sequence.ids.end(), answered.begin(), answered.end());
-  sequence.ids.push_back(id("<|im_end|>"));
+  sequence.ids.push_back(im_end_);
   return sequence;
 }
 
-Sequence Vocabulary::Caption(Concept shown) const {
+absl::StatusOr<Sequence> Vocabulary::Caption(Concept shown) const {
   return Vqa("describe",
              "a " + std::string(kColors[shown.color]) + " " + std::string(kShapes[shown.shape]));
 }
 
 std::vector<int64_t> Vocabulary::DrawPrompt(Concept wanted) const {
-  std::vector<int64_t> ids = Encode("draw a " + std::string(kColors[wanted.color]) + " " +
-                                    std::string(kShapes[wanted.shape]));
-  ids.push_back(id("<|im_end|>"));
-  ids.push_back(id("[IMG]"));
-  return ids;
+  return {draw_, a_, colors_[wanted.color], shapes_[wanted.shape], im_end_, image_start_};
 }
 
 }  // namespace fedumm::model

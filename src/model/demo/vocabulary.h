@@ -1,15 +1,16 @@
 // The demo's sentences as token ids.
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <map>
 #include <string>
-#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "fedumm/model/config.h"
 #include "fedumm/model/easy_vqa.h"
+#include "fedumm/model/tokenizer.h"
 
 namespace fedumm::model {
 
@@ -21,23 +22,28 @@ struct Sequence {
   int64_t num_prompt;        // the rest of `ids` is the answer that is learnt
 };
 
-// Thread-safe.
+// Thread-safe. Every word carries the space before it, so that it is one token wherever it stands.
 class Vocabulary {
  public:
-  // Reads a tokenizer.json. INVALID_ARGUMENT unless each word of the demo is one token below
-  // `config`'s vocabulary size.
-  static absl::StatusOr<Vocabulary> Load(const std::string& path, const BackboneConfig& config);
+  // Reads the tokenizer of `folder`. INVALID_ARGUMENT unless it fits `config` and each colour,
+  // shape and other word of a drawing's prompt is one token.
+  static absl::StatusOr<Vocabulary> Load(const std::string& folder, const BackboneConfig& config);
 
-  Sequence Vqa(std::string_view question, std::string_view answer) const;
-  Sequence Caption(Concept shown) const;                  // "describe" -> "a red circle"
+  absl::StatusOr<Sequence> Vqa(const std::string& question, const std::string& answer) const;
+  absl::StatusOr<Sequence> Caption(Concept shown) const;  // "describe" -> "a red circle"
   std::vector<int64_t> DrawPrompt(Concept wanted) const;  // "draw a red circle", im_end, [IMG]
-  int64_t id(std::string_view word) const;                // of a word of the demo
-  std::string word(int64_t id) const;  // "" for a token that is no word of the demo
+  std::string Word(int64_t id) const;                     // without its space
 
  private:
-  std::vector<int64_t> Encode(std::string_view sentence) const;
+  Vocabulary(Tokenizer tokenizer, int64_t size) : tokenizer_(std::move(tokenizer)), size_(size) {}
+  absl::StatusOr<std::vector<int64_t>> Encode(const std::string& sentence) const;
+  absl::StatusOr<int64_t> Id(const std::string& text) const;
 
-  std::map<std::string, int64_t, std::less<>> ids_;
+  Tokenizer tokenizer_;
+  int64_t size_;  // of the model's vocabulary
+  std::array<int64_t, kColors.size()> colors_;
+  std::array<int64_t, kShapes.size()> shapes_;
+  int64_t draw_, a_, im_end_, vision_start_, vision_end_, image_start_;
 };
 
 }  // namespace fedumm::model

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <map>
 
+#include "model/demo/small_easy_vqa.h"
 #include "testing/status_matchers.h"
 
 namespace fedumm::model {
@@ -25,34 +26,10 @@ const EasyVqa* RealData() {
   return data;
 }
 
-// A pale picture with one shape whose bounding box is [x, x + size) x [y, y + size).
-std::vector<uint8_t> Draw(std::array<uint8_t, 3> color, int shape, int x, int y, int size) {
-  std::vector<uint8_t> picture(kPictureBytes, 240);
-  for (int row = 0; row < size; ++row) {
-    for (int column = 0; column < size; ++column) {
-      const double u = (column + 0.5) / size - 0.5;
-      const double v = (row + 0.5) / size;
-      const bool inside = shape == 1 || (shape == 0 && u * u + (v - 0.5) * (v - 0.5) <= 0.25) ||
-                          (shape == 2 && std::abs(u) <= v / 2);
-      const int64_t pixel = (y + row) * kPictureSize + x + column;
-      if (inside) std::copy(color.begin(), color.end(), picture.begin() + pixel * 3);
-    }
-  }
-  return picture;
-}
-
 TEST(DetectorTest, SeesEachColorAndShape) {
-  constexpr std::array<std::array<uint8_t, 3>, 8> kPalette = {{{0, 0, 0},
-                                                               {0, 0, 255},
-                                                               {165, 42, 42},
-                                                               {128, 128, 128},
-                                                               {0, 255, 0},
-                                                               {255, 0, 0},
-                                                               {0, 128, 128},
-                                                               {255, 255, 0}}};
   for (int color = 0; color < 8; ++color) {
     for (int shape = 0; shape < 3; ++shape) {
-      EXPECT_EQ(Detect(Draw(kPalette[color], shape, 12, 20, 25)), (Concept{color, shape}))
+      EXPECT_EQ(Detect(DrawShape(kPalette[color], shape, 12, 20, 25)), (Concept{color, shape}))
           << kColors[color] << " " << kShapes[shape];
     }
   }
@@ -63,14 +40,14 @@ TEST(DetectorTest, SeesNothingInAnEmptyPicture) {
 }
 
 TEST(RecentreTest, MovesTheShapeToTheMiddle) {
-  const auto moved = Recentre(Draw({255, 0, 0}, 1, 3, 30, 20));
+  const auto moved = Recentre(DrawShape({255, 0, 0}, 1, 3, 30, 20));
   ASSERT_TRUE(moved.has_value());
-  EXPECT_EQ(*moved, Draw({255, 0, 0}, 1, 22, 22, 20));
+  EXPECT_EQ(*moved, DrawShape({255, 0, 0}, 1, 22, 22, 20));
 }
 
 TEST(RecentreTest, DropsClippedAndTinyShapes) {
-  EXPECT_FALSE(Recentre(Draw({255, 0, 0}, 1, 0, 30, 20)).has_value());
-  EXPECT_FALSE(Recentre(Draw({255, 0, 0}, 1, 20, 30, 10)).has_value());
+  EXPECT_FALSE(Recentre(DrawShape({255, 0, 0}, 1, 0, 30, 20)).has_value());
+  EXPECT_FALSE(Recentre(DrawShape({255, 0, 0}, 1, 20, 30, 10)).has_value());
 }
 
 TEST(EasyVqaTest, MissingFolderIsNotFound) {
