@@ -74,8 +74,12 @@ absl::Status ReadSelector(const std::string& field, const Json& value, ModuleSel
 
 absl::Status ReadLayers(const std::string& field, const Json& value, std::vector<int64_t>& out) {
   if (value.is_null()) return absl::OkStatus();
-  const Json list = value.is_array() ? value : Json::array({value});
-  for (const Json& layer : list) {
+  if (value.is_number_integer()) {
+    out.push_back(value.get<int64_t>());
+    return absl::OkStatus();
+  }
+  if (!value.is_array()) return Bad(field, "a layer index or a list of them");
+  for (const Json& layer : value) {
     if (!layer.is_number_integer()) return Bad(field, "a layer index or a list of them");
     out.push_back(layer.get<int64_t>());
   }
@@ -103,6 +107,11 @@ absl::Status ReadPatternMap(const std::string& field, const Json& value, const R
   return absl::OkStatus();
 }
 
+// For error texts. Does not descend: a hostile file nests deeper than the stack is.
+std::string TextOf(const Json& value) {
+  return value.is_string() ? value.get<std::string>() : value.type_name();
+}
+
 absl::Status ReadInit(const std::string& field, const Json& value, LoraInit& out) {
   if (value == true) {
     out = LoraInit::kDefault;
@@ -112,14 +121,14 @@ absl::Status ReadInit(const std::string& field, const Json& value, LoraInit& out
     out = LoraInit::kGaussian;
   } else {
     // PiSSA and its like also move the base weights: the adapter means nothing without them.
-    return absl::UnimplementedError(absl::StrCat(field, " is not supported: ", value.dump()));
+    return absl::UnimplementedError(absl::StrCat(field, " is not supported: ", TextOf(value)));
   }
   return absl::OkStatus();
 }
 
 absl::Status MustBe(const std::string& field, const Json& value, const char* supported) {
   if (value == supported) return absl::OkStatus();
-  return absl::UnimplementedError(absl::StrCat(field, " is not supported: ", value.dump()));
+  return absl::UnimplementedError(absl::StrCat(field, " is not supported: ", TextOf(value)));
 }
 
 // A switch that is off, or a variant's settings that are not there.

@@ -101,6 +101,15 @@ TEST(PeftConfigTest, TextThatIsNoConfigurationIsRefused) {
   }
 }
 
+TEST(PeftConfigTest, DeepNestingIsNoDanger) {
+  const std::string deep = std::string(200'000, '[') + std::string(200'000, ']');
+  for (const std::string field : {"r", "target_modules", "layers_to_transform", "bias",
+                                  "init_lora_weights", "rank_pattern", "something_else"}) {
+    EXPECT_FALSE(
+        ParsePeftConfig("{\"peft_type\": \"LORA\", \"" + field + "\": " + deep + "}").ok());
+  }
+}
+
 LoraConfig Targeting(std::vector<std::string> names) {
   LoraConfig config;
   config.r = 4;

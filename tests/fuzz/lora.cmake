@@ -1,0 +1,1 @@
+fedumm_fuzzer(fuzz_peft_config LIBS fedumm::data)
