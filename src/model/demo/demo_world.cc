@@ -1,5 +1,6 @@
 #include "model/demo/demo_world.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/stack.h>
@@ -202,7 +203,8 @@ class DrawTask final : public Task {
     return Guarded([&]() -> absl::StatusOr<at::Tensor> {
       return DrawLoss(*state_.model, *state_.vocabulary, wanted,
                       state_.latents.index_select(0, IndexTensor(batch)), kPromptDropout,
-                      batches_.random());
+                      batches_.random()) *
+             options_.loss_weight;
     });
   }
 
