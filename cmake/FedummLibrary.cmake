@@ -2,6 +2,9 @@
 include_guard(GLOBAL)
 
 set(FEDUMM_WARNINGS -Wall -Wextra -Wno-sign-compare -Wno-missing-field-initializers)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  list(APPEND FEDUMM_WARNINGS -Wno-restrict) # false alarms in std::string, GCC bug 105329
+endif()
 if(FEDUMM_WERROR)
   list(APPEND FEDUMM_WARNINGS -Werror)
 endif()

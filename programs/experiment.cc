@@ -67,7 +67,8 @@ absl::StatusOr<std::unique_ptr<model::Task>> Experiment::NewTask(const std::stri
                                                                  std::vector<int64_t> share,
                                                                  int64_t stride) {
   if (task == "vqa") return world_->NewVqaTask(std::move(share), stride);
-  return world_->NewDrawTask(std::move(share));
+  // A glance at the drawings between rounds, all of them for the verdict.
+  return world_->NewDrawTask(std::move(share), {.per_prompt = stride > 1 ? 1 : 4});
 }
 
 absl::StatusOr<std::vector<std::unique_ptr<model::Task>>> Experiment::TasksOf(

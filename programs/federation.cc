@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/status_macros.h"
 #include "fedumm/model/client.h"
 #include "fedumm/strategies.h"
@@ -199,6 +200,8 @@ absl::StatusOr<Result> RunFederation(Experiment& experiment, Grid& grid,
   start.on_round = [&](const RoundResult& result) {
     const RoundData round = RoundDataOf(result, tasks);
     log_status.Update(log.Add(round));
+    Log()->info("round {} of {}: train loss {:.4f}, {:.1f} s", round.number, num_rounds,
+                round.train_loss, round.seconds);
     if (options.quiet) return;
     std::printf("%s\n", TableRow(round, tasks).c_str());
     for (const NodeRound& node : round.nodes) {

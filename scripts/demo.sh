@@ -47,6 +47,7 @@ for ((i = 0; i < clients; ++i)); do
   pids+=($!)
 done
 wait "$superlink"
+kill -TERM "${pids[@]:1}" 2>/dev/null || true # nodes would wait for the next run
 "$programs/fedumm" compare "$config" --data "$data" --run-dir "$run" --started "$start"
 echo
 echo "Open $run/report.html"

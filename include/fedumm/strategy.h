@@ -91,7 +91,8 @@ struct StartOptions {
   ConfigRecord evaluate_config;
   // Central evaluation, before the first round (0) and after each.
   std::function<absl::StatusOr<MetricRecord>(int64_t round, const ArrayRecord& arrays)> evaluate_fn;
-  std::function<void(const RoundResult&)> on_round;  // after each round, with its result
+  // After each round with its result; for round 0 after the evaluation before the first.
+  std::function<void(const RoundResult&)> on_round;
   // If set, the file that holds the state after the last whole round. A run that finds it goes on
   // after that round, bit for bit as if it had never stopped. DATA_LOSS if it is damaged,
   // FAILED_PRECONDITION if it is that of a run with another seed or other arrays.

@@ -8,7 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
-#include "link/log.h"
+#include "base/log.h"
 #include "wire/object.h"
 #include "wire/proto.h"
 

@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
-#include "link/log.h"
+#include "base/log.h"
 #include "wire/proto.h"
 
 namespace fedumm::link {

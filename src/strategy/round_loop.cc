@@ -39,8 +39,11 @@ absl::StatusOr<Result> RoundLoop::Run(ArrayRecord initial_arrays) {
   FEDUMM_RETURN_IF_ERROR(Resume());
   if (result_.rounds.empty()) {
     RoundResult start = {.number = 0};
+    const absl::Time began = options_.clock();
     FEDUMM_RETURN_IF_ERROR(EvaluateCentrally(start));
+    start.duration = options_.clock() - began;
     result_.rounds.push_back(std::move(start));
+    if (options_.on_round) options_.on_round(result_.rounds.back());
   }
   while (static_cast<int64_t>(result_.rounds.size()) <= options_.num_rounds) {
     FEDUMM_RETURN_IF_ERROR(PlayRound(static_cast<int64_t>(result_.rounds.size())));

@@ -312,7 +312,7 @@ TEST_F(StrategyTest, EvaluateFnRunsBeforeTheFirstRoundAndAfterEach) {
     EXPECT_EQ(result.rounds[i].server_metrics,
               (MetricRecord{{"round", i}, {"w", static_cast<double>(i)}}));
   }
-  EXPECT_THAT(reported, ElementsAre(1, 2));
+  EXPECT_THAT(reported, ElementsAre(0, 1, 2));
 }
 
 TEST_F(StrategyTest, ErrorsOfTheGridAndOfEvaluateFnEndTheRun) {
