@@ -1,10 +1,12 @@
 #include "programs/experiment.h"
 
+#include <algorithm>
 #include <limits>
 #include <numeric>
 #include <set>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/status_macros.h"
@@ -27,8 +29,18 @@ model::LoraConfig LoraConfigOf(const RunConfig& config) {
                          .lora_alpha = config.Number("lora.lora-alpha"),
                          .lora_dropout = config.Number("lora.lora-dropout"),
                          .use_rslora = config.Flag("lora.use-rslora")};
-  lora.target_modules.names =
-      absl::StrSplit(config.Text("lora.target-modules"), ',', absl::SkipEmpty());
+  // Names hold letters, digits, "_", "-" and "."; anything more is a regular expression, which PEFT
+  // tells by its type.
+  const std::string targets = config.Text("lora.target-modules");
+  const bool is_list = std::all_of(targets.begin(), targets.end(), [](char c) {
+    return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '-' || c == '.' ||
+           c == ',';
+  });
+  if (is_list && targets != "all-linear") {
+    lora.target_modules.names = absl::StrSplit(targets, ',', absl::SkipEmpty());
+  } else {
+    lora.target_modules.pattern = targets;
+  }
   return lora;
 }
 

@@ -27,12 +27,12 @@ using TasksFor = std::function<absl::StatusOr<std::vector<std::unique_ptr<Task>>
 // Settings come from the message's ConfigRecord, else from the run's configuration under the same
 // key, or under "train." and the key:
 //
-//   local-steps, <task>-batch-size (batch-size), gradient-accumulation-steps
+//   local-steps, <task>-batch-size (batch-size), <task>-loss-weight, gradient-accumulation-steps
 //   learning-rate, schedule ("constant" or "cosine" over num-rounds), warmup-steps,
 //   final-learning-rate, weight-decay, max-grad-norm, keep-optimizer, seed
 //
-// A step's loss is the sum of the tasks' losses. Metrics of training: num-examples, train-loss,
-// <task>-loss, grad-norm, seconds; of evaluation: num-examples, seconds and what the tasks say. An
+// A step's loss is the weighted sum of the tasks' losses. Metrics of training: num-examples,
+// train-loss (of that sum), <task>-loss (unweighted), grad-norm, seconds; of evaluation: num-examples, seconds and what the tasks say. An
 // adapter that does not fit, a loss that is not finite or a node without examples is an error
 // reply.
 ClientApp NewLoraClient(LoraAdapter& adapter, TasksFor tasks,

@@ -24,9 +24,6 @@ struct DrawOptions {
   int64_t steps = 10;
   double guidance = 3.0;
   uint64_t seed = 0;  // of the noise that they start from
-  // Of the training loss. Flow matching's gradients in the decoder are small beside those of the
-  // answers; with equal weights the shared adapter learns to answer alone.
-  double loss_weight = 5.0;
 };
 
 struct Drawing {

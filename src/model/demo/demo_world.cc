@@ -32,18 +32,25 @@ absl::StatusOr<at::Tensor> EncodeAll(const UnifiedModel& model, const EasyVqaSpl
   return at::cat(parts);
 }
 
-absl::StatusOr<QuestionSet> Prepare(const UnifiedModel& model, const Vocabulary& vocabulary,
-                                    const EasyVqaSplit& split) {
-  QuestionSet set;
-  for (const int64_t i : split.balanced) {
-    const Question& question = split.questions[i];
+// The set's image tokens; encoded when they are first asked for, since a client never needs the
+// test pictures, nor a server the others.
+absl::StatusOr<at::Tensor> TokensOf(const UnifiedModel& model, const QuestionSet& set) {
+  if (!set.image_tokens.defined()) {
+    const at::NoGradGuard no_grad;
+    FEDUMM_ASSIGN_OR_RETURN(set.image_tokens, EncodeAll(model, set.split));
+  }
+  return set.image_tokens;
+}
+
+absl::Status AddSequences(const Vocabulary& vocabulary, QuestionSet& set) {
+  for (const int64_t i : set.split.balanced) {
+    const Question& question = set.split.questions[i];
     FEDUMM_ASSIGN_OR_RETURN(Sequence sequence, vocabulary.Vqa(question.text, question.answer));
     set.sequences.push_back(std::move(sequence));
     set.pictures.push_back(question.picture);
     set.is_new.push_back(question.is_new);
   }
-  FEDUMM_ASSIGN_OR_RETURN(set.image_tokens, EncodeAll(model, split));
-  return set;
+  return absl::OkStatus();
 }
 
 absl::Status CheckShard(const std::vector<int64_t>& shard, size_t num_examples) {
@@ -159,17 +166,17 @@ class VqaTask final : public Task {
       sequences.push_back(&world_.train.sequences[i]);
       pictures.push_back(world_.train.pictures[i]);
     }
-    return Guarded([&] {
-      return AnswerLoss(*world_.model, sequences,
-                        world_.train.image_tokens.index_select(0, IndexTensor(pictures)));
+    return Guarded([&]() -> absl::StatusOr<at::Tensor> {
+      FEDUMM_ASSIGN_OR_RETURN(const at::Tensor tokens, TokensOf(*world_.model, world_.train));
+      return AnswerLoss(*world_.model, sequences, tokens.index_select(0, IndexTensor(pictures)));
     });
   }
 
   absl::StatusOr<MetricRecord> Evaluate() override {
     return Guarded([&]() -> absl::StatusOr<MetricRecord> {
-      FEDUMM_ASSIGN_OR_RETURN(
-          const std::vector<int64_t> answers,
-          GreedyAnswers(*world_.model, asked_, pictures_, world_.test.image_tokens));
+      FEDUMM_ASSIGN_OR_RETURN(const at::Tensor tokens, TokensOf(*world_.model, world_.test));
+      FEDUMM_ASSIGN_OR_RETURN(const std::vector<int64_t> answers,
+                              GreedyAnswers(*world_.model, asked_, pictures_, tokens));
       Score score;
       for (size_t i = 0; i < asked_.size(); ++i) {
         score.Add(answers[i] == asked_[i].ids[asked_[i].num_prompt], is_new_[i]);
@@ -203,8 +210,7 @@ class DrawTask final : public Task {
     return Guarded([&]() -> absl::StatusOr<at::Tensor> {
       return DrawLoss(*state_.model, *state_.vocabulary, wanted,
                       state_.latents.index_select(0, IndexTensor(batch)), kPromptDropout,
-                      batches_.random()) *
-             options_.loss_weight;
+                      batches_.random());
     });
   }
 
@@ -251,14 +257,15 @@ absl::StatusOr<std::unique_ptr<DemoWorld>> DemoWorld::Load(const std::string& mo
   FEDUMM_ASSIGN_OR_RETURN(const BackboneConfig config, BackboneConfig::FromJson(json));
   if (!config.dit.has_value()) return absl::InvalidArgumentError("the demo's model has no dit");
   FEDUMM_ASSIGN_OR_RETURN(StateDict weights, LoadStateDict(model_folder + "/model.safetensors"));
-  auto state = std::make_unique<DemoState>(DemoState{.data = data});
+  auto state = std::make_unique<DemoState>(
+      DemoState{.data = data, .train = {.split = data.train}, .test = {.split = data.test}});
   FEDUMM_ASSIGN_OR_RETURN(state->vocabulary, Vocabulary::Load(model_folder, config));
+  FEDUMM_RETURN_IF_ERROR(AddSequences(*state->vocabulary, state->train));
+  FEDUMM_RETURN_IF_ERROR(AddSequences(*state->vocabulary, state->test));
   FEDUMM_ASSIGN_OR_RETURN(state->codec, PixelCodec::TakeFrom(weights, config.dit->in_channels));
   FEDUMM_ASSIGN_OR_RETURN(state->model, UnifiedModel::Create(config, std::move(weights)));
   FEDUMM_RETURN_IF_ERROR(Guarded([&]() -> absl::Status {
     const at::NoGradGuard no_grad;
-    FEDUMM_ASSIGN_OR_RETURN(state->train, Prepare(*state->model, *state->vocabulary, data.train));
-    FEDUMM_ASSIGN_OR_RETURN(state->test, Prepare(*state->model, *state->vocabulary, data.test));
     DrawingSet drawings = DrawingsOf(data.train);
     state->latents = state->codec->Encode(drawings.pictures);
     state->drawn = std::move(drawings.concepts);
@@ -306,9 +313,9 @@ absl::StatusOr<std::vector<std::string>> DemoWorld::Answer(
     pictures.push_back(question.picture);
   }
   return Guarded([&]() -> absl::StatusOr<std::vector<std::string>> {
-    FEDUMM_ASSIGN_OR_RETURN(
-        const std::vector<int64_t> answers,
-        GreedyAnswers(*state_->model, sequences, pictures, state_->test.image_tokens));
+    FEDUMM_ASSIGN_OR_RETURN(const at::Tensor tokens, TokensOf(*state_->model, state_->test));
+    FEDUMM_ASSIGN_OR_RETURN(const std::vector<int64_t> answers,
+                            GreedyAnswers(*state_->model, sequences, pictures, tokens));
     std::vector<std::string> words;
     for (const int64_t id : answers) words.push_back(state_->vocabulary->Word(id));
     return words;

@@ -10,10 +10,12 @@ namespace fedumm::model {
 
 // A training or test set of questions, ready for the decoder.
 struct QuestionSet {
+  const EasyVqaSplit& split;
   std::vector<Sequence> sequences;
   std::vector<int64_t> pictures;  // of each sequence: an index into image_tokens
   std::vector<bool> is_new;
-  at::Tensor image_tokens;  // [pictures, kImageTokens, hidden]
+  // [pictures, kImageTokens, hidden], once they were needed. One thread at a time, as the world.
+  mutable at::Tensor image_tokens;
 };
 
 // What of a picture set can be drawn: the known, whole and large enough shapes, moved to the

@@ -112,6 +112,7 @@ absl::StatusOr<TrainOptions> TrainOptionsOf(const Settings& settings, int64_t ro
 struct ActiveTask {
   Task* task;
   int64_t batch_size;
+  double loss_weight;
   double loss_sum = 0;
 };
 
@@ -199,19 +200,22 @@ absl::StatusOr<std::vector<ActiveTask>> StartTasks(const std::vector<std::unique
     FEDUMM_ASSIGN_OR_RETURN(const int64_t common, settings.Count("batch-size", 8, 1));
     FEDUMM_ASSIGN_OR_RETURN(const int64_t batch_size,
                             settings.Count(task->name() + "-batch-size", common, 1));
+    FEDUMM_ASSIGN_OR_RETURN(const double loss_weight,
+                            settings.Number(task->name() + "-loss-weight", 1));
     task->Seed(seed);
-    active.push_back({task.get(), batch_size});
+    active.push_back({task.get(), batch_size, loss_weight});
   }
   if (active.empty()) return absl::FailedPreconditionError("the node has no examples to train on");
   return active;
 }
 
-absl::StatusOr<at::Tensor> SumOfLosses(std::vector<ActiveTask>& tasks) {
+absl::StatusOr<at::Tensor> WeightedLoss(std::vector<ActiveTask>& tasks) {
   at::Tensor sum;
   for (ActiveTask& active : tasks) {
     FEDUMM_ASSIGN_OR_RETURN(const at::Tensor loss, active.task->Loss(active.batch_size));
     active.loss_sum += loss.item<double>();
-    sum = sum.defined() ? sum + loss : loss;
+    const at::Tensor weighted = active.loss_weight == 1 ? loss : loss * active.loss_weight;
+    sum = sum.defined() ? sum + weighted : weighted;
   }
   return sum;
 }
@@ -235,7 +239,7 @@ absl::StatusOr<RecordDict> LoraClient::Train(const Message& message, const Conte
   FEDUMM_RETURN_IF_ERROR(adapter_.FromArrays(arrays));
   adapter_.StartTraining(dropout_seed);
   const absl::StatusOr<TrainStats> stats = model::Train(
-      adapter_.parameters(), [&](int64_t) { return SumOfLosses(tasks); }, options,
+      adapter_.parameters(), [&](int64_t) { return WeightedLoss(tasks); }, options,
       &node->optimizer);
   adapter_.StopTraining();
   if (!stats.ok()) {
