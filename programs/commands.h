@@ -21,6 +21,7 @@ absl::Status PretrainCommand(const std::string& folder, const std::string& data)
 struct SimulateArguments : CommonArguments {
   std::string run_dir;
   bool resume = false;
+  bool evaluate = true;  // on held-out examples
   bool compare = false;  // also train alone and centralized, and write the report
 };
 absl::Status SimulateCommand(const SimulateArguments& arguments);

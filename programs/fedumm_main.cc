@@ -49,6 +49,8 @@ int main(int argc, char** argv) {
                        "Where results go (default: runs/<name>)");
   simulate->add_flag("--resume", simulate_arguments.resume,
                      "Go on after the last whole round in the run folder");
+  simulate->add_flag("!--no-evaluate", simulate_arguments.evaluate,
+                     "Leave out evaluation on held-out examples");
   simulate->add_flag("--compare", simulate_arguments.compare,
                      "Then train each client alone and all together, and write the report");
   simulate->callback([&] { command = [&] { return SimulateCommand(simulate_arguments); }; });

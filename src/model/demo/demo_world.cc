@@ -63,35 +63,65 @@ absl::Status CheckShard(const std::vector<int64_t>& shard, size_t num_examples) 
   return absl::OkStatus();
 }
 
-// Endless passes over a shard, each in a new order.
+// Endless passes over a shard, each in a new order. Examples in several groups take turns by group:
+// a colour of which a client has a dozen pictures is then seen as often as one of which it has
+// hundreds.
 class Batches {
  public:
-  explicit Batches(std::vector<int64_t> shard) : shard_(std::move(shard)) {}
+  explicit Batches(std::vector<std::vector<int64_t>> groups) : groups_(groups.size()) {
+    for (size_t i = 0; i < groups.size(); ++i) {
+      size_ += static_cast<int64_t>(groups[i].size());
+      groups_[i].examples = std::move(groups[i]);
+    }
+  }
 
-  int64_t size() const { return static_cast<int64_t>(shard_.size()); }
+  int64_t size() const { return size_; }
   void Seed(uint64_t seed) {
     random_ = Random(seed);
-    std::sort(shard_.begin(), shard_.end());
-    next_ = shard_.size();
+    for (Group& group : groups_) {
+      std::sort(group.examples.begin(), group.examples.end());
+      group.next = group.examples.size();
+    }
+    turns_.clear();
   }
   Random& random() { return random_; }
   absl::StatusOr<std::vector<int64_t>> Next(int64_t count) {
-    if (shard_.empty()) return absl::FailedPreconditionError("the shard has no examples");
+    if (size_ == 0) return absl::FailedPreconditionError("the shard has no examples");
     if (count <= 0) return absl::InvalidArgumentError(absl::StrCat("batch size is ", count));
     std::vector<int64_t> batch;
-    while (static_cast<int64_t>(batch.size()) < count) {
-      if (next_ >= shard_.size()) {
-        random_.Shuffle(shard_);
-        next_ = 0;
-      }
-      batch.push_back(shard_[next_++]);
-    }
+    while (static_cast<int64_t>(batch.size()) < count) batch.push_back(NextOf(NextGroup()));
     return batch;
   }
 
  private:
-  std::vector<int64_t> shard_;
-  size_t next_ = SIZE_MAX;
+  struct Group {
+    std::vector<int64_t> examples;
+    size_t next = SIZE_MAX;
+  };
+
+  Group& NextGroup() {
+    if (groups_.size() == 1) return groups_.front();
+    while (turns_.empty()) {
+      for (size_t i = 0; i < groups_.size(); ++i) {
+        if (!groups_[i].examples.empty()) turns_.push_back(i);
+      }
+      random_.Shuffle(turns_);
+    }
+    Group& group = groups_[turns_.back()];
+    turns_.pop_back();
+    return group;
+  }
+  int64_t NextOf(Group& group) {
+    if (group.next >= group.examples.size()) {
+      random_.Shuffle(group.examples);
+      group.next = 0;
+    }
+    return group.examples[group.next++];
+  }
+
+  std::vector<Group> groups_;
+  std::vector<size_t> turns_;  // groups still to come in this pass
+  int64_t size_ = 0;
   Random random_{0};
 };
 
@@ -146,7 +176,7 @@ absl::StatusOr<std::vector<int64_t>> GreedyAnswers(const UnifiedModel& model,
 class VqaTask final : public Task {
  public:
   VqaTask(const DemoState& world, std::vector<int64_t> shard, int64_t stride)
-      : world_(world), batches_(std::move(shard)) {
+      : world_(world), batches_({std::move(shard)}) {
     for (size_t i = 0; i < world.test.sequences.size(); i += stride) {
       asked_.push_back(world.test.sequences[i]);
       pictures_.push_back(world.test.pictures[i]);
@@ -197,7 +227,7 @@ class DrawTask final : public Task {
  public:
   DrawTask(const DemoWorld& world, const DemoState& state, std::vector<int64_t> shard,
            DrawOptions options)
-      : world_(world), state_(state), batches_(std::move(shard)), options_(options) {}
+      : world_(world), state_(state), batches_(ByColor(state, shard)), options_(options) {}
 
   std::string name() const override { return "draw"; }
   int64_t num_examples() const override { return batches_.size(); }
@@ -210,7 +240,7 @@ class DrawTask final : public Task {
     return Guarded([&]() -> absl::StatusOr<at::Tensor> {
       return DrawLoss(*state_.model, *state_.vocabulary, wanted,
                       state_.latents.index_select(0, IndexTensor(batch)), kPromptDropout,
-                      batches_.random());
+                      TimeSampling::kStratified, batches_.random());
     });
   }
 
@@ -225,6 +255,13 @@ class DrawTask final : public Task {
 
  private:
   static constexpr double kPromptDropout = 0.1;  // keeps classifier-free guidance in tune
+
+  static std::vector<std::vector<int64_t>> ByColor(const DemoState& state,
+                                                   const std::vector<int64_t>& shard) {
+    std::vector<std::vector<int64_t>> groups(kColors.size());
+    for (const int64_t i : shard) groups[state.drawn[i].color].push_back(i);
+    return groups;
+  }
 
   const DemoWorld& world_;
   const DemoState& state_;

@@ -216,7 +216,7 @@ absl::Status Pretraining::Drawing(const PixelCodec& codec, const DrawingSet& dra
       wanted.push_back(drawings.concepts[chosen.back()]);
     }
     return DrawLoss(model_, vocabulary_, wanted, latents.index_select(0, IndexTensor(chosen)),
-                    options_.prompt_dropout, random_);
+                    options_.prompt_dropout, TimeSampling::kIndependent, random_);
   };
   return Run("drawing", options_.drawing, {"model.latent_queries", "model.dit."}, {}, loss);
 }

@@ -132,7 +132,7 @@ at::Tensor PromptHidden(const UnifiedModel& model, const Vocabulary& vocabulary,
 
 at::Tensor DrawLoss(const UnifiedModel& model, const Vocabulary& vocabulary,
                     std::span<const Concept> wanted, const at::Tensor& latents,
-                    double prompt_dropout, Random& random) {
+                    double prompt_dropout, TimeSampling sampling, Random& random) {
   const int64_t n = static_cast<int64_t>(wanted.size());
   std::vector<Concept> prompts;
   std::vector<int64_t> prompt_of;
@@ -147,9 +147,12 @@ at::Tensor DrawLoss(const UnifiedModel& model, const Vocabulary& vocabulary,
   at::Tensor time = at::empty({n}, at::kFloat);
   at::Tensor keep = at::empty({n}, at::kFloat);
   for (int64_t i = 0; i < n; ++i) {
+    double u = random.Uniform();
+    if (sampling == TimeSampling::kStratified) {
+      u = (static_cast<double>(i) + u) / static_cast<double>(n);
+    }
     // Rounding to fp32 must not reach 1.
-    time.mutable_data_ptr<float>()[i] =
-        std::min(static_cast<float>(random.Uniform()), 0x1.fffffep-1f);
+    time.mutable_data_ptr<float>()[i] = std::min(static_cast<float>(u), 0x1.fffffep-1f);
     keep.mutable_data_ptr<float>()[i] = random.Uniform() < prompt_dropout ? 0 : 1;
   }
   return model.FlowLoss(latents, hidden, noise, time, keep);

@@ -37,11 +37,14 @@ absl::StatusOr<at::Tensor> AnswerLoss(const UnifiedModel& model,
 
 // Standard normal values from `random`.
 at::Tensor Normal(Random& random, at::IntArrayRef shape);
+// How a batch's times of noise are drawn: each by itself, as BLIP-3o does, or one from each of B
+// equal parts of [0, 1), which has the same mean and less variance.
+enum class TimeSampling { kIndependent, kStratified };
 // The flow matching loss of drawing `latents` [B, C, 8, 8] on the prompts for `wanted`; each prompt
 // goes through the decoder once.
 at::Tensor DrawLoss(const UnifiedModel& model, const Vocabulary& vocabulary,
                     std::span<const Concept> wanted, const at::Tensor& latents,
-                    double prompt_dropout, Random& random);
+                    double prompt_dropout, TimeSampling sampling, Random& random);
 // The decoder's answer to the latent queries after each prompt: [n, n_query, hidden].
 at::Tensor PromptHidden(const UnifiedModel& model, const Vocabulary& vocabulary,
                         std::span<const Concept> wanted);
