@@ -163,7 +163,8 @@ absl::Status CompareCommand(const CompareArguments& arguments) {
   FEDUMM_ASSIGN_OR_RETURN(const RunConfig config, RunConfig::Load(arguments.config));
   FEDUMM_ASSIGN_OR_RETURN(const std::string json, ReadFile(arguments.run_dir + "/run.json"));
   FEDUMM_ASSIGN_OR_RETURN(RunData run, RunDataFromJson(json));
-  FEDUMM_ASSIGN_OR_RETURN(const model::EasyVqa data, model::EasyVqa::Load(arguments.data));
+  FEDUMM_ASSIGN_OR_RETURN(const model::EasyVqa data,
+                          model::EasyVqa::Load(arguments.data, config.Flag("data.negated")));
   const absl::Time start = absl::Now();
 
   FEDUMM_RETURN_IF_ERROR(TrainAlternatives(config, data, arguments.jobs, run));
@@ -171,12 +172,12 @@ absl::Status CompareCommand(const CompareArguments& arguments) {
   FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Experiment> experiment,
                           Experiment::Create(config, data));
   const ArrayRecord frozen = experiment->adapter().ToArrays();
-  FEDUMM_ASSIGN_OR_RETURN(const ArrayRecord federated,
-                          LoadAdapterArrays(arguments.run_dir + "/adapter"));
+  FEDUMM_RETURN_IF_ERROR(experiment->UseAdapter(arguments.run_dir + "/adapter"));
+  const ArrayRecord federated = experiment->adapter().ToArrays();
   FEDUMM_RETURN_IF_ERROR(AddSamples(*experiment, frozen, federated, run));
   const int64_t clients = config.Integer("federation.clients");
   for (ClientData& client : run.clients) {
-    if (client.partition_id < 0) continue;
+    if (client.partition_id < 0 || client.partition_id >= clients) continue;
     FEDUMM_ASSIGN_OR_RETURN(ClientData described,
                             experiment->Describe(client.partition_id, clients));
     client.histograms = std::move(described.histograms);

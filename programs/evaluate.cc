@@ -16,17 +16,20 @@
 namespace fedumm::programs {
 namespace {
 
-// The experiment of the settings, with the adapter of a folder on it if there is one.
-absl::StatusOr<std::unique_ptr<Experiment>> Prepare(const CommonArguments& arguments,
-                                                    const model::EasyVqa& data,
-                                                    const std::string& adapter) {
+// A world with the adapter of a folder on its model, or a fresh one, which changes nothing.
+struct Setup {
+  model::EasyVqa data;
+  std::unique_ptr<Experiment> experiment;  // uses data
+};
+absl::StatusOr<std::unique_ptr<Setup>> Prepare(const CommonArguments& arguments,
+                                               const std::string& adapter) {
   FEDUMM_ASSIGN_OR_RETURN(const RunConfig config, RunConfig::Load(arguments.config));
-  FEDUMM_ASSIGN_OR_RETURN(std::unique_ptr<Experiment> experiment, Experiment::Create(config, data));
-  if (!adapter.empty()) {
-    FEDUMM_ASSIGN_OR_RETURN(const ArrayRecord arrays, LoadAdapterArrays(adapter));
-    FEDUMM_RETURN_IF_ERROR(experiment->adapter().FromArrays(arrays));
-  }
-  return experiment;
+  auto setup = std::make_unique<Setup>();
+  FEDUMM_ASSIGN_OR_RETURN(setup->data,
+                          model::EasyVqa::Load(arguments.data, config.Flag("data.negated")));
+  FEDUMM_ASSIGN_OR_RETURN(setup->experiment, Experiment::Create(config, setup->data));
+  if (!adapter.empty()) FEDUMM_RETURN_IF_ERROR(setup->experiment->UseAdapter(adapter));
+  return setup;
 }
 
 // The colour and the shape that a prompt names, in any words: the demo's model draws nothing else.
@@ -55,9 +58,8 @@ absl::StatusOr<model::Concept> ParsePrompt(const std::string& prompt) {
 }  // namespace
 
 absl::Status EvaluateCommand(const CommonArguments& arguments, const std::string& adapter) {
-  FEDUMM_ASSIGN_OR_RETURN(const model::EasyVqa data, model::EasyVqa::Load(arguments.data));
-  FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Experiment> experiment,
-                          Prepare(arguments, data, adapter));
+  FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Setup> setup, Prepare(arguments, adapter));
+  Experiment* const experiment = setup->experiment.get();
   FEDUMM_ASSIGN_OR_RETURN(const MetricRecord metrics,
                           experiment->Evaluate(experiment->adapter().ToArrays(), 1));
   for (const std::string& task : TaskNames(experiment->config())) {
@@ -71,14 +73,13 @@ absl::Status EvaluateCommand(const CommonArguments& arguments, const std::string
 
 absl::Status GenerateCommand(const GenerateArguments& arguments) {
   FEDUMM_ASSIGN_OR_RETURN(const model::Concept wanted, ParsePrompt(arguments.prompt));
-  FEDUMM_ASSIGN_OR_RETURN(const model::EasyVqa data, model::EasyVqa::Load(arguments.data));
-  FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Experiment> experiment,
-                          Prepare(arguments, data, arguments.adapter));
+  FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Setup> setup,
+                          Prepare(arguments, arguments.adapter));
   FEDUMM_ASSIGN_OR_RETURN(const std::vector<model::Drawing> drawings,
-                          experiment->world().Draw({.per_prompt = 1,
-                                                    .steps = arguments.steps,
-                                                    .guidance = arguments.guidance,
-                                                    .seed = arguments.seed}));
+                          setup->experiment->world().Draw({.per_prompt = 1,
+                                                           .steps = arguments.steps,
+                                                           .guidance = arguments.guidance,
+                                                           .seed = arguments.seed}));
   for (const model::Drawing& drawing : drawings) {
     if (!(drawing.wanted == wanted)) continue;
     FEDUMM_RETURN_IF_ERROR(model::WritePng(

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
-#include <set>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -11,7 +9,6 @@
 #include "absl/strings/str_split.h"
 #include "base/status_macros.h"
 #include "fedumm/model/partition.h"
-#include "fedumm/model/safetensors.h"
 
 namespace fedumm::programs {
 namespace {
@@ -22,6 +19,13 @@ absl::StatusOr<model::PartitionScheme> SchemeOf(const std::string& name) {
   if (name == "nvflare") return model::PartitionScheme::kNvflareCompat;
   if (name == "flower") return model::PartitionScheme::kFlowerCompat;
   return absl::InvalidArgumentError(absl::StrCat("unknown partitioner '", name, "'"));
+}
+
+absl::Status CheckPartition(int64_t partition_id, int64_t num_partitions) {
+  if (partition_id >= 0 && partition_id < num_partitions) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("partition-id must be from 0 to num-partitions - 1, here ", num_partitions - 1,
+                   ": ", partition_id));
 }
 
 model::LoraConfig LoraConfigOf(const RunConfig& config) {
@@ -58,8 +62,22 @@ absl::StatusOr<std::unique_ptr<Experiment>> Experiment::Create(const RunConfig& 
   return experiment;
 }
 
-const std::vector<std::string>& Experiment::LabelsOf(const std::string& task) const {
-  return task == "vqa" ? world_->vqa_labels() : world_->draw_labels();
+absl::Status Experiment::UseAdapter(const std::string& folder) {
+  adapter_.reset();  // its place must be free
+  FEDUMM_ASSIGN_OR_RETURN(adapter_, model::LoraAdapter::Load(world_->model().Linears(), folder));
+  return absl::OkStatus();
+}
+
+std::vector<std::string> Experiment::LabelsOf(const std::string& task) const {
+  if (task == "draw") return world_->draw_labels();
+  if (config_.Text("data.label") != "question-type") return world_->vqa_labels();
+  std::vector<std::string> types;
+  const model::EasyVqaSplit& train = world_->data().train;
+  for (const int64_t i : train.balanced) {
+    types.push_back(
+        absl::StrCat("type ", static_cast<int>(train.questions[static_cast<size_t>(i)].type)));
+  }
+  return types;
 }
 
 absl::StatusOr<std::vector<std::vector<int64_t>>> Experiment::Shares(const std::string& task,
@@ -85,11 +103,7 @@ absl::StatusOr<std::unique_ptr<model::Task>> Experiment::NewTask(const std::stri
 
 absl::StatusOr<std::vector<std::unique_ptr<model::Task>>> Experiment::TasksOf(
     int64_t partition_id, int64_t num_partitions) {
-  if (partition_id < 0 || partition_id >= num_partitions) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("partition-id must be 0 to num-partitions - 1, here ", num_partitions - 1,
-                     ": ", partition_id));
-  }
+  FEDUMM_RETURN_IF_ERROR(CheckPartition(partition_id, num_partitions));
   std::vector<std::unique_ptr<model::Task>> tasks;
   for (const std::string& name : TaskNames(config_)) {
     FEDUMM_ASSIGN_OR_RETURN(std::vector<std::vector<int64_t>> shares, Shares(name, num_partitions));
@@ -100,25 +114,16 @@ absl::StatusOr<std::vector<std::unique_ptr<model::Task>>> Experiment::TasksOf(
   return tasks;
 }
 
-absl::StatusOr<std::vector<std::unique_ptr<model::Task>>> Experiment::CentralizedTasks() {
-  std::vector<std::unique_ptr<model::Task>> tasks;
-  for (const std::string& name : TaskNames(config_)) {
-    std::vector<int64_t> all(LabelsOf(name).size());
-    std::iota(all.begin(), all.end(), 0);
-    FEDUMM_ASSIGN_OR_RETURN(std::unique_ptr<model::Task> task, NewTask(name, std::move(all), 1));
-    tasks.push_back(std::move(task));
-  }
-  return tasks;
-}
-
 absl::StatusOr<ClientData> Experiment::Describe(int64_t partition_id, int64_t num_partitions) {
+  FEDUMM_RETURN_IF_ERROR(CheckPartition(partition_id, num_partitions));
   ClientData client{.partition_id = partition_id};
   for (const std::string& name : TaskNames(config_)) {
     FEDUMM_ASSIGN_OR_RETURN(const auto shares, Shares(name, num_partitions));
+    const std::vector<std::string> labels = LabelsOf(name);
     std::map<std::string, int64_t> counts;
-    for (const std::string& label : LabelsOf(name)) counts.emplace(label, 0);
-    for (const int64_t i : shares.at(static_cast<size_t>(partition_id))) {
-      ++counts[LabelsOf(name)[static_cast<size_t>(i)]];
+    for (const std::string& label : labels) counts.emplace(label, 0);
+    for (const int64_t i : shares[static_cast<size_t>(partition_id)]) {
+      ++counts[labels[static_cast<size_t>(i)]];
     }
     client.histograms[name].assign(counts.begin(), counts.end());
   }
@@ -151,19 +156,6 @@ int64_t Experiment::FullModelBytes() {
     bytes += static_cast<int64_t>(tensor->nbytes());
   }
   return bytes;
-}
-
-absl::StatusOr<ArrayRecord> LoadAdapterArrays(const std::string& folder) {
-  FEDUMM_ASSIGN_OR_RETURN(const model::SafetensorsFile file,
-                          model::SafetensorsFile::Open(folder + "/adapter_model.safetensors"));
-  ArrayRecord arrays;
-  for (const model::SafetensorsTensor& tensor : file.tensors()) {
-    FEDUMM_ASSIGN_OR_RETURN(const DType dtype, model::ToDType(tensor.dtype));
-    FEDUMM_ASSIGN_OR_RETURN(Array array,
-                            Array::Create(dtype, tensor.shape, std::string(tensor.bytes)));
-    arrays.Set(tensor.name, std::move(array));
-  }
-  return arrays;
 }
 
 Score ScoreOf(const MetricRecord& metrics, const std::string& task) {

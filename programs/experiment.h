@@ -31,13 +31,14 @@ class Experiment {
   const RunConfig& config() const { return config_; }
   model::DemoWorld& world() { return *world_; }
   model::LoraAdapter& adapter() { return *adapter_; }
+  // Puts the adapter of a folder in PEFT's format in the place of the fresh one, with the settings
+  // of its own adapter_config.json.
+  absl::Status UseAdapter(const std::string& folder);
 
   // The tasks of one client's share of the examples. The same settings deal the same shares in
   // every process.
   absl::StatusOr<std::vector<std::unique_ptr<model::Task>>> TasksOf(int64_t partition_id,
                                                                     int64_t num_partitions);
-  // The tasks of all examples together.
-  absl::StatusOr<std::vector<std::unique_ptr<model::Task>>> CentralizedTasks();
   // What client `partition_id` holds, for the report.
   absl::StatusOr<ClientData> Describe(int64_t partition_id, int64_t num_partitions);
 
@@ -55,15 +56,13 @@ class Experiment {
                                                            int64_t num_partitions);
   absl::StatusOr<std::unique_ptr<model::Task>> NewTask(const std::string& task,
                                                        std::vector<int64_t> share, int64_t stride);
-  const std::vector<std::string>& LabelsOf(const std::string& task) const;
+  // What the partitioner deals by, one per example.
+  std::vector<std::string> LabelsOf(const std::string& task) const;
 
   RunConfig config_;
   std::unique_ptr<model::DemoWorld> world_;
   std::unique_ptr<model::LoraAdapter> adapter_;
 };
-
-// The tensors of an adapter folder in PEFT's format, for LoraAdapter::FromArrays.
-absl::StatusOr<ArrayRecord> LoadAdapterArrays(const std::string& folder);
 
 // The score of one task out of metrics as Evaluate gives them.
 Score ScoreOf(const MetricRecord& metrics, const std::string& task);

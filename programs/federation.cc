@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <system_error>
 #include <utility>
@@ -18,6 +19,7 @@
 #include "base/status_macros.h"
 #include "fedumm/model/client.h"
 #include "fedumm/strategies.h"
+#include "programs/program.h"
 #include "programs/report/live_table.h"
 #include "programs/report/tensorboard.h"
 
@@ -130,10 +132,16 @@ RunData RunDataOf(Experiment& experiment, const FederationOptions& options, cons
     data.verdicts[task].frozen = ScoreOf(result.rounds.front().server_metrics, task);
     data.verdicts[task].federated = ScoreOf(result.rounds.back().server_metrics, task);
   }
-  for (const NodeOutcome& node : result.rounds.back().nodes) {
-    ClientData client{.node_id = node.node_id};
-    client.partition_id = static_cast<int64_t>(NumberOr(node.metrics, "partition-id", -1));
-    data.clients.push_back(client);
+  std::map<uint64_t, int64_t> partitions;  // of every node that took part, -1 if it never said
+  for (const RoundResult& round : result.rounds) {
+    for (const NodeOutcome& node : round.nodes) {
+      const double said = NumberOr(node.metrics, "partition-id", -1);
+      int64_t& partition = partitions.emplace(node.node_id, -1).first->second;
+      if (said >= 0 && said < 1e6) partition = static_cast<int64_t>(said);
+    }
+  }
+  for (const auto& [node_id, partition] : partitions) {
+    data.clients.push_back({.partition_id = partition, .node_id = node_id});
   }
   return data;
 }
@@ -165,12 +173,8 @@ absl::StatusOr<Result> RunFederation(Experiment& experiment, Grid& grid,
                                      const FederationOptions& options) {
   const RunConfig& config = experiment.config();
   const std::vector<std::string> tasks = TaskNames(config);
+  FEDUMM_RETURN_IF_ERROR(MakeRunDir(options.run_dir));
   std::error_code error;
-  std::filesystem::create_directories(options.run_dir, error);
-  if (error) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("cannot make ", options.run_dir, ": ", error.message()));
-  }
   const std::string checkpoint = options.run_dir + "/checkpoint";
   if (!options.resume) std::filesystem::remove(checkpoint, error);
   FEDUMM_ASSIGN_OR_RETURN(RunLog log, RunLog::Create(options.run_dir, options.resume));
@@ -196,13 +200,12 @@ absl::StatusOr<Result> RunFederation(Experiment& experiment, Grid& grid,
     };
   }
   absl::Status log_status;
-  if (!options.quiet) std::printf("%s\n", TableHeader(tasks).c_str());
+  std::printf("%s\n", TableHeader(tasks).c_str());
   start.on_round = [&](const RoundResult& result) {
     const RoundData round = RoundDataOf(result, tasks);
     log_status.Update(log.Add(round));
     Log()->info("round {} of {}: train loss {:.4f}, {:.1f} s", round.number, num_rounds,
                 round.train_loss, round.seconds);
-    if (options.quiet) return;
     std::printf("%s\n", TableRow(round, tasks).c_str());
     for (const NodeRound& node : round.nodes) {
       if (!node.accepted) {

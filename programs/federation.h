@@ -19,7 +19,6 @@ struct FederationOptions {
                          // if need be
   std::string command;   // for the report
   bool evaluate = true;  // on held-out examples, as [evaluate] says
-  bool quiet = false;    // no table
   bool resume = false;   // go on from the checkpoint in run_dir
 };
 

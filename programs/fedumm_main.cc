@@ -1,5 +1,6 @@
 // fedumm: everything around a federation that is done on one machine.
 #include <cstdio>
+#include <exception>
 #include <functional>
 #include <string>
 
@@ -7,7 +8,9 @@
 #include "programs/program.h"
 #include "programs/threads.h"
 
-int main(int argc, char** argv) {
+namespace {
+
+int Main(int argc, char** argv) {
   using namespace fedumm::programs;
   CLI::App app(
       "Federated fine-tuning of unified multimodal models: pre-train, simulate, evaluate, draw, "
@@ -119,4 +122,14 @@ int main(int argc, char** argv) {
   UseOneThread();
   const absl::Status status = command();
   return status.ok() ? kExitOk : Fail("fedumm", status);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return Main(argc, argv);
+  } catch (const std::exception& error) {  // out of memory, say
+    return fedumm::programs::Fail("fedumm", absl::InternalError(error.what()));
+  }
 }

@@ -1,6 +1,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <string>
+#include <system_error>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
@@ -43,7 +44,12 @@ absl::Status InspectSafetensors(const std::string& path) {
 
 absl::Status InspectAdapter(const std::string& folder) {
   FEDUMM_ASSIGN_OR_RETURN(const std::string json, ReadFile(folder + "/adapter_config.json"));
-  FEDUMM_ASSIGN_OR_RETURN(const model::LoraConfig config, model::ParsePeftConfig(json));
+  const absl::StatusOr<model::LoraConfig> parsed = model::ParsePeftConfig(json);
+  if (!parsed.ok()) {
+    return absl::Status(parsed.status().code(),
+                        absl::StrCat(folder, "/adapter_config.json: ", parsed.status().message()));
+  }
+  const model::LoraConfig& config = *parsed;
   std::printf("%s: PEFT LoRA adapter, r %lld, lora_alpha %g, lora_dropout %g%s\n", folder.c_str(),
               static_cast<long long>(config.r), config.lora_alpha, config.lora_dropout,
               config.use_rslora ? ", rank-stabilized" : "");
@@ -72,9 +78,10 @@ absl::Status InspectObject(const std::string& path, const std::string& bytes) {
 }  // namespace
 
 absl::Status InspectCommand(const std::string& path) {
-  if (std::filesystem::is_directory(path)) {
-    if (std::filesystem::exists(path + "/adapter_config.json")) return InspectAdapter(path);
-    if (std::filesystem::exists(path + "/model.safetensors")) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) {
+    if (std::filesystem::exists(path + "/adapter_config.json", error)) return InspectAdapter(path);
+    if (std::filesystem::exists(path + "/model.safetensors", error)) {
       return InspectSafetensors(path + "/model.safetensors");
     }
     return absl::InvalidArgumentError(

@@ -52,7 +52,18 @@ int Fail(const std::string& program, const absl::Status& status) {
     return kExitStopped;
   }
   std::fprintf(stderr, "%s: %s\n", program.c_str(), std::string(status.message()).c_str());
-  return absl::IsInvalidArgument(status) || absl::IsNotFound(status) ? kExitUsage : kExitFailed;
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kUnimplemented:       // a file of a kind that we do not read
+    case absl::StatusCode::kResourceExhausted:   // a file beyond its limit
+    case absl::StatusCode::kFailedPrecondition:  // settings that do not fit what is there
+    case absl::StatusCode::kDataLoss:            // a damaged file
+      return kExitUsage;
+    default:
+      return kExitFailed;
+  }
 }
 
 SignalStop::SignalStop() {

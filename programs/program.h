@@ -24,8 +24,8 @@ inline constexpr int kExitStopped = 130;  // by a signal
 // returns the exit code to leave with, else -1.
 int ParseArguments(CLI::App& app, int argc, char** argv);
 
-// Prints a failure as one line on stderr and returns its exit code: usage for INVALID_ARGUMENT and
-// NOT_FOUND, stopped for CANCELLED.
+// Prints a failure as one line on stderr and returns its exit code: usage for what the caller can
+// mend NOT_FOUND, stopped for CANCELLED.
 int Fail(const std::string& program, const absl::Status& status);
 
 // Turns the first SIGINT or SIGTERM into a stop request; the second ends the process at once. Make

@@ -40,6 +40,8 @@ const ConfigRecord& Defaults() {
       {"data.dataset", "easy-vqa"},
       {"data.partitioner", "dirichlet"},
       {"data.alpha", 0.5},
+      {"data.label", "answer"},
+      {"data.negated", false},
       {"data.min-size", int64_t{10}},
       {"train.tasks", "vqa,draw"},
       {"train.local-steps", int64_t{30}},
@@ -157,6 +159,11 @@ absl::Status CheckRanges(const RunConfig& config) {
   FEDUMM_RETURN_IF_ERROR(one_of("data.dataset", {"easy-vqa"}));
   FEDUMM_RETURN_IF_ERROR(one_of("data.partitioner", {"dirichlet", "iid", "nvflare", "flower"}));
   FEDUMM_RETURN_IF_ERROR(one_of("train.schedule", {"cosine", "constant"}));
+  FEDUMM_RETURN_IF_ERROR(one_of("data.label", {"answer", "question-type"}));
+  if (config.Integer("federation.clients") > 10'000) {
+    return absl::InvalidArgumentError(absl::StrCat("'federation.clients' must be at most 10000: ",
+                                                   config.Integer("federation.clients")));
+  }
   return one_of("train.tasks", {"vqa", "draw", "vqa,draw"});
 }
 

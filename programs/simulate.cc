@@ -15,10 +15,15 @@ absl::Status SimulateCommand(const SimulateArguments& arguments) {
   const std::string run_dir =
       arguments.run_dir.empty() ? "runs/" + config.Text("name") : arguments.run_dir;
   FEDUMM_RETURN_IF_ERROR(MakeRunDir(run_dir));
-  FEDUMM_ASSIGN_OR_RETURN(const model::EasyVqa data, model::EasyVqa::Load(arguments.data));
+  FEDUMM_ASSIGN_OR_RETURN(const model::EasyVqa data,
+                          model::EasyVqa::Load(arguments.data, config.Flag("data.negated")));
   FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Experiment> experiment,
                           Experiment::Create(config, data));
-  const std::unique_ptr<ClientApp> client = NewExperimentClient(*experiment);
+  // The nodes share a model of their own: a node that is late may still train while the server
+  // evaluates.
+  FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Experiment> nodes,
+                          Experiment::Create(config, data));
+  const std::unique_ptr<ClientApp> client = NewExperimentClient(*nodes);
   FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Grid> grid,
                           NewSimulation(*client, {.num_nodes = config.Integer("federation.clients"),
                                                   .run_config = config.values}));

@@ -1,5 +1,6 @@
 // fedumm-superlink: the server of a federated fine-tuning and its strategy.
 #include <cstdio>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -37,7 +38,8 @@ absl::Status Serve(const Arguments& arguments, const std::stop_token& stop) {
       arguments.run_dir.empty() ? "runs/" + config.Text("name") : arguments.run_dir;
   FEDUMM_RETURN_IF_ERROR(MakeRunDir(run_dir));
   FEDUMM_RETURN_IF_ERROR(StartLog(run_dir + "/superlink.log", arguments.verbose));
-  FEDUMM_ASSIGN_OR_RETURN(const model::EasyVqa data, model::EasyVqa::Load(arguments.data));
+  FEDUMM_ASSIGN_OR_RETURN(const model::EasyVqa data,
+                          model::EasyVqa::Load(arguments.data, config.Flag("data.negated")));
   FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Experiment> experiment,
                           Experiment::Create(config, data));
 
@@ -67,7 +69,9 @@ absl::Status Serve(const Arguments& arguments, const std::stop_token& stop) {
 }  // namespace
 }  // namespace fedumm::programs
 
-int main(int argc, char** argv) {
+namespace {
+
+int Main(int argc, char** argv) {
   using namespace fedumm::programs;
   Arguments arguments;
   CLI::App app(
@@ -101,4 +105,14 @@ int main(int argc, char** argv) {
   UseOneThread();
   const absl::Status status = Serve(arguments, signals.token());
   return status.ok() ? kExitOk : Fail("fedumm-superlink", status);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return Main(argc, argv);
+  } catch (const std::exception& error) {  // out of memory, say
+    return fedumm::programs::Fail("fedumm-superlink", absl::InternalError(error.what()));
+  }
 }

@@ -1,11 +1,14 @@
 // fedumm-supernode: one client of a federated fine-tuning. Its data stays here; adapters are all
 // that travels.
 #include <cstdio>
+#include <exception>
 #include <memory>
 #include <stop_token>
 #include <string>
 #include <utility>
+#include <variant>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "fedumm/super_node.h"
 #include "programs/federation.h"
@@ -19,8 +22,8 @@ namespace {
 // only if they change.
 class FineTuningApp {
  public:
-  FineTuningApp(const model::EasyVqa& data, std::string checkpoint)
-      : data_(data), checkpoint_(std::move(checkpoint)) {}
+  FineTuningApp(std::string data_folder, std::string checkpoint)
+      : data_folder_(std::move(data_folder)), checkpoint_(std::move(checkpoint)) {}
 
   ClientApp AsClientApp() {
     const auto handle = [this](const Message& message,
@@ -39,19 +42,21 @@ class FineTuningApp {
     FEDUMM_ASSIGN_OR_RETURN(RunConfig config, RunConfig::FromRecord(run_config));
     // Which checkpoint lies where is this node's own business.
     if (!checkpoint_.empty()) config.values.Set("model.checkpoint", checkpoint_);
-    FEDUMM_ASSIGN_OR_RETURN(std::unique_ptr<Experiment> experiment,
-                            Experiment::Create(config, data_));
-    client_ = NewExperimentClient(*experiment);
-    experiment_ = std::move(experiment);
+    client_.reset();
+    experiment_.reset();
+    FEDUMM_ASSIGN_OR_RETURN(data_, model::EasyVqa::Load(data_folder_, config.Flag("data.negated")));
+    FEDUMM_ASSIGN_OR_RETURN(experiment_, Experiment::Create(config, data_));
+    client_ = NewExperimentClient(*experiment_);
     run_config_ = run_config;
     return absl::OkStatus();
   }
 
-  const model::EasyVqa& data_;
+  const std::string data_folder_;
   const std::string checkpoint_;
   ConfigRecord run_config_;
-  std::unique_ptr<Experiment> experiment_;
-  std::unique_ptr<ClientApp> client_;  // uses experiment_
+  model::EasyVqa data_;
+  std::unique_ptr<Experiment> experiment_;  // uses data_
+  std::unique_ptr<ClientApp> client_;       // uses experiment_
 };
 
 struct Arguments {
@@ -65,8 +70,16 @@ struct Arguments {
 absl::Status Serve(Arguments arguments, const std::stop_token& stop) {
   FEDUMM_RETURN_IF_ERROR(StartLog("", arguments.verbose));
   FEDUMM_ASSIGN_OR_RETURN(arguments.node.node_config, ParseKeyValues(arguments.node_config));
-  FEDUMM_ASSIGN_OR_RETURN(const model::EasyVqa data, model::EasyVqa::Load(arguments.data));
-  FineTuningApp app(data, arguments.checkpoint);
+  for (const char* key : {"partition-id", "num-partitions"}) {
+    const ConfigValue* value = arguments.node.node_config.Find(key);
+    if (value == nullptr || !std::holds_alternative<int64_t>(*value)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--node-config must say which part of the data is here: 'partition-id=0 "
+                       "num-partitions=4'; it lacks a whole number for '",
+                       key, "'"));
+    }
+  }
+  FineTuningApp app(arguments.data, arguments.checkpoint);
   arguments.node.on_event = [](const std::string& event) {
     std::printf("%s\n", event.c_str());
     std::fflush(stdout);
@@ -77,7 +90,9 @@ absl::Status Serve(Arguments arguments, const std::stop_token& stop) {
 }  // namespace
 }  // namespace fedumm::programs
 
-int main(int argc, char** argv) {
+namespace {
+
+int Main(int argc, char** argv) {
   using namespace fedumm::programs;
   Arguments arguments;
   CLI::App app("Join a federated fine-tuning as one client. Sends adapters, never data.",
@@ -109,4 +124,14 @@ int main(int argc, char** argv) {
   const absl::Status status = Serve(std::move(arguments), signals.token());
   if (!status.ok()) return Fail("fedumm-supernode", status);
   return kExitOk;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return Main(argc, argv);
+  } catch (const std::exception& error) {  // out of memory, say
+    return fedumm::programs::Fail("fedumm-supernode", absl::InternalError(error.what()));
+  }
 }

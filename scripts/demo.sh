@@ -17,6 +17,7 @@ done
 
 name=$(sed -n 's/^name *= *"\(.*\)".*/\1/p' "$config" | head -1)
 clients=$(sed -n 's/^clients *= *\([0-9]*\).*/\1/p' "$config" | head -1)
+clients=${clients:-2}
 run=runs/${name:-run}-$(date +%Y%m%d-%H%M%S)
 mkdir -p "$run/logs"
 
@@ -24,7 +25,7 @@ mkdir -p "$run/logs"
 pids=()
 stop() {
   trap - EXIT INT TERM
-  [ ${#pids[@]} -gt 0 ] && kill -TERM "${pids[@]}" 2>/dev/null
+  for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
   for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
 }
 trap stop EXIT
@@ -40,14 +41,25 @@ for _ in $(seq 300); do
   kill -0 "$superlink" 2>/dev/null || { wait "$superlink"; exit 1; }
   sleep 0.1
 done
+[ -s "$run/logs/port" ] || { echo "demo: the SuperLink did not start within 30 s; see $run/superlink.log" >&2; exit 1; }
 port=$(cat "$run/logs/port")
 for ((i = 0; i < clients; ++i)); do
   "$programs/fedumm-supernode" --insecure --superlink "127.0.0.1:$port" --data "$data" \
     --node-config "partition-id=$i num-partitions=$clients" >"$run/logs/supernode-$i.log" 2>&1 &
   pids+=($!)
 done
+# A node that dies must not leave the server waiting for it.
+while kill -0 "$superlink" 2>/dev/null; do
+  for ((i = 0; i < clients; ++i)); do
+    kill -0 "${pids[i + 1]}" 2>/dev/null && continue
+    kill -0 "$superlink" 2>/dev/null || break
+    echo "demo: SuperNode $i ended early: $(tail -n 1 "$run/logs/supernode-$i.log")" >&2
+    exit 1
+  done
+  sleep 0.2
+done
 wait "$superlink"
-kill -TERM "${pids[@]:1}" 2>/dev/null || true # nodes would wait for the next run
+for pid in "${pids[@]:1}"; do kill -TERM "$pid" 2>/dev/null || true; done # they would wait for the next run
 "$programs/fedumm" compare "$config" --data "$data" --run-dir "$run" --started "$start"
 echo
 echo "Open $run/report.html"

@@ -33,11 +33,7 @@ packages=(
   libssl-dev zlib1g-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev
   libpng-dev libpcre2-dev libutf8proc-dev libgtest-dev libgmock-dev libbenchmark-dev
 )
-if [ $with_checks = 1 ]; then packages+=(clang clang-format clang-tidy); fi
-if [ $with_checks = 1 ]; then
-  # The fuzzers' and sanitizers' run time, by the version of the distribution's clang.
-  packages+=("libclang-rt-$(apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p' | head -1)-dev")
-fi
+if [ $with_checks = 1 ]; then packages+=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev); fi
 
 missing=()
 for package in "${packages[@]}"; do

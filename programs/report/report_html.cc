@@ -146,7 +146,7 @@ std::string Clients(const RunData& data) {
   }
   for (const auto& [task, most] : InOrder(largest)) {
     absl::StrAppend(&html, "<h3>", EscapeHtml(TaskTitle(task)),
-                    task == "vqa" ? ": questions by answer" : ": pictures by shape", "</h3>",
+                    task == "vqa" ? ": questions by answer" : ": pictures by colour", "</h3>",
                     "<div class='grid' style='margin-bottom:16px'>");
     for (const ClientData& client : data.clients) {
       const auto histogram = client.histograms.find(task);

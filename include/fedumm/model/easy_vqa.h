@@ -36,7 +36,8 @@ struct Concept {
 bool IsNewColor(int color);
 bool IsNewShape(int shape);
 
-enum class QuestionType { kWhatColor, kWhatShape, kColor, kShape };  // the last two: yes or no
+// All but the first two are answered by yes or no; the last two are negated ("is there not …").
+enum class QuestionType { kWhatColor, kWhatShape, kColor, kShape, kNotColor, kNotShape };
 
 struct Question {
   std::string text;    // "what color is the shape?"
@@ -50,7 +51,7 @@ struct EasyVqaSplit {
   std::vector<uint8_t> pixels;    // all pictures, one after the other
   std::vector<Concept> concepts;  // one per picture, from the questions that name what it shows
   std::vector<Question>
-      questions;  // those without a negation, about a picture whose colour is known
+      questions;  // about a picture whose colour is known; see Load for negated ones
   // Indices into `questions`, ascending: as many yes as no of each type. The raw answers are 87 %
   // no, so that a model that never looks at a picture would score 0.66; on these it scores 0.32.
   std::vector<int64_t> balanced;
@@ -67,7 +68,8 @@ struct EasyVqa {
 
   // Reads the `data` folder of the easy-vqa package: {train,test}/{questions.json,images/<i>.png}.
   // Equal folders give equal splits.
-  static absl::StatusOr<EasyVqa> Load(const std::string& folder);
+  // `negated` adds the questions with a negation, which pre-training holds back: the hard world.
+  static absl::StatusOr<EasyVqa> Load(const std::string& folder, bool negated = false);
 };
 
 // What `picture` shows, judged without a model: the palette's colour nearest to the median of the

@@ -94,7 +94,9 @@ QuestionType TypeOf(const RawQuestion& question) {
   if (IsWhat(question)) {
     return HasWord(question, "color") ? QuestionType::kWhatColor : QuestionType::kWhatShape;
   }
-  return NamedIn(question.words).color >= 0 ? QuestionType::kColor : QuestionType::kShape;
+  const bool of_color = NamedIn(question.words).color >= 0;
+  if (IsNegated(question)) return of_color ? QuestionType::kNotColor : QuestionType::kNotShape;
+  return of_color ? QuestionType::kColor : QuestionType::kShape;
 }
 
 std::vector<int64_t> Balanced(const std::vector<Question>& questions) {
@@ -130,7 +132,7 @@ absl::Status ReadPicture(const std::string& path, uint8_t* pixels) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<EasyVqaSplit> LoadSplit(const std::string& folder) {
+absl::StatusOr<EasyVqaSplit> LoadSplit(const std::string& folder, bool negated) {
   FEDUMM_ASSIGN_OR_RETURN(const std::vector<RawQuestion> raw,
                           ReadQuestions(absl::StrCat(folder, "/questions.json")));
   int64_t num_pictures = 0;
@@ -146,7 +148,7 @@ absl::StatusOr<EasyVqaSplit> LoadSplit(const std::string& folder) {
   }
   for (const RawQuestion& question : raw) {
     const Concept shown = split.concepts[question.picture];
-    if (IsNegated(question) || shown.color < 0) continue;
+    if ((IsNegated(question) && !negated) || shown.color < 0) continue;
     const Concept named = NamedIn(question.words);
     const bool is_new = IsNewColor(shown.color) || IsNewShape(shown.shape) ||
                         IsNewColor(named.color) || IsNewShape(named.shape);
@@ -165,10 +167,10 @@ bool IsNewColor(int color) {
 }
 bool IsNewShape(int shape) { return shape >= 0 && kShapes[shape] == "triangle"; }
 
-absl::StatusOr<EasyVqa> EasyVqa::Load(const std::string& folder) {
+absl::StatusOr<EasyVqa> EasyVqa::Load(const std::string& folder, bool negated) {
   EasyVqa data;
-  FEDUMM_ASSIGN_OR_RETURN(data.train, LoadSplit(absl::StrCat(folder, "/train")));
-  FEDUMM_ASSIGN_OR_RETURN(data.test, LoadSplit(absl::StrCat(folder, "/test")));
+  FEDUMM_ASSIGN_OR_RETURN(data.train, LoadSplit(absl::StrCat(folder, "/train"), negated));
+  FEDUMM_ASSIGN_OR_RETURN(data.test, LoadSplit(absl::StrCat(folder, "/test"), negated));
   return data;
 }
 

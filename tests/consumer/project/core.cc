@@ -8,8 +8,10 @@
 
 int main() {
   fedumm::ClientApp app;
-  app.OnTrain([](const fedumm::Message&, fedumm::Context& context) -> absl::StatusOr<fedumm::RecordDict> {
-    const float value = fedumm::NumberOr(context.node_config, "partition-id", -1) == 0 ? 1.0f : 3.0f;
+  app.OnTrain([](const fedumm::Message&,
+                 fedumm::Context& context) -> absl::StatusOr<fedumm::RecordDict> {
+    const float value =
+        fedumm::NumberOr(context.node_config, "partition-id", -1) == 0 ? 1.0f : 3.0f;
     fedumm::RecordDict reply;
     reply.Set("arrays", fedumm::ArrayRecord{{"w", fedumm::Array::FromFloats({1}, {&value, 1})}});
     reply.Set("metrics", fedumm::MetricRecord{{"num-examples", int64_t{1}}});
@@ -19,7 +21,8 @@ int main() {
   if (!grid.ok()) return 1;
   fedumm::FedAvg strategy({.fraction_evaluate = 0});
   const float zero = 0;
-  auto result = strategy.Start(**grid, {{"w", fedumm::Array::FromFloats({1}, {&zero, 1})}}, {.num_rounds = 1});
+  auto result = strategy.Start(**grid, {{"w", fedumm::Array::FromFloats({1}, {&zero, 1})}},
+                               {.num_rounds = 1});
   if (!result.ok()) {
     std::printf("%s\n", result.status().ToString().c_str());
     return 1;
