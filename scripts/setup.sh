@@ -5,6 +5,7 @@
 #   scripts/setup.sh              everything for make demo and make test
 #   scripts/setup.sh --core       without LibTorch and data: fedumm::core and fedumm::kernels only
 #   scripts/setup.sh --checks     also clang tools, for the format check, clang-tidy and the fuzzers
+#   scripts/setup.sh --peers      also a Python environment with PEFT and PyTorch (3 GB, 5 GB on disk), which one test compares us with
 #   scripts/setup.sh --print-dir  print where LibTorch and the data are, and nothing else
 #
 # FEDUMM_DEPS: where LibTorch and the data go (default: ${XDG_CACHE_HOME:-~/.cache}/fedumm/deps).
@@ -13,12 +14,14 @@ set -euo pipefail
 deps=${FEDUMM_DEPS:-${XDG_CACHE_HOME:-$HOME/.cache}/fedumm/deps}
 with_model=1
 with_checks=0
+with_peers=0
 for arg in "$@"; do
   case $arg in
     --core) with_model=0 ;;
     --checks) with_checks=1 ;;
+    --peers) with_peers=1 ;;
     --print-dir) echo "$deps"; exit 0 ;;
-    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "setup.sh: unknown option '$arg'; see setup.sh --help" >&2; exit 2 ;;
   esac
 done
@@ -104,3 +107,13 @@ P
   rm -f "$wheel"
   touch "$done_mark"
 done < <(wheels)
+
+# --- Python peers of the tests ------------------------------------------------------------------------------------------------------------
+[ $with_peers = 1 ] || exit 0
+if [ ! -e "$deps/.done/peft" ]; then
+  say "installing PEFT 0.21.2 with PyTorch into $deps/venvs/peft (about 3 GB)"
+  rm -rf "$deps/venvs/peft"
+  python3 -m venv "$deps/venvs/peft"
+  "$deps/venvs/peft/bin/pip" install -q --disable-pip-version-check --retries 5 torch==2.11.0 peft==0.21.2 transformers==5.23.0 safetensors numpy
+  touch "$deps/.done/peft"
+fi

@@ -31,13 +31,15 @@ int64_t ElementSize(DType dtype);         // bytes
 std::string_view DTypeName(DType dtype);  // NumPy's name: "float32"; "bfloat16" for kBFloat16
 absl::StatusOr<DType> DTypeFromName(std::string_view name);
 
-// A dense row-major little-endian tensor in host memory. Immutable and cheap to copy: copies share the bytes. Thread-safe.
+// A dense row-major little-endian tensor in host memory. Immutable and cheap to copy: copies share
+// the bytes. Thread-safe.
 class Array {
  public:
   Array();  // float32, shape {0}
 
-  // INVALID_ARGUMENT unless `bytes` is exactly product(shape) elements of `dtype`, no dimension is negative and the product does not
-  // overflow. `offset` lets an array use the tail of a larger buffer (a received .npy stream) without a copy.
+  // INVALID_ARGUMENT unless `bytes` is exactly product(shape) elements of `dtype`, no dimension is
+  // negative and the product does not overflow. `offset` lets an array use the tail of a larger
+  // buffer (a received .npy stream) without a copy.
   static absl::StatusOr<Array> Create(DType dtype, std::vector<int64_t> shape, std::string bytes);
   static absl::StatusOr<Array> Create(DType dtype, std::vector<int64_t> shape,
                                       std::shared_ptr<const std::string> buffer, size_t offset);
@@ -49,7 +51,8 @@ class Array {
   std::span<const int64_t> shape() const { return shape_; }
   int64_t num_elements() const { return num_elements_; }
   std::string_view bytes() const { return bytes_; }
-  // FAILED_PRECONDITION unless the dtype is kFloat32 (kFloat64). The span lives as long as any copy of this array.
+  // FAILED_PRECONDITION unless the dtype is kFloat32 (kFloat64). The span lives as long as any copy
+  // of this array.
   absl::StatusOr<std::span<const float>> floats() const;
   absl::StatusOr<std::span<const double>> doubles() const;
   // Every element as a double, whatever the dtype; 64-bit integers round.
@@ -68,7 +71,8 @@ class Array {
   DType dtype_;
   std::vector<int64_t> shape_;
   int64_t num_elements_;
-  std::shared_ptr<const std::string> buffer_;  // owns what bytes_ points into; aligned for the dtype
+  std::shared_ptr<const std::string>
+      buffer_;  // owns what bytes_ points into; aligned for the dtype
   std::string_view bytes_;
 };
 

@@ -6,7 +6,8 @@
 
 namespace fedumm {
 
-// What an app knows beside the message at hand. `state` persists over the messages of one run on one node; the rest is read-only in effect.
+// What an app knows beside the message at hand. `state` persists over the messages of one run on
+// one node; the rest is read-only in effect.
 struct Context {
   uint64_t run_id = 0;
   uint64_t node_id = 0;

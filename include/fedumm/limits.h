@@ -4,18 +4,20 @@
 
 namespace fedumm {
 
-// What a peer may ask us to hold. Every parser of bytes from a socket or a file takes these; each limit is checked before anything is
-// allocated for it. Plain data.
+// What a peer may ask us to hold. Every parser of bytes from a socket or a file takes these; each
+// limit is checked before anything is allocated for it. Plain data.
 struct Limits {
-  int64_t max_nodes = 200'000;                           // keys that a server ever registers
-  int64_t max_object_bytes = int64_t{64} << 20;        // one object; chunks are 5 MiB
-  int64_t max_message_bytes = int64_t{8} << 30;        // all objects of one message together
-  int64_t max_objects_per_message = 100'000;           // nodes of one object tree
-  int64_t max_tree_depth = 6;                          // Message, RecordDict, record, Array, chunk, and one to spare
-  int64_t max_header_bytes = int64_t{8} << 20;         // text before an object's NUL
-  int64_t max_record_items = 100'000;                  // entries of one record
-  int64_t max_list_values = 1'000'000;                 // elements of one list value
-  int64_t max_key_bytes = 4096;                        // a record key or message type
+  int64_t max_nodes = 200'000;                   // keys that a server ever registers
+  int64_t max_object_bytes = int64_t{16} << 20;  // one object; chunks are 5 MiB
+  int64_t max_message_bytes = int64_t{8} << 30;  // all objects of one message together
+  // All objects that a SuperLink holds; beyond it uploads are asked to try again later.
+  int64_t max_stored_bytes = int64_t{16} << 30;
+  int64_t max_objects_per_message = 100'000;  // nodes of one object tree
+  int64_t max_tree_depth = 6;  // Message, RecordDict, record, Array, chunk, and one to spare
+  int64_t max_header_bytes = int64_t{8} << 20;  // text before an object's NUL
+  int64_t max_record_items = 100'000;           // entries of one record
+  int64_t max_list_values = 1'000'000;          // elements of one list value
+  int64_t max_key_bytes = 4096;                 // a record key or message type
   int64_t max_array_dims = 32;
   int64_t max_array_elements = int64_t{1} << 40;
   int64_t max_npy_header_bytes = 65'536;

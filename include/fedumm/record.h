@@ -1,4 +1,5 @@
-// Flower's records: ordered maps from names to arrays, metrics and configuration values. Values; not synchronised.
+// Flower's records: ordered maps from names to arrays, metrics and configuration values. Values;
+// not synchronised.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +27,8 @@ using ConfigValue = std::variant<double, int64_t, uint64_t, bool, std::string, B
                                  std::vector<double>, std::vector<int64_t>, std::vector<uint64_t>,
                                  std::vector<bool>, std::vector<std::string>, std::vector<Bytes>>;
 
-// A map that keeps the order of insertion, which Flower's hashes and state dicts depend on. Look-up is O(log n).
+// A map that keeps the order of insertion, which Flower's hashes and state dicts depend on. Look-up
+// is O(log n).
 template <typename Value>
 class Record {
  public:
@@ -77,7 +79,9 @@ class RecordDict : public Record<AnyRecord> {
 
   // The record of that name and kind, or nullptr.
   const ArrayRecord* FindArrays(std::string_view name) const { return FindAs<ArrayRecord>(name); }
-  const MetricRecord* FindMetrics(std::string_view name) const { return FindAs<MetricRecord>(name); }
+  const MetricRecord* FindMetrics(std::string_view name) const {
+    return FindAs<MetricRecord>(name);
+  }
   const ConfigRecord* FindConfig(std::string_view name) const { return FindAs<ConfigRecord>(name); }
 
  private:
@@ -88,7 +92,8 @@ class RecordDict : public Record<AnyRecord> {
   }
 };
 
-// A numeric value of a record as a double (bool counts as 0 or 1), or `fallback` if the key is absent or no number.
+// A numeric value of a record as a double (bool counts as 0 or 1), or `fallback` if the key is
+// absent or no number.
 double NumberOr(const ConfigRecord& record, std::string_view key, double fallback);
 double NumberOr(const MetricRecord& record, std::string_view key, double fallback);
 // The text of a record, or `fallback`.

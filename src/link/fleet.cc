@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/status_macros.h"
 #include "base/log.h"
+#include "base/status_macros.h"
 #include "wire/object.h"
 #include "wire/proto.h"
 
@@ -235,6 +235,9 @@ absl::StatusOr<flwr::proto::PushObjectResponse> Fleet::PushObject(
     FEDUMM_RETURN_IF_ERROR(state_.runs.Check(request.run_id()));
     stored = state_.mailbox.CheckUpload(node, request.run_id(), request.object_id(),
                                         request.session_id(), num_bytes);
+  }
+  if (state_.objects.num_bytes() + num_bytes > state_.options.limits.max_stored_bytes) {
+    return absl::UnavailableError("the server holds all it may, try again later");
   }
   if (stored.ok()) {
     stored = state_.objects.PutChecked(request.object_id(), request.object_content(),

@@ -22,7 +22,7 @@
 namespace fedumm::link {
 namespace {
 
-constexpr size_t kMaxKeyBytes = 4096;
+constexpr size_t kMaxKeyBytes = 512;  // the PEM of a P-521 key has 268
 constexpr size_t kMaxTimestampBytes = 64;
 constexpr size_t kMaxSignatureBytes = 256;
 constexpr absl::Duration kOldest = absl::Seconds(305);

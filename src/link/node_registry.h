@@ -16,9 +16,9 @@
 namespace fedumm::link {
 
 // Which keys are nodes, and which nodes are alive: registered -> online <-> offline ->
-// unregistered. A node is online until twice its heartbeat interval has passed without a sign of
-// life. A key keeps its node id for ever, and a key that was unregistered cannot come back. Times
-// are the caller's monotonic `now`. Not thread-safe.
+// unregistered. A node is online until twice its heartbeat interval has passed without a
+// heartbeat. A key keeps its node id for ever, and a key that was unregistered cannot come back.
+// Times are the caller's monotonic `now`. Not thread-safe.
 class NodeRegistry {
  public:
   explicit NodeRegistry(int64_t max_nodes) : max_nodes_(max_nodes) {}

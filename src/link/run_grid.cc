@@ -6,8 +6,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "base/status_macros.h"
 #include "base/log.h"
+#include "base/status_macros.h"
 #include "wire/proto.h"
 
 namespace fedumm::link {

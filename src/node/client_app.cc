@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "base/log.h"
 #include "base/text.h"
 
 namespace fedumm {
@@ -87,7 +88,7 @@ Message MakeReply(const Message& instruction, absl::StatusOr<RecordDict> outcome
     const bool unknown_type = absl::IsUnimplemented(outcome.status());
     reply.error =
         Error{unknown_type ? ErrorCode::kLoadClientAppFailed : ErrorCode::kClientAppRaisedException,
-              std::string(outcome.status().message())};
+              Printable(outcome.status().message())};
   }
   return reply;
 }

@@ -138,7 +138,9 @@ class Node {
       const bool malformed = pulled->messages_list_size() != pulled->message_object_trees_size();
       if (malformed) Announce("skipped an answer whose messages and object trees do not pair up");
       if (malformed || pulled->messages_list().empty()) {
-        const absl::Duration pause = kPollPause - (environment_.clock() - asked);
+        // The clock may have been set back meanwhile.
+        const absl::Duration pause =
+            std::min(kPollPause - (environment_.clock() - asked), kPollPause);
         if (pause > absl::ZeroDuration()) FEDUMM_RETURN_IF_ERROR(caller.Wait(pause));
         continue;
       }

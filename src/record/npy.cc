@@ -162,6 +162,7 @@ absl::Status ParseDict(std::string_view text, const Limits& limits, NpyHeader& h
 
 // Row-major bytes of an array that is column-major in `bytes`.
 std::string FortranToC(std::string_view bytes, std::span<const int64_t> shape, size_t size) {
+  if (bytes.empty()) return {};  // its other dimensions may be too large for strides
   std::vector<int64_t> strides(shape.size());
   int64_t stride = static_cast<int64_t>(size);
   for (size_t i = 0; i < shape.size(); ++i) {

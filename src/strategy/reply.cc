@@ -54,12 +54,41 @@ absl::StatusOr<double> ReadWeight(const MetricRecord& metrics, const std::string
       absl::StrCat(key, " must be positive and at most 2^40: ", weight));
 }
 
+namespace {
+
+// Metrics are kept for the whole run and written into every checkpoint: a node may not fill them at
+// will.
+absl::Status CheckMetricsSize(const MetricRecord& metrics) {
+  constexpr size_t kMaxKeys = 1000;
+  constexpr size_t kMaxValues = 10'000;
+  constexpr size_t kMaxKeyBytes = 100'000;
+  size_t values = 0;
+  size_t key_bytes = 0;
+  for (const auto& [key, value] : metrics) {
+    key_bytes += key.size();
+    values += std::visit(
+        [](const auto& v) -> size_t {
+          if constexpr (requires { v.size(); }) return v.size();
+          return 1;
+        },
+        value);
+  }
+  if (metrics.size() <= kMaxKeys && values <= kMaxValues && key_bytes <= kMaxKeyBytes) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("too many metrics: ", metrics.size(), " keys of ",
+                                                 key_bytes, " bytes, ", values, " values"));
+}
+
+}  // namespace
+
 absl::StatusOr<TrainReply> ReadTrainReply(const Message& reply, const std::string& weight_key) {
   FEDUMM_RETURN_IF_ERROR(CheckContent(reply));
   FEDUMM_ASSIGN_OR_RETURN(const ArrayRecord* arrays,
                           OnlyRecord<ArrayRecord>(*reply.content, "ArrayRecord"));
   FEDUMM_ASSIGN_OR_RETURN(const MetricRecord* metrics,
                           OnlyRecord<MetricRecord>(*reply.content, "MetricRecord"));
+  FEDUMM_RETURN_IF_ERROR(CheckMetricsSize(*metrics));
   FEDUMM_ASSIGN_OR_RETURN(const double weight, ReadWeight(*metrics, weight_key));
   return TrainReply{.arrays = *arrays, .metrics = *metrics, .weight = weight};
 }
@@ -69,6 +98,7 @@ absl::StatusOr<const MetricRecord*> ReadEvaluateReply(const Message& reply,
   FEDUMM_RETURN_IF_ERROR(CheckContent(reply));
   FEDUMM_ASSIGN_OR_RETURN(const MetricRecord* metrics,
                           OnlyRecord<MetricRecord>(*reply.content, "MetricRecord"));
+  FEDUMM_RETURN_IF_ERROR(CheckMetricsSize(*metrics));
   FEDUMM_RETURN_IF_ERROR(ReadWeight(*metrics, weight_key).status());
   return metrics;
 }

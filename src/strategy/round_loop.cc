@@ -43,6 +43,7 @@ absl::StatusOr<Result> RoundLoop::Run(ArrayRecord initial_arrays) {
     FEDUMM_RETURN_IF_ERROR(EvaluateCentrally(start));
     start.duration = options_.clock() - began;
     result_.rounds.push_back(std::move(start));
+    FEDUMM_RETURN_IF_ERROR(Save());  // so that a path that cannot be written is noticed now
     if (options_.on_round) options_.on_round(result_.rounds.back());
   }
   while (static_cast<int64_t>(result_.rounds.size()) <= options_.num_rounds) {

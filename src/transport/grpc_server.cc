@@ -26,8 +26,11 @@ using link::Caller;
 using link::Fleet;
 
 constexpr int64_t kFrameBytes = 5;  // before each message
-constexpr int64_t kMessageOverhead = int64_t{16}
-                                     << 20;  // an object tree, or what is around an object
+// An object tree, or what is around an object.
+constexpr int64_t kMessageOverhead = int64_t{8} << 20;
+// Of all calls together, before their senders are known.
+constexpr size_t kReceiveBufferBytes = size_t{2} << 30;
+constexpr int kMaxCallsOfOneConnection = 64;
 
 // What a Flower node understands. It takes any other code for a reason to leave, so trouble of any
 // other kind asks it to try again.
@@ -221,6 +224,10 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(Fleet& fleet, Opti
   builder.AddListeningPort(options.address, grpc::InsecureServerCredentials(), &impl->port);
   builder.SetMaxReceiveMessageSize(max_message_bytes);
   builder.SetMaxSendMessageSize(max_message_bytes);
+  grpc::ResourceQuota quota("fedumm");
+  quota.Resize(kReceiveBufferBytes);
+  builder.SetResourceQuota(quota);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxCallsOfOneConnection);
   // Two servers on one port would share its calls at random.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 210'000);

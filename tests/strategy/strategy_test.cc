@@ -201,6 +201,15 @@ std::vector<BadReply> BadReplies() {
       {"WeightNan", weight(kNan), range + ": nan"},
       {"WeightHuge", weight(uint64_t{1} << 62), range},
       {"WeightList", weight(std::vector<int64_t>{1}), "num-examples is a list"},
+      {"EndlessMetrics",
+       []() -> absl::StatusOr<RecordDict> {
+         RecordDict content = TrainContent(Model({7, 7}), int64_t{1});
+         MetricRecord metrics = *content.FindMetrics("metrics");
+         metrics.Set("losses", std::vector<double>(20'000, 0.5));
+         content.Set("metrics", metrics);
+         return content;
+       },
+       "too many metrics"},
   };
 }
 

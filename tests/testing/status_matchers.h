@@ -50,6 +50,6 @@ MATCHER_P(IsOkAndHolds, matcher, "is OK and holds a matching value") {
 #define ASSERT_OK_AND_ASSIGN(lhs, expression) \
   ASSERT_OK_AND_ASSIGN_INNER(FEDUMM_TEST_CONCAT(fedumm_value_, __LINE__), lhs, expression)
 #define ASSERT_OK_AND_ASSIGN_INNER(result, lhs, expression) \
-  auto result = (expression);                              \
-  ASSERT_TRUE(result.ok()) << result.status();               \
+  auto result = (expression);                               \
+  ASSERT_TRUE(result.ok()) << result.status();              \
   lhs = std::move(result).value()

@@ -32,9 +32,9 @@ using TasksFor = std::function<absl::StatusOr<std::vector<std::unique_ptr<Task>>
 //   final-learning-rate, weight-decay, max-grad-norm, keep-optimizer, seed
 //
 // A step's loss is the weighted sum of the tasks' losses. Metrics of training: num-examples,
-// train-loss (of that sum), <task>-loss (unweighted), grad-norm, seconds; of evaluation: num-examples, seconds and what the tasks say. An
-// adapter that does not fit, a loss that is not finite or a node without examples is an error
-// reply.
+// train-loss (of that sum), <task>-loss (unweighted), grad-norm, seconds; of evaluation:
+// num-examples, seconds and what the tasks say. An adapter that does not fit, a loss that is not
+// finite or a node without examples is an error reply.
 ClientApp NewLoraClient(LoraAdapter& adapter, TasksFor tasks,
                         std::function<absl::Time()> clock = absl::Now);
 

@@ -4,12 +4,8 @@ C++ makes an adapter and writes its folder; PEFT loads it, must give the same ou
 again: the same tensors byte for byte, and the same configuration but for what PEFT derives. C++
 loads PEFT's folder and must give PEFT's output, there with a new value of every tensor.
 
-Runs with the Python of $FEDUMM_VENVS/peft, or with its own if that has the packages:
-
-    python3 -m venv $FEDUMM_VENVS/peft
-    $FEDUMM_VENVS/peft/bin/pip install peft==0.21.2 transformers==5.23.0 torch==2.11.0
-
-Without them it exits with 77, which CTest counts as skipped.
+Runs with the Python of $FEDUMM_VENVS/peft, which scripts/setup.sh --peers makes, or with its own if
+that has the packages. Without them it exits with 77, which CTest counts as skipped.
 
 usage: peft_round_trip.py PROGRAM DATA_FOLDER WORK_FOLDER
 """
