@@ -18,13 +18,13 @@
 namespace fedumm::programs {
 namespace {
 
-// Every key there is, with its default; the default's type is the key's type.
+// Every key there is, with its default (those of configs/demo.toml); the default's type is the key's type.
 const ConfigRecord& Defaults() {
   static const auto& defaults = *new ConfigRecord{
       {"name", "run"},
       {"seed", int64_t{0}},
-      {"federation.clients", int64_t{2}},
-      {"federation.rounds", int64_t{3}},
+      {"federation.clients", int64_t{4}},
+      {"federation.rounds", int64_t{20}},
       {"federation.strategy", "fedavg"},
       {"federation.fraction-train", 1.0},
       {"federation.min-train-nodes", int64_t{1}},
@@ -36,7 +36,8 @@ const ConfigRecord& Defaults() {
       {"lora.lora-alpha", 16.0},
       {"lora.lora-dropout", 0.0},
       {"lora.use-rslora", false},
-      {"lora.target-modules", "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"},
+      {"lora.target-modules",
+       R"(model\.(layers\.\d+\.(self_attn|mlp)\..*|dit\.model\.(caption_projection|layers\.\d+\.(attn\d|feed_forward))\..*))"},
       {"data.dataset", "easy-vqa"},
       {"data.partitioner", "dirichlet"},
       {"data.alpha", 0.5},
@@ -49,14 +50,14 @@ const ConfigRecord& Defaults() {
       {"train.draw-batch-size", int64_t{16}},
       {"train.gradient-accumulation-steps", int64_t{1}},
       {"train.vqa-loss-weight", 1.0},
-      {"train.draw-loss-weight", 1.0},
+      {"train.draw-loss-weight", 5.0},
       {"train.learning-rate", 3e-3},
       {"train.final-learning-rate", 0.0},
       {"train.warmup-steps", int64_t{0}},
       {"train.schedule", "cosine"},
       {"train.weight-decay", 0.0},
       {"train.max-grad-norm", 1.0},
-      {"train.keep-optimizer", false},
+      {"train.keep-optimizer", true},
       {"evaluate.every", int64_t{1}},
       {"evaluate.stride", int64_t{1}},
   };

@@ -1,1 +1,0 @@
-fedumm_fuzzer(fuzz_backbone_config LIBS fedumm::data)

@@ -1,1 +1,0 @@
-fedumm_fuzzer(fuzz_peft_config LIBS fedumm::data)

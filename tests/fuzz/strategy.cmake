@@ -1,1 +1,0 @@
-fedumm_fuzzer(fuzz_checkpoint LIBS fedumm::core)
