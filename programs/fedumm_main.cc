@@ -16,7 +16,7 @@ int Main(int argc, char** argv) {
       "Federated fine-tuning of unified multimodal models: pre-train, simulate, evaluate, draw, "
       "inspect.",
       "fedumm");
-  app.require_subcommand(1);
+  app.require_subcommand(0, 1);  // an unknown flag is then named; none at all is noticed below
   std::function<absl::Status()> command;
   std::string data = DefaultDataFolder();
   bool verbose = false;
@@ -109,6 +109,10 @@ int Main(int argc, char** argv) {
   inspect->callback([&] { command = [&] { return InspectCommand(path); }; });
 
   if (const int code = ParseArguments(app, argc, argv); code >= 0) return code;
+  if (!command) {
+    return Fail("fedumm",
+                absl::InvalidArgumentError("a subcommand is required; see fedumm --help"));
+  }
   for (CommonArguments* arguments :
        {static_cast<CommonArguments*>(&simulate_arguments),
         static_cast<CommonArguments*>(&compare_arguments), &evaluate_arguments,

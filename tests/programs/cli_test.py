@@ -81,7 +81,8 @@ class Cli(unittest.TestCase):
                       'waiting for', signal.SIGINT, 130)
 
     def test_a_node_without_a_server_stops_on_sigterm(self):
-        self.stop(['fedumm-supernode', '--insecure', '--superlink', '127.0.0.1:1'], 'unreachable', signal.SIGTERM, 0)
+        self.stop(['fedumm-supernode', '--insecure', '--superlink', '127.0.0.1:1', '--node-config', 'partition-id=0 num-partitions=2'],
+                  'unreachable', signal.SIGTERM, 0)
 
 
 sys.argv[1:] = []
