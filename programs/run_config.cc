@@ -24,7 +24,7 @@ const ConfigRecord& Defaults() {
       {"name", "run"},
       {"seed", int64_t{0}},
       {"federation.clients", int64_t{4}},
-      {"federation.rounds", int64_t{20}},
+      {"federation.rounds", int64_t{15}},
       {"federation.strategy", "fedavg"},
       {"federation.fraction-train", 1.0},
       {"federation.min-train-nodes", int64_t{1}},

@@ -132,7 +132,8 @@ std::string Curves(const RunData& data) {
   }
   return absl::StrCat("<h2>How it went</h2><div class='grid wide'><div class='card'>",
                       LineChartSvg(accuracy), "</div><div class='card'>", LineChartSvg(loss),
-                      "</div></div>");
+                      "</div></div><p class='soft'>Before the first round and after the last all "
+                      "held-out examples count; in between, a part of them.</p>");
 }
 
 std::string Clients(const RunData& data) {
@@ -231,12 +232,12 @@ std::string Ledger(const RunData& data) {
                     HumanBytes(static_cast<double>(sum.up)), "</td><td class='n'>", sum.accepted,
                     "</td><td class='n'>", sum.refused, "</td></tr>");
   };
-  for (const auto& [node_id, sum] : sums) {
-    std::string name = absl::StrCat("node ", node_id);
-    for (const ClientData& client : data.clients) {
-      if (client.node_id == node_id) name = absl::StrCat("client ", client.partition_id);
-    }
-    row(name, sum);
+  for (const ClientData& client : data.clients) {
+    const auto sum = sums.find(client.node_id);
+    if (sum == sums.end()) continue;
+    row(client.partition_id < 0 ? absl::StrCat("node ", client.node_id)
+                                : absl::StrCat("client ", client.partition_id),
+        sum->second);
   }
   row("<b>all</b>", all);
   absl::StrAppend(&html, "</table></div><p class='soft'>");
