@@ -24,7 +24,7 @@ const ConfigRecord& Defaults() {
       {"name", "run"},
       {"seed", int64_t{0}},
       {"federation.clients", int64_t{4}},
-      {"federation.rounds", int64_t{15}},
+      {"federation.rounds", int64_t{45}},
       {"federation.strategy", "fedavg"},
       {"federation.fraction-train", 1.0},
       {"federation.min-train-nodes", int64_t{1}},
@@ -45,7 +45,7 @@ const ConfigRecord& Defaults() {
       {"data.negated", false},
       {"data.min-size", int64_t{10}},
       {"train.tasks", "vqa,draw"},
-      {"train.local-steps", int64_t{30}},
+      {"train.local-steps", int64_t{10}},
       {"train.vqa-batch-size", int64_t{8}},
       {"train.draw-batch-size", int64_t{16}},
       {"train.gradient-accumulation-steps", int64_t{1}},
@@ -58,8 +58,8 @@ const ConfigRecord& Defaults() {
       {"train.weight-decay", 0.0},
       {"train.max-grad-norm", 1.0},
       {"train.keep-optimizer", true},
-      {"evaluate.every", int64_t{1}},
-      {"evaluate.stride", int64_t{1}},
+      {"evaluate.every", int64_t{5}},
+      {"evaluate.stride", int64_t{5}},
   };
   return defaults;
 }

@@ -55,14 +55,14 @@ absl::Status WriteFileAtomically(const std::string& path, std::string_view conte
     const ssize_t n = write(fd, content.data() + done, content.size() - done);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) {
-      const absl::Status error = FileError("write", temporary);
+      absl::Status error = FileError("write", temporary);
       close(fd);
       return error;
     }
     done += static_cast<size_t>(n);
   }
   if (fsync(fd) != 0) {
-    const absl::Status error = FileError("sync", temporary);
+    absl::Status error = FileError("sync", temporary);
     close(fd);
     return error;
   }
