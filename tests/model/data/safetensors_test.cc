@@ -116,7 +116,7 @@ TEST(Safetensors, WriterReproducesAReferenceFileByteForByte) {
 }
 
 TEST(Safetensors, WriterPutsWideTypesFirstThenNamesInByteOrder) {
-  const std::string data(16, 'x');
+  const std::string_view data = "xxxxxxxxxxxxxxxx";
   const std::vector<SafetensorsTensor> tensors = {
       {"u8", SafetensorsDType::kU8, {1}, data.substr(0, 1)},
       {"b", SafetensorsDType::kF32, {1}, data.substr(0, 4)},

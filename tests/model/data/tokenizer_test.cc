@@ -62,7 +62,8 @@ TEST(Tokenizer, VocabAndMergesFilesGiveTheSameTokenizer) {
   std::ofstream(folder + "/tokenizer_config.json") << config;
 
   ASSERT_OK_AND_ASSIGN(const Tokenizer tokenizer, Tokenizer::Load(folder));
-  for (const nlohmann::json& vector : ReadTestJson("tokenizer/tiny_vectors.json")["vectors"]) {
+  const nlohmann::json vectors = ReadTestJson("tokenizer/tiny_vectors.json");
+  for (const nlohmann::json& vector : vectors["vectors"]) {
     EXPECT_THAT(tokenizer.Encode(vector["text"].get<std::string>()),
                 IsOkAndHolds(vector["ids"].get<std::vector<int64_t>>()));
   }
