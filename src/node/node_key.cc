@@ -17,10 +17,10 @@ NodeKey::NodeKey(Handle key, std::string public_key_pem)
     : key_(std::move(key)), public_key_pem_(std::move(public_key_pem)) {}
 
 absl::StatusOr<NodeKey> NodeKey::Generate() {
-  Handle key(EVP_EC_gen("P-384"));
+  Handle key(EVP_EC_gen("P-256"));
   const std::unique_ptr<BIO, decltype(&BIO_free)> memory(BIO_new(BIO_s_mem()), &BIO_free);
   if (key == nullptr || memory == nullptr || PEM_write_bio_PUBKEY(memory.get(), key.get()) != 1) {
-    return absl::InternalError("OpenSSL cannot make a P-384 key");
+    return absl::InternalError("OpenSSL cannot make a P-256 key");
   }
   char* text = nullptr;
   const long size = BIO_get_mem_data(memory.get(), &text);

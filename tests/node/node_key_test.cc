@@ -17,7 +17,7 @@ bool Verifies(const std::string& pem, const std::string& text, const std::string
   EVP_PKEY* const key = PEM_read_bio_PUBKEY(memory, nullptr, nullptr, nullptr);
   EVP_MD_CTX* const context = EVP_MD_CTX_new();
   const bool valid =
-      key != nullptr && EVP_PKEY_get_bits(key) == 384 &&
+      key != nullptr && EVP_PKEY_get_bits(key) == 256 &&
       EVP_DigestVerifyInit(context, nullptr, EVP_sha256(), nullptr, key) == 1 &&
       EVP_DigestVerify(context, reinterpret_cast<const unsigned char*>(signature.data()),
                        signature.size(), reinterpret_cast<const unsigned char*>(text.data()),
