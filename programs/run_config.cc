@@ -24,7 +24,7 @@ const ConfigRecord& Defaults() {
       {"name", "run"},
       {"seed", int64_t{0}},
       {"federation.clients", int64_t{4}},
-      {"federation.rounds", int64_t{50}},
+      {"federation.rounds", int64_t{40}},
       {"federation.strategy", "fedavg"},
       {"federation.fraction-train", 1.0},
       {"federation.min-train-nodes", int64_t{1}},
