@@ -18,7 +18,8 @@
 namespace fedumm::programs {
 namespace {
 
-// Every key there is, with its default (those of configs/demo.toml); the default's type is the key's type.
+// Every key there is, with its default (those of configs/demo.toml); the default's type is the
+// key's type.
 const ConfigRecord& Defaults() {
   static const auto& defaults = *new ConfigRecord{
       {"name", "run"},
