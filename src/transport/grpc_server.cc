@@ -89,7 +89,7 @@ class PullReactor final : public ServerUnaryReactor {
         CallerOf(context), request, hold, ticket,
         [this, &request, &response](absl::StatusOr<flwr::proto::PullMessagesResponse> result) {
           if (result.ok()) {
-            response = *std::move(result);
+            response = std::move(*result);
             CountTraffic(fleet_, request, response);
           }
           Finish(ToGrpcStatus(result.status()));
@@ -181,7 +181,7 @@ class FleetService final : public flwr::proto::Fleet::CallbackService {
                             absl::StatusOr<Response> (Fleet::*rpc)(const Caller&, const Request&)) {
     absl::StatusOr<Response> result = (fleet_.*rpc)(CallerOf(*context), request);
     if (result.ok()) {
-      response = *std::move(result);
+      response = std::move(*result);
       CountTraffic(fleet_, request, response);
     }
     ServerUnaryReactor* reactor = context->DefaultReactor();
