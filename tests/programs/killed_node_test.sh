@@ -21,7 +21,7 @@ name = "killed-node-test"
 clients = 3
 rounds = 2
 min-available-nodes = 3
-round-timeout = 15
+round-timeout = 30
 quorum = 2
 [train]
 tasks = "vqa"
