@@ -74,7 +74,6 @@ class Caller {
   absl::Status AwaitRetry(const absl::Status& failure);
   // CANCELLED if stopped first.
   absl::Status Wait(absl::Duration duration);
-  const std::stop_token& cancel() const { return options_.cancel; }
   absl::Time Now() const { return environment_.clock(); }
 
  private:
