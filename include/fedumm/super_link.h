@@ -3,21 +3,36 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "fedumm/fab.h"
 #include "fedumm/grid.h"
 #include "fedumm/limits.h"
 #include "fedumm/record.h"
+#include "fedumm/tls.h"
 
 namespace fedumm {
 
 struct SuperLinkOptions {
-  std::string fleet_api_address = "127.0.0.1:0";  // port 0 picks a free one; see fleet_port()
-  bool insecure = false;  // plaintext must be asked for; without it Start is FAILED_PRECONDITION
-                          // (TLS is not built yet)
+  // Where peers connect: host:port, port 0 picks a free one, empty leaves that transport out. All
+  // of them serve the same nodes and runs.
+  std::string fleet_api_address = "127.0.0.1:0";  // Fleet over gRPC: nodes of Flower up to 1.39
+  std::string http_address;  // Fleet, Control and Runtime over HTTP: nodes of Flower from 1.40,
+                             // `flwr run`, flower-superexec
+  // Fleet through Flower's grpc-adapter (NVIDIA FLARE). Its nodes prove nothing: loopback only.
+  std::string grpc_adapter_address;
+  std::optional<ServerTls> tls;  // of every transport
+  bool insecure = false;  // plaintext must be asked for; without it and without `tls` Start is
+                          // FAILED_PRECONDITION
+  // Only nodes whose key was allowed or registered may join; see AllowKeys and RegisterNode. Wants
+  // `tls`, and excludes the grpc-adapter.
+  bool enable_supernode_auth = false;
+  // Whether `flwr run` and its like are served on `http_address`.
+  bool host_apps = false;
   absl::Duration max_pull_hold =
       absl::Seconds(10);  // how long an empty PullMessages may be held; 0 answers at once
   absl::Duration lease = absl::Seconds(
@@ -31,6 +46,9 @@ struct RunOptions {
   std::string fab_id = "fedumm/app";
   std::string fab_version = "1.0.0";
   ConfigRecord run_config;  // scalars only; nodes read it as the run's override_config
+  // For Python nodes, which run the ClientApp in it; null: the nodes bring their own. Its id and
+  // version take the place of `fab_id` and `fab_version`.
+  std::shared_ptr<const Fab> fab;
 };
 
 struct NodeStatus {
@@ -46,11 +64,24 @@ class SuperLink {
   static absl::StatusOr<std::unique_ptr<SuperLink>> Start(SuperLinkOptions options);
   ~SuperLink();
 
+  // 0 for a transport that was left out.
   int fleet_port() const;
+  int http_port() const;
+  int grpc_adapter_port() const;
   // A new running run. The grid borrows this SuperLink. Its destruction finishes the run: nodes are
   // told that it is over.
   absl::StatusOr<std::unique_ptr<Grid>> CreateRun(RunOptions options);
   std::vector<NodeStatus> Nodes() const;
+
+  // With `enable_supernode_auth`: from now on these public keys (PEM, or one line of OpenSSH's) may
+  // join, in place of those of the last call. The node of a key that is no longer among them is
+  // turned away at its next call. INVALID_ARGUMENT, naming the entry, for one that is no EC public
+  // key: nothing has changed then.
+  absl::Status AllowKeys(const std::vector<std::string>& public_keys);
+  // As `flwr supernode register` and `unregister`: a node that has not joined yet, for good.
+  absl::StatusOr<uint64_t> RegisterNode(const std::string& public_key);
+  absl::Status UnregisterNode(uint64_t node_id);
+
   // Ends every wait: held pulls are answered, grids return CANCELLED. May be called from any
   // thread, any number of times.
   void Stop();

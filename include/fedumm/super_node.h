@@ -10,12 +10,27 @@
 #include "fedumm/client_app.h"
 #include "fedumm/limits.h"
 #include "fedumm/record.h"
+#include "fedumm/tls.h"
 
 namespace fedumm {
 
+// What carries the Fleet API.
+enum class Transport {
+  kAuto,         // finds out what the server speaks
+  kGrpcRere,     // gRPC: Flower up to 1.39
+  kGrpcAdapter,  // gRPC through Flower's tunnel, as under NVIDIA FLARE; nothing is authenticated
+  kHttp,         // protobuf over HTTP/1.1: Flower from 1.40
+};
+
 struct SuperNodeOptions {
   std::string superlink = "127.0.0.1:9092";
-  bool insecure = false;  // plaintext must be asked for
+  Transport transport = Transport::kAuto;
+  bool insecure = false;  // plaintext must be asked for; `tls` is not used then
+  ClientTls tls;
+  // The node's identity: an EC private key (P-256, P-384 or P-521) in OpenSSH's form or PEM,
+  // without a passphrase. Empty: a fresh key, which registers itself and unregisters in the end. A
+  // node with a key of its own keeps its registration.
+  std::string private_key;
   ConfigRecord node_config;
   int64_t max_retries = -1;  // consecutive failed tries before giving up; negative: for ever
   absl::Duration max_wait_time = absl::InfiniteDuration();  // likewise, time
@@ -28,7 +43,9 @@ struct SuperNodeOptions {
 };
 
 // Runs one node until `stop` is requested (OK), the server turns it away for good (the server's
-// error), or retries are used up (UNAVAILABLE). Registers with a fresh key, activates, beats its
+// error), or retries are used up (UNAVAILABLE). A server that fails the TLS checks, or speaks
+// plaintext where TLS was expected or the reverse, is FAILED_PRECONDITION at once. Registers,
+// activates, beats its
 // heart on a thread of its own, pulls, verifies, runs `app`, pushes what is asked for, and finally
 // deactivates and unregisters. Survives a restart of the server. Returns within 2 s of the stop
 // request unless a handler of `app` does not return; `app` outlives the call.

@@ -1,0 +1,88 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "fedumm/tls.h"
+
+namespace fedumm::transport {
+
+struct HttpRequest {
+  std::string method;
+  std::string path;                                         // without the query
+  std::map<std::string, std::string, std::less<>> headers;  // names in lower case
+  std::string body;
+
+  // Empty if there is none.
+  std::string_view Header(std::string_view name) const;
+};
+
+struct HttpResponse {
+  int status = 200;
+  std::string content_type;
+  std::string body;
+  // Bytes that follow `body`, sent without being copied.
+  std::vector<std::shared_ptr<const std::string>> segments;
+};
+
+// One request and the way back for its answer, which may be given later and from any thread.
+// Thread-safe. An exchange that is let go without an answer answers 503.
+class HttpExchange {
+ public:
+  virtual ~HttpExchange() = default;
+
+  virtual HttpRequest& request() = 0;
+  // `on_gone` is called at most once, if the peer leaves before it has been answered in full.
+  virtual void OnGone(std::function<void()> on_gone) = 0;
+  // Answers; once.
+  virtual void Respond(HttpResponse response) = 0;
+
+  // A chunked answer in pieces instead: status 200, then the pieces, then the end. Pieces that a
+  // slow peer has not taken yet are kept; false once the peer is gone or has 8 MiB waiting.
+  virtual void StartStream(std::string content_type) = 0;
+  virtual bool Write(std::string piece) = 0;
+  virtual void Finish() = 0;
+};
+
+using HttpHandler = std::function<void(std::shared_ptr<HttpExchange> exchange)>;
+
+// HTTP/1.1 over TCP or TLS, asynchronous: a waiting connection costs memory, not a thread. Answers
+// GET and HEAD /health by itself; hands every other request to the handler, which must not wait.
+// Thread-safe. Destruction ends all connections and waits for handlers that run.
+class HttpServer {
+ public:
+  struct Options {
+    std::string address;           // host:port; port 0 picks a free one
+    std::optional<ServerTls> tls;  // none: plaintext
+    int64_t max_body_bytes = int64_t{24} << 20;
+    int64_t max_header_bytes = 32 << 10;
+    int max_connections = 20'000;
+    absl::Duration idle_timeout = absl::Minutes(2);  // between two requests
+    absl::Duration progress_timeout =
+        absl::Seconds(30);  // for a header, and between bytes of a body or an answer
+  };
+  // INVALID_ARGUMENT for an address that is none or certificates that cannot be used, UNAVAILABLE
+  // for an address that cannot be bound.
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(Options options, HttpHandler handler);
+  ~HttpServer();
+
+  int port() const;
+  // Takes no more requests; ends connections once their answers are out, at the latest after two
+  // seconds.
+  void Shutdown();
+
+ private:
+  class Impl;
+  explicit HttpServer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace fedumm::transport
