@@ -11,6 +11,7 @@ ALLOWED = {
     'base': [],
     'kernels': [],
     'record': [],
+    'fab': ['record'],
     'wire': ['record', 'proto'],
     'store': ['wire'],
     'link': ['store', 'wire', 'proto'],
@@ -21,7 +22,7 @@ ALLOWED = {
     'model': ['record', 'kernels'],
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]', re.M)
-PRIVATE_LIBRARIES = re.compile(r'^(grpc|google/protobuf|flwr/|spdlog|cuda|nlohmann|openssl|png)')
+PRIVATE_LIBRARIES = re.compile(r'^(grpc|google/protobuf|flwr/|spdlog|cuda|nlohmann|openssl|png|zip)')
 TORCH = re.compile(r'^(ATen|c10|torch)/')
 
 

@@ -1,0 +1,127 @@
+#include "fab/project.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "base/text.h"
+
+#define TOML_EXCEPTIONS 0
+#include <toml++/toml.h>
+
+namespace fedumm::fab {
+namespace {
+
+constexpr int64_t kMaxDots = 2000;
+constexpr size_t kMaxNameBytes = 200;
+
+// Dots outside of strings and comments. They bound how deep tables can nest, and toml++ takes
+// tables apart by recursion.
+int64_t CountDots(std::string_view toml) {
+  int64_t dots = 0;
+  size_t i = 0;
+  while (i < toml.size()) {
+    const char c = toml[i];
+    if (c == '#') {
+      i = std::min(toml.find('\n', i), toml.size());
+    } else if (c == '"' || c == '\'') {
+      const bool multi_line = toml.substr(i, 3) == std::string(3, c);
+      const std::string_view quote = toml.substr(i, multi_line ? 3 : 1);
+      for (i += quote.size(); i < toml.size() && toml.substr(i, quote.size()) != quote; ++i) {
+        if (c == '"' && toml[i] == '\\') ++i;
+        if (!multi_line && i < toml.size() && toml[i] == '\n') break;
+      }
+      i += quote.size();
+      // Up to two more quotes belong to a text that ends with them.
+      for (int more = 0; multi_line && more < 2 && i < toml.size() && toml[i] == c; ++more) ++i;
+    } else {
+      dots += c == '.' ? 1 : 0;
+      ++i;
+    }
+  }
+  return dots;
+}
+
+// Ids, and with them paths, are made of these.
+absl::Status CheckName(absl::string_view key, const std::string& name) {
+  const bool plain = std::none_of(name.begin(), name.end(), [](unsigned char c) {
+    return c <= ' ' || c == '/' || c == '\\' || c == 0x7f;
+  });
+  if (plain && !name.empty() && name.size() <= kMaxNameBytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "app bundle: pyproject.toml: ", key, " cannot be part of a path: '", Printable(name), "'"));
+}
+
+absl::StatusOr<std::string> RequiredText(const toml::table& root, const std::string& key) {
+  const std::optional<std::string> text = root.at_path(key).value_exact<std::string>();
+  if (text.has_value()) return *text;
+  return absl::InvalidArgumentError(
+      absl::StrCat("app bundle: pyproject.toml has no text under ", key));
+}
+
+absl::StatusOr<ConfigValue> ToConfigValue(const toml::node& node, const std::string& key) {
+  if (const auto* const value = node.as_integer()) return ConfigValue(value->get());
+  if (const auto* const value = node.as_floating_point()) return ConfigValue(value->get());
+  if (const auto* const value = node.as_boolean()) return ConfigValue(value->get());
+  if (const auto* const value = node.as_string()) return ConfigValue(value->get());
+  return absl::InvalidArgumentError(
+      absl::StrCat("app bundle: pyproject.toml: tool.flwr.app.config.", Printable(key),
+                   " is neither a number, a bool nor a text"));
+}
+
+absl::Status Flatten(const toml::table& table, const std::string& prefix, ConfigRecord& config) {
+  for (const auto& [name, node] : table) {
+    const std::string key = absl::StrCat(prefix, Text(name.str()));
+    if (const toml::table* const nested = node.as_table()) {
+      FEDUMM_RETURN_IF_ERROR(Flatten(*nested, key + ".", config));
+      continue;
+    }
+    if (config.contains(key)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "app bundle: pyproject.toml: tool.flwr.app.config.", Printable(key), " is there twice"));
+    }
+    FEDUMM_ASSIGN_OR_RETURN(ConfigValue value, ToConfigValue(node, key));
+    config.Set(key, std::move(value));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<Project> ParseProject(std::string_view toml) {
+  if (CountDots(toml) > kMaxDots) {
+    return absl::InvalidArgumentError("app bundle: pyproject.toml holds too many dotted keys");
+  }
+  const toml::parse_result parsed = toml::parse(toml);
+  if (!parsed) {
+    return absl::InvalidArgumentError(absl::StrCat("app bundle: pyproject.toml, line ",
+                                                   parsed.error().source().begin.line, ": ",
+                                                   Printable(Text(parsed.error().description()))));
+  }
+  const toml::table& root = parsed.table();
+  Project project;
+  FEDUMM_ASSIGN_OR_RETURN(project.name, RequiredText(root, "project.name"));
+  FEDUMM_ASSIGN_OR_RETURN(project.version, RequiredText(root, "project.version"));
+  FEDUMM_ASSIGN_OR_RETURN(project.publisher, RequiredText(root, "tool.flwr.app.publisher"));
+  FEDUMM_RETURN_IF_ERROR(CheckName("project.name", project.name));
+  FEDUMM_RETURN_IF_ERROR(CheckName("project.version", project.version));
+  FEDUMM_RETURN_IF_ERROR(CheckName("tool.flwr.app.publisher", project.publisher));
+  // A Python node that is given a bundle without these ends for good.
+  for (const char* const app : {"clientapp", "serverapp"}) {
+    FEDUMM_RETURN_IF_ERROR(
+        RequiredText(root, absl::StrCat("tool.flwr.app.components.", app)).status());
+  }
+  const toml::node_view<const toml::node> config = root.at_path("tool.flwr.app.config");
+  if (!config) return project;
+  if (!config.is_table()) {
+    return absl::InvalidArgumentError(
+        "app bundle: pyproject.toml: tool.flwr.app.config is no table");
+  }
+  FEDUMM_RETURN_IF_ERROR(Flatten(*config.as_table(), "", project.config));
+  return project;
+}
+
+}  // namespace fedumm::fab
