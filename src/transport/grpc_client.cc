@@ -1,53 +1,28 @@
 #include "transport/grpc_client.h"
 
-#include <grpcpp/grpcpp.h>
+#include <grpcpp/client_context.h>
 
-#include <algorithm>
-#include <limits>
 #include <stop_token>
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
 #include "flwr/proto/fleet.grpc.pb.h"
+#include "transport/call_signature.h"
+#include "transport/grpc_channel.h"
 
 namespace fedumm {
 namespace {
 
 using flwr::proto::Fleet;
 
-absl::Status FromGrpcStatus(const grpc::Status& status) {
-  if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED) {
-    return absl::UnimplementedError(absl::StrCat(
-        "the server lacks a call that fedumm ", FEDUMM_VERSION,
-        " makes: it is older than Flower 1.23, or no gRPC Fleet API: ", status.error_message()));
-  }
-  return {static_cast<absl::StatusCode>(status.error_code()), status.error_message()};
-}
-
-grpc::ChannelArguments ChannelArguments(const Limits& limits) {
-  constexpr int64_t kEnvelope = 1 << 20;  // what a response holds beside one object
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(static_cast<int>(
-      std::min<int64_t>(limits.max_object_bytes + kEnvelope, std::numeric_limits<int>::max())));
-  arguments.SetMaxSendMessageSize(-1);
-  // Come back soon after the server does; the node's own back-off spreads the calls.
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
-  // Nodes of one process are as independent as those of two.
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return arguments;
-}
-
 class GrpcFleetClient final : public FleetClient {
  public:
-  GrpcFleetClient(const std::string& address, const NodeKey& key, const Limits& limits)
-      : key_(key),
-        stub_(Fleet::NewStub(grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(),
-                                                       ChannelArguments(limits)))) {}
+  GrpcFleetClient(const std::string& address, const ClientTls* tls, const NodeKey& key,
+                  const Limits& limits)
+      : key_(key), stub_(Fleet::NewStub(transport::NewGrpcChannel(address, tls, limits))) {}
 
   absl::StatusOr<flwr::proto::RegisterNodeFleetResponse> RegisterNode(
       const flwr::proto::RegisterNodeFleetRequest& request, const CallOptions& options) override {
@@ -109,17 +84,15 @@ class GrpcFleetClient final : public FleetClient {
     FEDUMM_RETURN_IF_ERROR(Sign(context));
     const std::stop_callback cancel(options.cancel, [&context] { context.TryCancel(); });
     Response response;
-    FEDUMM_RETURN_IF_ERROR(FromGrpcStatus((*stub_.*rpc)(&context, request, &response)));
+    FEDUMM_RETURN_IF_ERROR(transport::FromGrpcStatus((*stub_.*rpc)(&context, request, &response)));
     return response;
   }
 
   absl::Status Sign(grpc::ClientContext& context) const {
-    const std::string timestamp =
-        absl::FormatTime("%Y-%m-%dT%H:%M:%E6S+00:00", absl::Now(), absl::UTCTimeZone());
-    FEDUMM_ASSIGN_OR_RETURN(std::string signature, key_.Sign(timestamp));
+    FEDUMM_ASSIGN_OR_RETURN(const transport::CallSignature signature, transport::SignCall(key_));
     context.AddMetadata("flwr-public-key-bin", key_.public_key_pem());
-    context.AddMetadata("flwr-timestamp", timestamp);
-    context.AddMetadata("flwr-signature-bin", signature);
+    context.AddMetadata("flwr-timestamp", signature.timestamp);
+    context.AddMetadata("flwr-signature-bin", signature.signature);
     context.AddMetadata("flwr-package-name", "fedumm");
     context.AddMetadata("flwr-package-version", FEDUMM_VERSION);
     context.AddMetadata("flwr-component-name", "SuperNode");
@@ -132,9 +105,9 @@ class GrpcFleetClient final : public FleetClient {
 
 }  // namespace
 
-std::unique_ptr<FleetClient> NewGrpcFleetClient(const std::string& address, const NodeKey& key,
-                                                const Limits& limits) {
-  return std::make_unique<GrpcFleetClient>(address, key, limits);
+std::unique_ptr<FleetClient> NewGrpcFleetClient(const std::string& address, const ClientTls* tls,
+                                                const NodeKey& key, const Limits& limits) {
+  return std::make_unique<GrpcFleetClient>(address, tls, key, limits);
 }
 
 }  // namespace fedumm

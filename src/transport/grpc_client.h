@@ -4,14 +4,20 @@
 #include <string>
 
 #include "fedumm/limits.h"
+#include "fedumm/tls.h"
 #include "node/fleet_client.h"
 #include "node/node_key.h"
 
 namespace fedumm {
 
-// Flower's Fleet API over gRPC (`grpc-rere`), in plaintext. Signs every call with `key`, which
-// outlives the client. Connects when first called, and again when the server comes back.
-std::unique_ptr<FleetClient> NewGrpcFleetClient(const std::string& address, const NodeKey& key,
-                                                const Limits& limits);
+// Flower's Fleet API over gRPC (`grpc-rere`). Signs every call with `key`, which outlives the
+// client. Connects when first called, and again when the server comes back. `tls` null: plaintext.
+std::unique_ptr<FleetClient> NewGrpcFleetClient(const std::string& address, const ClientTls* tls,
+                                                const NodeKey& key, const Limits& limits);
+
+// The same calls through Flower's tunnel (`grpc-adapter`), unsigned. ABORTED, from then on and at
+// once, when the server has sent the node home or was silent for a minute.
+std::unique_ptr<FleetClient> NewGrpcAdapterFleetClient(const std::string& address,
+                                                       const ClientTls* tls, const Limits& limits);
 
 }  // namespace fedumm

@@ -1,21 +1,16 @@
 #include "transport/grpc_server.h"
 
-#include <grpcpp/security/server_credentials.h>
-#include <grpcpp/server.h>
-#include <grpcpp/server_builder.h>
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/server_callback.h>
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
-#include <limits>
 #include <utility>
 
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/status_macros.h"
 #include "flwr/proto/fleet.grpc.pb.h"
+#include "transport/grpc_listener.h"
 
 namespace fedumm::transport {
 namespace {
@@ -26,12 +21,6 @@ using link::Caller;
 using link::Fleet;
 
 constexpr int64_t kFrameBytes = 5;  // before each message
-// An object tree, or what is around an object.
-constexpr int64_t kMessageOverhead = int64_t{8} << 20;
-// Of all calls together, before their senders are known.
-constexpr size_t kReceiveBufferBytes = size_t{2} << 30;
-constexpr int kMaxCallsOfOneConnection = 64;
-
 // What a Flower node understands. It takes any other code for a reason to leave, so trouble of any
 // other kind asks it to try again.
 grpc::Status ToGrpcStatus(const absl::Status& status) {
@@ -194,16 +183,6 @@ class FleetService final : public flwr::proto::Fleet::CallbackService {
   std::atomic<uint64_t> last_ticket_ = 0;
 };
 
-absl::Status CheckAddress(const std::string& address) {
-  const size_t colon = address.rfind(':');
-  uint32_t port = 0;
-  if (colon == std::string::npos || colon == 0 ||
-      !absl::SimpleAtoi(address.substr(colon + 1), &port) || port > 65535) {
-    return absl::InvalidArgumentError(absl::StrCat("the address is not host:port: ", address));
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 class GrpcServer::Impl {
@@ -211,43 +190,23 @@ class GrpcServer::Impl {
   Impl(Fleet& fleet, absl::Duration max_pull_hold) : service(fleet, max_pull_hold) {}
 
   FleetService service;
-  int port = 0;
-  std::unique_ptr<grpc::Server> server;  // destroyed before the service
+  GrpcListener listener;  // destroyed before the service
 };
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(Fleet& fleet, Options options) {
-  if (absl::Status status = CheckAddress(options.address); !status.ok()) return status;
   auto impl = std::make_unique<Impl>(fleet, options.max_pull_hold);
-  const int max_message_bytes = static_cast<int>(std::min<int64_t>(
-      options.limits.max_object_bytes + kMessageOverhead, std::numeric_limits<int>::max()));
-  grpc::ServerBuilder builder;
-  builder.AddListeningPort(options.address, grpc::InsecureServerCredentials(), &impl->port);
-  builder.SetMaxReceiveMessageSize(max_message_bytes);
-  builder.SetMaxSendMessageSize(max_message_bytes);
-  grpc::ResourceQuota quota("fedumm");
-  quota.Resize(kReceiveBufferBytes);
-  builder.SetResourceQuota(quota);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxCallsOfOneConnection);
-  // Two servers on one port would share its calls at random.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 210'000);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
-  builder.RegisterService(&impl->service);
-  impl->server = builder.BuildAndStart();
-  if (impl->server == nullptr || impl->port == 0) {
-    return absl::UnavailableError(absl::StrCat("cannot listen on ", options.address));
-  }
+  FEDUMM_ASSIGN_OR_RETURN(impl->listener, StartGrpcListener({.address = options.address,
+                                                             .tls = std::move(options.tls),
+                                                             .limits = options.limits},
+                                                            {&impl->service}));
   return std::unique_ptr<GrpcServer>(new GrpcServer(std::move(impl)));
 }
 
 GrpcServer::GrpcServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 GrpcServer::~GrpcServer() { Shutdown(); }
 
-int GrpcServer::port() const { return impl_->port; }
+int GrpcServer::port() const { return impl_->listener.port; }
 
-void GrpcServer::Shutdown() {
-  impl_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
-}
+void GrpcServer::Shutdown() { impl_->listener.Shutdown(); }
 
 }  // namespace fedumm::transport

@@ -1,11 +1,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "fedumm/limits.h"
+#include "fedumm/tls.h"
 #include "link/fleet.h"
 
 namespace fedumm::transport {
@@ -15,12 +17,13 @@ namespace fedumm::transport {
 class GrpcServer {
  public:
   struct Options {
-    std::string address;  // host:port; port 0 picks a free one
+    std::string address;           // host:port; port 0 picks a free one
+    std::optional<ServerTls> tls;  // none: plaintext
     absl::Duration max_pull_hold;
     Limits limits;
   };
-  // `fleet` outlives the server. INVALID_ARGUMENT for an address that is none, UNAVAILABLE for one
-  // that cannot be bound.
+  // `fleet` outlives the server. INVALID_ARGUMENT for an address that is none or certificates that
+  // cannot be used, UNAVAILABLE for an address that cannot be bound.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(link::Fleet& fleet, Options options);
   ~GrpcServer();
 

@@ -19,7 +19,7 @@ absl::Status RunSuperNode(const ClientApp& app, SuperNodeOptions options, std::s
   }
   FEDUMM_ASSIGN_OR_RETURN(const NodeKey key, NodeKey::Generate());
   const std::unique_ptr<FleetClient> fleet =
-      NewGrpcFleetClient(options.superlink, key, options.limits);
+      NewGrpcFleetClient(options.superlink, nullptr, key, options.limits);
   const NodeEnvironment environment = {.seed = std::random_device()()};
   return RunNode(app, *fleet, key.public_key_pem(), options, environment, std::move(stop));
 }

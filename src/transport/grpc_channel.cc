@@ -1,0 +1,58 @@
+#include "transport/grpc_channel.h"
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/support/channel_arguments.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+
+namespace fedumm::transport {
+namespace {
+
+grpc::ChannelArguments ChannelArguments(const Limits& limits) {
+  constexpr int64_t kEnvelope = 1 << 20;  // what a response holds beside one object
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(static_cast<int>(
+      std::min<int64_t>(limits.max_object_bytes + kEnvelope, std::numeric_limits<int>::max())));
+  arguments.SetMaxSendMessageSize(-1);
+  // Come back soon after the server does; the node's own back-off spreads the calls.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
+  // Nodes of one process are as independent as those of two.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  return arguments;
+}
+
+std::shared_ptr<grpc::ChannelCredentials> Credentials(const ClientTls* tls) {
+  if (tls == nullptr) return grpc::InsecureChannelCredentials();
+  return grpc::SslCredentials({.pem_root_certs = tls->root_certificates,
+                               .pem_private_key = tls->private_key,
+                               .pem_cert_chain = tls->certificate_chain});
+}
+
+}  // namespace
+
+std::shared_ptr<grpc::Channel> NewGrpcChannel(const std::string& address, const ClientTls* tls,
+                                              const Limits& limits) {
+  return grpc::CreateCustomChannel(address, Credentials(tls), ChannelArguments(limits));
+}
+
+absl::Status FromGrpcStatus(const grpc::Status& status) {
+  const std::string& text = status.error_message();
+  if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED) {
+    return absl::UnimplementedError(
+        absl::StrCat("the server lacks a call that fedumm ", FEDUMM_VERSION,
+                     " makes: it is older than Flower 1.23, or no gRPC Fleet API: ", text));
+  }
+  if (status.error_code() == grpc::StatusCode::UNAVAILABLE && absl::StrContains(text, "Ssl")) {
+    return absl::FailedPreconditionError(absl::StrCat("the TLS handshake failed: ", text));
+  }
+  return {static_cast<absl::StatusCode>(status.error_code()), text};
+}
+
+}  // namespace fedumm::transport

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <grpcpp/channel.h>
+#include <grpcpp/support/status.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "fedumm/limits.h"
+#include "fedumm/tls.h"
+
+namespace fedumm::transport {
+
+// A connection to a gRPC server, made when it is first used and again when the server comes back.
+// `tls` null: plaintext.
+std::shared_ptr<grpc::Channel> NewGrpcChannel(const std::string& address, const ClientTls* tls,
+                                              const Limits& limits);
+
+// A call's outcome as FleetClient's codes. A peer that fails the TLS checks is FAILED_PRECONDITION:
+// trying again would not help.
+absl::Status FromGrpcStatus(const grpc::Status& status);
+
+}  // namespace fedumm::transport

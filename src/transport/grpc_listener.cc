@@ -1,0 +1,80 @@
+#include "transport/grpc_listener.h"
+
+#include <grpcpp/resource_quota.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server_builder.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <limits>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "transport/certificates.h"
+
+namespace fedumm::transport {
+namespace {
+
+// An object tree, or what is around an object.
+constexpr int64_t kMessageOverhead = int64_t{8} << 20;
+// Of all calls together, before their senders are known.
+constexpr size_t kReceiveBufferBytes = size_t{2} << 30;
+constexpr int kMaxCallsOfOneConnection = 64;
+
+absl::Status CheckAddress(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  uint32_t port = 0;
+  if (colon == std::string::npos || colon == 0 ||
+      !absl::SimpleAtoi(address.substr(colon + 1), &port) || port > 65535) {
+    return absl::InvalidArgumentError(absl::StrCat("the address is not host:port: ", address));
+  }
+  return absl::OkStatus();
+}
+
+std::shared_ptr<grpc::ServerCredentials> Credentials(const std::optional<ServerTls>& tls) {
+  if (!tls.has_value()) return grpc::InsecureServerCredentials();
+  grpc::SslServerCredentialsOptions options(
+      tls->client_ca.empty() ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
+                             : GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  options.pem_root_certs = tls->client_ca;
+  options.pem_key_cert_pairs.push_back({tls->private_key, tls->certificate_chain});
+  return grpc::SslServerCredentials(options);
+}
+
+}  // namespace
+
+void GrpcListener::Shutdown() const {
+  server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
+}
+
+absl::StatusOr<GrpcListener> StartGrpcListener(const GrpcListenerOptions& options,
+                                               const std::vector<grpc::Service*>& services) {
+  FEDUMM_RETURN_IF_ERROR(CheckAddress(options.address));
+  if (options.tls.has_value()) FEDUMM_RETURN_IF_ERROR(CheckServerTls(*options.tls));
+  const int max_message_bytes = static_cast<int>(std::min<int64_t>(
+      options.limits.max_object_bytes + kMessageOverhead, std::numeric_limits<int>::max()));
+  GrpcListener listener;
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(options.address, Credentials(options.tls), &listener.port);
+  builder.SetMaxReceiveMessageSize(max_message_bytes);
+  builder.SetMaxSendMessageSize(max_message_bytes);
+  grpc::ResourceQuota quota("fedumm");
+  quota.Resize(kReceiveBufferBytes);
+  builder.SetResourceQuota(quota);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxCallsOfOneConnection);
+  // Two servers on one port would share its calls at random.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 210'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
+  for (grpc::Service* service : services) builder.RegisterService(service);
+  listener.server = builder.BuildAndStart();
+  if (listener.server == nullptr || listener.port == 0) {
+    return absl::UnavailableError(absl::StrCat("cannot listen on ", options.address));
+  }
+  return listener;
+}
+
+}  // namespace fedumm::transport
