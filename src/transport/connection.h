@@ -1,0 +1,94 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <stop_token>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "transport/tls_client.h"
+
+namespace fedumm::transport {
+
+// Where a server is.
+struct HostPort {
+  // "host:port"; an IPv6 address stands in brackets. INVALID_ARGUMENT, naming `address`, for
+  // anything else.
+  static absl::StatusOr<HostPort> Parse(const std::string& address);
+  // As it was parsed: "[::1]:9092".
+  std::string ToString() const;
+
+  std::string host;  // without brackets
+  uint16_t port = 0;
+};
+
+// When a wait ends: after a time on the monotonic clock, or when a stop is requested.
+struct Until {
+  using Clock = std::chrono::steady_clock;
+  static Until After(absl::Duration duration, std::stop_token cancel = {});
+
+  Clock::time_point deadline;
+  std::stop_token cancel;
+};
+
+// A client's TCP connection, with TLS or without. Each call waits at most `until`. UNAVAILABLE for
+// a server that cannot be reached or left, DEADLINE_EXCEEDED, CANCELLED, and FAILED_PRECONDITION
+// for TLS that can never succeed; after an error the connection is of no use any more. Not
+// thread-safe.
+class Connection {
+ public:
+  // Plaintext if `tls` is null; else it outlives the connection. `protocols` as for TlsSession.
+  static absl::StatusOr<std::unique_ptr<Connection>> Open(const HostPort& server,
+                                                          const TlsClient* tls,
+                                                          std::string_view protocols,
+                                                          const Until& until);
+  ~Connection();
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  // Sends both, in one segment if they fit.
+  absl::Status Write(std::string_view head, std::string_view body, const Until& until);
+  // Returns how many bytes came, 0 at the end.
+  absl::StatusOr<size_t> Read(char* data, size_t size, const Until& until);
+  // Whether the server has neither left nor sent anything that nobody asked for.
+  bool IsSilent();
+
+  // By ALPN, "" if none was agreed on.
+  std::string_view protocol() const { return tls_ != nullptr ? tls_->protocol() : ""; }
+  bool lacks_certificate() const { return tls_ != nullptr && tls_->lacks_certificate(); }
+
+ private:
+  // A file descriptor that closes itself.
+  class Descriptor {
+   public:
+    explicit Descriptor(int fd) : fd_(fd) {}
+    ~Descriptor();
+    Descriptor(const Descriptor&) = delete;
+    Descriptor& operator=(const Descriptor&) = delete;
+    int get() const { return fd_; }
+
+   private:
+    const int fd_;
+  };
+
+  Connection(int socket, int waker, std::string server);
+  absl::Status Connect(const void* address, unsigned size, const Until& until);
+  absl::Status StartTls(const TlsClient& tls, const std::string& host, std::string_view protocols,
+                        const Until& until);
+  absl::Status WriteTls(std::string_view bytes, const Until& until);
+  // Until the socket has one of poll's `events`.
+  absl::Status Wait(short events, const Until& until);
+  absl::Status Await(TlsSession::Step step, const Until& until);
+
+  const Descriptor socket_;
+  const Descriptor waker_;  // an eventfd that ends a wait
+  const std::string server_;
+  std::unique_ptr<TlsSession> tls_;
+};
+
+}  // namespace fedumm::transport
