@@ -1,0 +1,215 @@
+#include "transport/http_fleet_client.h"
+
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/log.h"
+#include "base/mutex.h"
+#include "base/status_macros.h"
+#include "base/text.h"
+#include "nlohmann/json.hpp"
+#include "transport/call_signature.h"
+#include "transport/http_client.h"
+
+namespace fedumm::transport {
+namespace {
+
+constexpr int64_t kEnvelope = int64_t{1} << 20;  // what an answer holds beside one object
+constexpr int kVersionRefused = 1001;            // a Flower client that is told this leaves
+
+// What the server says of an error: "detail (code 2007)".
+struct Trouble {
+  std::string text;
+  int code = 0;
+};
+
+Trouble TroubleOf(const HttpAnswer& answer) {
+  constexpr size_t kMostBytes = 64 << 10;
+  Trouble trouble = {.text = absl::StrCat("HTTP status ", answer.status)};
+  if (answer.body.size() > kMostBytes) return trouble;
+  const auto json = nlohmann::json::parse(answer.body, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) return trouble;
+  const auto detail = json.find("detail");
+  if (detail != json.end() && detail->is_string()) {
+    absl::StrAppend(&trouble.text, ": ", Printable(detail->get_ref<const std::string&>()));
+  }
+  const auto code = json.find("code");
+  if (code != json.end() && code->is_number_integer()) {
+    trouble.code = code->get<int>();
+    absl::StrAppend(&trouble.text, " (code ", trouble.code, ")");
+  }
+  return trouble;
+}
+
+absl::Status FailureOf(const HttpAnswer& answer, std::string_view path) {
+  const Trouble trouble = TroubleOf(answer);
+  if (trouble.code == kVersionRefused) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the server refuses the version of this node, fedumm " FEDUMM_VERSION ": ", trouble.text));
+  }
+  switch (answer.status) {
+    case 400:
+      return absl::InvalidArgumentError(trouble.text);
+    case 401:
+      return absl::UnauthenticatedError(trouble.text);
+    case 403:
+      return absl::PermissionDeniedError(trouble.text);
+    case 404:
+    case 405:
+    case 415:
+    case 501: {
+      const std::string_view server = answer.Header("server");
+      return absl::UnimplementedError(absl::StrCat(
+          "the server", server.empty() ? "" : absl::StrCat(" (", Printable(Text(server)), ")"),
+          " lacks ", Text(path),
+          ", which fedumm " FEDUMM_VERSION " calls: it is no SuperLink of Flower 1.40 or newer: ",
+          trouble.text));
+    }
+    case 408:
+    case 429:
+    case 502:
+    case 503:
+    case 504:
+      return absl::UnavailableError(trouble.text);
+    case 412:
+      return absl::FailedPreconditionError(trouble.text);
+    default:
+      break;
+  }
+  if (answer.status / 100 == 3) {
+    return absl::FailedPreconditionError(absl::StrCat("the server is elsewhere: ", trouble.text,
+                                                      ", location ",
+                                                      Printable(Text(answer.Header("location")))));
+  }
+  if (answer.status / 100 == 4) return absl::InvalidArgumentError(trouble.text);
+  return absl::InternalError(trouble.text);
+}
+
+class HttpFleetClient final : public FleetClient {
+ public:
+  HttpFleetClient(const HostPort& server, const TlsClient* tls, const NodeKey& key,
+                  const Limits& limits)
+      : key_(key),
+        client_(server, tls, {.max_body_bytes = limits.max_object_bytes + kEnvelope}),
+        headers_(absl::StrCat(
+            "User-Agent: fedumm/" FEDUMM_VERSION
+            "\r\nContent-Type: application/protobuf\r\nAccept: application/protobuf\r\n"
+            "flwr-package-name: fedumm\r\nflwr-package-version: " FEDUMM_VERSION
+            "\r\nflwr-component-name: SuperNode\r\nflwr-public-key: ",
+            absl::Base64Escape(key.public_key_pem()), "\r\n")) {}
+
+  absl::StatusOr<flwr::proto::RegisterNodeFleetResponse> RegisterNode(
+      const flwr::proto::RegisterNodeFleetRequest& request, const CallOptions& options) override {
+    return Call<flwr::proto::RegisterNodeFleetResponse>("register-node", request, options);
+  }
+  absl::StatusOr<flwr::proto::ActivateNodeResponse> ActivateNode(
+      const flwr::proto::ActivateNodeRequest& request, const CallOptions& options) override {
+    return Call<flwr::proto::ActivateNodeResponse>("activate-node", request, options);
+  }
+  absl::StatusOr<flwr::proto::DeactivateNodeResponse> DeactivateNode(
+      const flwr::proto::DeactivateNodeRequest& request, const CallOptions& options) override {
+    return Call<flwr::proto::DeactivateNodeResponse>("deactivate-node", request, options);
+  }
+  absl::StatusOr<flwr::proto::UnregisterNodeFleetResponse> UnregisterNode(
+      const flwr::proto::UnregisterNodeFleetRequest& request, const CallOptions& options) override {
+    return Call<flwr::proto::UnregisterNodeFleetResponse>("unregister-node", request, options);
+  }
+  absl::StatusOr<flwr::proto::SendNodeHeartbeatResponse> SendNodeHeartbeat(
+      const flwr::proto::SendNodeHeartbeatRequest& request, const CallOptions& options) override {
+    return Call<flwr::proto::SendNodeHeartbeatResponse>("send-node-heartbeat", request, options);
+  }
+  absl::StatusOr<flwr::proto::PullMessagesResponse> PullMessages(
+      const flwr::proto::PullMessagesRequest& request, const CallOptions& options) override {
+    return Call<flwr::proto::PullMessagesResponse>("pull-messages", request, options);
+  }
+  absl::StatusOr<flwr::proto::PushMessagesResponse> PushMessages(
+      const flwr::proto::PushMessagesRequest& request, const CallOptions& options) override {
+    return Call<flwr::proto::PushMessagesResponse>("push-messages", request, options);
+  }
+  absl::StatusOr<flwr::proto::GetRunResponse> GetRun(const flwr::proto::GetRunRequest& request,
+                                                     const CallOptions& options) override {
+    return Call<flwr::proto::GetRunResponse>("get-run", request, options);
+  }
+  absl::StatusOr<flwr::proto::GetFabResponse> GetFab(const flwr::proto::GetFabRequest& request,
+                                                     const CallOptions& options) override {
+    return Call<flwr::proto::GetFabResponse>("get-fab", request, options);
+  }
+  absl::StatusOr<flwr::proto::PushObjectResponse> PushObject(
+      const flwr::proto::PushObjectRequest& request, const CallOptions& options) override {
+    return Call<flwr::proto::PushObjectResponse>("push-object", request, options);
+  }
+  absl::StatusOr<flwr::proto::PullObjectResponse> PullObject(
+      const flwr::proto::PullObjectRequest& request, const CallOptions& options) override {
+    return Call<flwr::proto::PullObjectResponse>("pull-object", request, options);
+  }
+  absl::StatusOr<flwr::proto::ConfirmMessageReceivedResponse> ConfirmMessageReceived(
+      const flwr::proto::ConfirmMessageReceivedRequest& request,
+      const CallOptions& options) override {
+    return Call<flwr::proto::ConfirmMessageReceivedResponse>("confirm-message-received", request,
+                                                             options);
+  }
+
+ private:
+  template <typename Response>
+  absl::StatusOr<Response> Call(std::string_view route,
+                                const google::protobuf::MessageLite& request,
+                                const CallOptions& options) {
+    FEDUMM_ASSIGN_OR_RETURN(const std::string body,
+                            Exchange(route, request.SerializeAsString(), options));
+    Response response;
+    if (!response.ParseFromString(body)) {
+      return absl::InternalError(
+          absl::StrCat("the server's answer to ", Text(route), " is no ", response.GetTypeName()));
+    }
+    return response;
+  }
+
+  // The body of the answer.
+  absl::StatusOr<std::string> Exchange(std::string_view route, const std::string& body,
+                                       const CallOptions& options) {
+    const Until until = Until::After(options.timeout, options.cancel);
+    const std::string path = absl::StrCat("/v1/fleet/", Text(route));
+    FEDUMM_ASSIGN_OR_RETURN(const CallSignature call, SignCall(key_));
+    const std::string headers =
+        absl::StrCat(headers_, "flwr-timestamp: ", call.timestamp,
+                     "\r\nflwr-signature: ", absl::Base64Escape(call.signature), "\r\n");
+    FEDUMM_ASSIGN_OR_RETURN(HttpAnswer answer, client_.Post(path, headers, body, until));
+    LogWarning(answer.Header("flwr-version-incompatibility-message"));
+    if (answer.status != 200) return FailureOf(answer, path);
+    const std::string_view type = answer.Header("content-type");
+    if (!type.empty() && !absl::StartsWithIgnoreCase(Text(type), "application/protobuf")) {
+      return absl::InternalError(
+          absl::StrCat("the answer to ", path, " is no protobuf but ", Printable(Text(type))));
+    }
+    return std::move(answer.body);
+  }
+
+  // A server may say the same with every answer: once is enough.
+  void LogWarning(std::string_view text) {
+    if (text.empty()) return;
+    MutexLock lock(mutex_);
+    if (warning_ == text) return;
+    warning_ = std::string(text);
+    Log()->warn("the server says of versions: {}", Printable(Text(text)));
+  }
+
+  const NodeKey& key_;
+  HttpClient client_;
+  const std::string headers_;  // those that all calls share
+  Mutex mutex_;
+  std::string warning_ ABSL_GUARDED_BY(mutex_);  // the last one that was logged
+};
+
+}  // namespace
+
+std::unique_ptr<FleetClient> NewHttpFleetClient(const HostPort& server, const TlsClient* tls,
+                                                const NodeKey& key, const Limits& limits) {
+  return std::make_unique<HttpFleetClient>(server, tls, key, limits);
+}
+
+}  // namespace fedumm::transport
