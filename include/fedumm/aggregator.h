@@ -48,10 +48,10 @@ class Aggregator {
 // not depend on the order of Add, bit for bit: each product is rounded once to double, the sum of
 // all once, and the quotient once more to the array's dtype; integers round half to even. Booleans
 // are not averaged: a contribution whose booleans differ from the manifest's is refused. Memory is
-// about six words for each f32 element and does not grow with the number of contributions (four at
-// most are kept until they are folded in together). Refuses, beside what every aggregator refuses,
-// weights outside [2^-40, 2^40], |x| of 2^160 and more, integers beyond 2^53, and contribution
-// number 2^19 + 1.
+// eight bytes for each element, two or three times that where the numbers of one tensor differ very
+// much in size, and does not grow with the number of contributions. Refuses, beside what every
+// aggregator refuses, weights outside [2^-40, 2^40], |x| of 2^160 and more, integers beyond 2^53,
+// and contribution number 2^19.
 std::unique_ptr<Aggregator> NewWeightedMean(const ArrayRecord& manifest);
 
 }  // namespace fedumm

@@ -35,6 +35,14 @@ int TopGrid(double magnitude);
 // Moves from each value to its sum the nearest multiple of the grid's step. Every |value| must be
 // below 2^(kGridBits * (grid + 1)). Returns whether something is left in any value.
 bool AddToGrid(int64_t n, int grid, double* values, double* sums);
+
+// A window is the cheap way to the same exact sums, for values of similar size: integers that count
+// steps of 2^step_exponent. |value| must be below 2^(kWindowBits + step_exponent), and so must the
+// magnitudes of all that is added to one sum together.
+constexpr int kWindowBits = 62;
+// False, and nothing is added, if a value is no whole number of steps.
+bool AddToWindow(int64_t n, int step_exponent, const double* values, int64_t* sums);
+
 // Index of the first NaN or infinity, or -1.
 int64_t FirstNonFinite(int64_t n, const float* x);
 int64_t FirstNonFinite(int64_t n, const double* x);

@@ -4,7 +4,6 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -21,14 +20,15 @@ namespace {
 
 // Small enough that a block of values and of its sums stays in the first-level cache.
 constexpr int64_t kBlock = 512;
-// Contributions folded in one pass: the sums then travel to memory and back once for all of them.
-constexpr size_t kMaxPending = 4;
+// A window that moves to grids adds two values there for each sum, in the place of at least one.
+constexpr int64_t kMaxContributions = kernels::kMaxAddends - 1;
 constexpr double kMaxWeight = 0x1p40;
 constexpr double kMaxMagnitude = 0x1p160;
 static_assert(kMaxWeight * kMaxMagnitude < kernels::kMaxValue);
 
-// The exact sum of many vectors of at most kBlock values. A grid's sums exist once they are needed.
-class BlockSum {
+// The exact sums of many vectors of at most kBlock values, as parts on grids. A grid's parts exist
+// once they are needed.
+class GridSums {
  public:
   // `largest` bounds |values|; `values` are used up.
   void Add(int64_t n, double largest, double* values, ZeroedArena& arena) {
@@ -39,27 +39,110 @@ class BlockSum {
       if (!kernels::AddToGrid(n, grid, values, sums)) return;
     }
   }
-  // Writes the sums, each rounded to double.
+  // Writes the sums, each rounded once to double.
   void Round(int64_t n, double* totals) const {
-    std::array<double, kBlock> errors = {};
-    std::fill(totals, totals + n, 0.0);
-    for (int g = kernels::kNumGrids - 1; g >= 0; --g) {
-      if (sums_[g] == nullptr) continue;
-      for (int64_t i = 0; i < n; ++i) {
-        // Knuth's two-sum: total + part = sum + error, exactly.
-        const double total = totals[i];
-        const double part = sums_[g][i];
-        const double sum = total + part;
-        const double shadow = sum - total;
-        errors[i] += (total - (sum - shadow)) + (part - shadow);
-        totals[i] = sum;
-      }
-    }
-    for (int64_t i = 0; i < n; ++i) totals[i] += errors[i];
+    for (int64_t i = 0; i < n; ++i) totals[i] = RoundOne(i);
   }
 
  private:
+  double RoundOne(int64_t i) const {
+    // Carries from grid to grid make every part smaller than half a step of the next, so that
+    // parts do not overlap.
+    std::array<double, kernels::kNumGrids + 1> parts;
+    double carry = 0;
+    for (int g = 0; g < kernels::kNumGrids; ++g) {
+      const double part = (sums_[g] == nullptr ? 0 : sums_[g][i]) + carry;
+      const double shift = std::ldexp(1.5, 52 + kernels::kGridBits * (g + kernels::kMinGrid + 1));
+      carry = (part + shift) - shift;
+      parts[g] = part - carry;
+    }
+    parts[kernels::kNumGrids] = carry;
+    // From the top, until an addition rounds; what is below then only matters to a tie.
+    double total = 0;
+    double error = 0;
+    int g = kernels::kNumGrids;
+    for (; g >= 0 && error == 0; --g) {
+      const double sum = total + parts[g];
+      error = parts[g] - (sum - total);
+      total = sum;
+    }
+    while (g >= 0 && parts[g] == 0) --g;
+    if (g < 0 || error == 0 || (error < 0) != (parts[g] < 0)) return total;
+    const double next = total + 2 * error;
+    return next - total == 2 * error ? next : total;
+  }
+
   std::array<double*, kernels::kNumGrids> sums_ = {};  // in the arena
+};
+
+// The exact sum of many vectors of at most kBlock values, in one word each if they are of similar
+// size: a window, whose place the first values choose. Values that do not fit move all to grids.
+class BlockSum {
+ public:
+  // As GridSums::Add.
+  void Add(int64_t n, double largest, double* values, ZeroedArena& arena) {
+    if (largest == 0) return;
+    if (grids_ == nullptr && AddToWindow(n, largest, values, arena)) return;
+    if (grids_ == nullptr) MoveToGrids(n, arena);
+    grids_->Add(n, largest, values, arena);
+  }
+  void Round(int64_t n, double* totals) const {
+    if (grids_ != nullptr) {
+      grids_->Round(n, totals);
+    } else if (window_ != nullptr) {
+      const double step = std::ldexp(1.0, step_exponent_);
+      // The conversion is the one rounding.
+      for (int64_t i = 0; i < n; ++i) totals[i] = static_cast<double>(window_[i]) * step;
+    } else {
+      std::fill(totals, totals + n, 0.0);
+    }
+  }
+
+ private:
+  // Room above the first values: for so many more of their size, or for larger ones.
+  static constexpr int kHeadroomBits = 12;
+  // Grids would lose what is finer.
+  static constexpr int kMinStep = kernels::kGridBits * kernels::kMinGrid;
+
+  bool AddToWindow(int64_t n, double largest, const double* values, ZeroedArena& arena) {
+    if (window_ == nullptr) {
+      const int exponent = std::ilogb(largest) + 1 + kHeadroomBits - kernels::kWindowBits;
+      if (exponent < kMinStep) return false;
+      step_exponent_ = exponent;
+      window_ = arena.New<int64_t>(n);
+    }
+    const double bound = bound_ + largest;
+    if (bound >= std::ldexp(1.0, kernels::kWindowBits + step_exponent_)) return false;
+    if (!kernels::AddToWindow(n, step_exponent_, values, window_)) return false;
+    bound_ = bound;
+    return true;
+  }
+
+  void MoveToGrids(int64_t n, ZeroedArena& arena) {
+    grids_ = std::make_unique<GridSums>();
+    if (window_ == nullptr) return;
+    // A sum has more bits than a double holds: in two parts.
+    constexpr int kLowBits = 31;
+    std::array<double, kBlock> high, low;
+    double largest_high = 0, largest_low = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t upper = window_[i] >> kLowBits;
+      high[i] = std::ldexp(static_cast<double>(upper), kLowBits + step_exponent_);
+      low[i] = std::ldexp(static_cast<double>(window_[i] - upper * (int64_t{1} << kLowBits)),
+                          step_exponent_);
+      largest_high = std::max(largest_high, std::fabs(high[i]));
+      largest_low = std::max(largest_low, std::fabs(low[i]));
+    }
+    grids_->Add(n, largest_high, high.data(), arena);
+    grids_->Add(n, largest_low, low.data(), arena);
+    arena.Reuse(window_, n);
+    window_ = nullptr;
+  }
+
+  int64_t* window_ = nullptr;  // in the arena
+  int step_exponent_ = 0;
+  double bound_ = 0;  // of the magnitudes of the window's sums
+  std::unique_ptr<GridSums> grids_;
 };
 
 class WeightedMean final : public Aggregator {
@@ -71,25 +154,22 @@ class WeightedMean final : public Aggregator {
   }
 
  private:
-  struct Pending {
-    std::vector<Array> arrays;
-    double weight;
-  };
-
   absl::Status DoAdd(const Contribution& contribution) override {
     FEDUMM_RETURN_IF_ERROR(CheckRanges(contribution));
-    Pending pending = {.arrays = {}, .weight = contribution.weight};
-    for (const auto& [key, array] : contribution.arrays) pending.arrays.push_back(array);
-    pending_.push_back(std::move(pending));
-    if (pending_.size() == kMaxPending) Fold();
+    double weight = contribution.weight;
+    weight_sum_.Add(1, weight, &weight, arena_);
+    size_t t = 0;
+    for (const auto& [key, array] : contribution.arrays) {
+      AddTensor(array, contribution.weight, sums_[t++]);
+    }
     return absl::OkStatus();
   }
 
   absl::Status CheckRanges(const Contribution& contribution) const {
     const std::string node = absl::StrCat("node ", contribution.node_id);
-    if (num_added() >= kernels::kMaxAddends) {
+    if (num_added() >= kMaxContributions) {
       return absl::ResourceExhaustedError(
-          absl::StrCat(node, ": more than ", kernels::kMaxAddends, " contributions"));
+          absl::StrCat(node, ": more than ", kMaxContributions, " contributions"));
     }
     if (contribution.weight < 1 / kMaxWeight || contribution.weight > kMaxWeight) {
       return absl::InvalidArgumentError(
@@ -127,48 +207,32 @@ class WeightedMean final : public Aggregator {
     }
   }
 
-  void Fold() {
-    for (const Pending& pending : pending_) {
-      double weight = pending.weight;
-      weight_sum_.Add(1, weight, &weight, arena_);
+  void AddTensor(const Array& array, double weight, std::vector<BlockSum>& sums) {
+    switch (array.dtype()) {
+      case DType::kBool:
+        return;
+      case DType::kFloat32:
+        return AddElements(*array.floats(), weight, sums);
+      case DType::kFloat64:
+        return AddElements(*array.doubles(), weight, sums);
+      default:
+        return AddElements(std::span<const double>(array.ToDoubles()), weight, sums);
     }
-    for (size_t t = 0; t < sums_.size(); ++t) {
-      switch (pending_[0].arrays[t].dtype()) {
-        case DType::kBool:
-          break;
-        case DType::kFloat32:
-          FoldTensor<float>(t, [&](const Array& array) { return *array.floats(); });
-          break;
-        case DType::kFloat64:
-          FoldTensor<double>(t, [&](const Array& array) { return *array.doubles(); });
-          break;
-        default:
-          FoldTensor<double>(t, [&](const Array& array) { return array.ToDoubles(); });
-      }
-    }
-    pending_.clear();
   }
 
-  // `elements` gives the elements of an array as some range of T.
-  template <typename T, typename Elements>
-  void FoldTensor(size_t t, Elements elements) {
-    std::vector<std::invoke_result_t<Elements, const Array&>> inputs;
-    for (const Pending& pending : pending_) inputs.push_back(elements(pending.arrays[t]));
-    const int64_t num_elements = pending_[0].arrays[t].num_elements();
+  template <typename T>
+  void AddElements(std::span<const T> elements, double weight, std::vector<BlockSum>& sums) {
+    const auto num_elements = static_cast<int64_t>(elements.size());
     std::array<double, kBlock> values;
     for (int64_t start = 0; start < num_elements; start += kBlock) {
       const int64_t n = std::min(kBlock, num_elements - start);
-      BlockSum& sum = sums_[t][start / kBlock];
-      for (size_t p = 0; p < inputs.size(); ++p) {
-        const T* x = inputs[p].data() + start;
-        const double largest = kernels::ScaleToDouble(n, pending_[p].weight, x, values.data());
-        sum.Add(n, largest, values.data(), arena_);
-      }
+      const double largest =
+          kernels::ScaleToDouble(n, weight, elements.data() + start, values.data());
+      sums[start / kBlock].Add(n, largest, values.data(), arena_);
     }
   }
 
   absl::StatusOr<ArrayRecord> DoTakeResult() override {
-    if (!pending_.empty()) Fold();
     double total_weight;
     weight_sum_.Round(1, &total_weight);
     ArrayRecord result;
@@ -201,7 +265,6 @@ class WeightedMean final : public Aggregator {
   }
 
   ZeroedArena arena_;
-  std::vector<Pending> pending_;
   std::vector<std::vector<BlockSum>> sums_;  // for each tensor its blocks
   BlockSum weight_sum_;
 };

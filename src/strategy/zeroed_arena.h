@@ -4,14 +4,17 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
+#include <map>
 #include <new>
+#include <type_traits>
 #include <vector>
 
 namespace fedumm {
 
-// Zeroed doubles that live as long as the arena. They come from large mappings, on huge pages where
-// the system gives them: with ordinary pages the page faults would cost more than averaging itself.
-// Not thread-safe.
+// Zeroed words (8 bytes) that live as long as the arena. They come from large mappings, on huge
+// pages where the system gives them: with ordinary pages the page faults would cost more than
+// averaging itself. Not thread-safe.
 class ZeroedArena {
  public:
   ZeroedArena() = default;
@@ -21,12 +24,21 @@ class ZeroedArena {
   ZeroedArena(const ZeroedArena&) = delete;
   ZeroedArena& operator=(const ZeroedArena&) = delete;
 
-  double* New(int64_t n) {
+  template <typename T = double>
+  T* New(int64_t n) {
+    static_assert(sizeof(T) == sizeof(double) && std::is_trivial_v<T>);
+    if (const auto it = unused_.find(n); it != unused_.end() && !it->second.empty()) {
+      void* words = it->second.back();
+      it->second.pop_back();
+      return static_cast<T*>(std::memset(words, 0, static_cast<size_t>(n) * sizeof(T)));
+    }
     if (end_ - next_ < n) Map(n);
     double* result = next_;
     next_ += n;
-    return result;
+    return reinterpret_cast<T*>(result);
   }
+  // Takes back `n` words that New(n) gave.
+  void Reuse(void* words, int64_t n) { unused_[n].push_back(words); }
 
  private:
   struct Mapping {
@@ -49,6 +61,7 @@ class ZeroedArena {
   }
 
   std::vector<Mapping> mappings_;
+  std::map<int64_t, std::vector<void*>> unused_;  // by size
   double* next_ = nullptr;
   double* end_ = nullptr;
 };

@@ -84,6 +84,29 @@ TEST(ExactSumTest, SumsOfOddLengthsDoNotDependOnTheOrder) {
   }
 }
 
+TEST(ExactSumTest, AWindowAddsWholeStepsOfEitherSignUpToItsBound) {
+  const std::vector<double> values = {
+      0, 1, -1, 0x1p11, -0x1p11, 4095, -4097.0, 0x1p52 + 1, -0x1p53 + 1, 0x1p61, -0x1p61 + 0x1p10};
+  for (const int exponent : {0, -130, 90}) {
+    std::vector<double> scaled = values;
+    for (double& value : scaled) value = std::ldexp(value, exponent);
+    std::vector<int64_t> sums(values.size(), 5);
+    ASSERT_TRUE(AddToWindow(std::ssize(values), exponent, scaled.data(), sums.data()));
+    for (size_t i = 0; i < values.size(); ++i) {
+      EXPECT_EQ(sums[i] - 5, static_cast<int64_t>(values[i])) << i;
+    }
+  }
+}
+
+TEST(ExactSumTest, AWindowTakesNothingIfOneValueIsNoWholeStep) {
+  for (const double odd : {0.5, 1 / 3.0, 0x1p-400, 0x1p40 + 0.25}) {
+    std::vector<double> values = {3, 0x1p50, -7, 12, odd, 1};
+    std::vector<int64_t> sums = {1, 2, 3, 4, 5, 6};
+    EXPECT_FALSE(AddToWindow(6, 0, values.data(), sums.data())) << odd;
+    EXPECT_EQ(sums, (std::vector<int64_t>{1, 2, 3, 4, 5, 6}));
+  }
+}
+
 TEST(ExactSumTest, FirstNonFiniteGivesTheIndex) {
   for (const int64_t n : {1, 1023, 1024, 1025, 5000}) {
     std::vector<float> x(n, std::numeric_limits<float>::max());

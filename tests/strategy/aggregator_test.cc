@@ -3,10 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <tuple>
 
 #include "base/random.h"
 #include "tests/testing/status_matchers.h"
@@ -111,6 +113,48 @@ TEST(WeightedMeanTest, AnyOrderGivesTheSameBitsWithinOneUlpOfTheTruth) {
 }
 
 // The usual float loop gives 0 in one order and 1 in the other.
+TEST(WeightedMeanTest, ValuesOfOtherSizesInLaterRepliesChangeNoBits) {
+  // The first is of one size; one that is finer, one that is larger and one that is both come at
+  // every place in the order.
+  constexpr int64_t kElements = 700;
+  std::vector<std::pair<ArrayRecord, double>> replies;
+  for (const auto& [exponent, spread, weight] :
+       {std::tuple(0, 1, 3.0), std::tuple(-70, 1, 1.0), std::tuple(90, 1, 0.1),
+        std::tuple(-40, 120, 1e9), std::tuple(0, 4, 7.0)}) {
+    Random random(3, {static_cast<uint64_t>(exponent + 100), static_cast<uint64_t>(spread)});
+    std::vector<float> values(kElements);
+    for (float& value : values) {
+      const int size = exponent + static_cast<int>(random.Below(spread));
+      value = static_cast<float>(std::ldexp(random.Normal(), size));
+    }
+    replies.push_back({ArrayRecord{{"w", Floats(values)}}, weight});
+  }
+  std::sort(replies.begin(), replies.end(),
+            [](const auto& a, const auto& b) { return a.second < b.second; });
+  const absl::StatusOr<ArrayRecord> first = MeanOf(replies);
+  ASSERT_THAT(first, IsOk());
+  int orders = 1;
+  const auto by_weight = [](const auto& a, const auto& b) { return a.second < b.second; };
+  for (; std::next_permutation(replies.begin(), replies.end(), by_weight); ++orders) {
+    EXPECT_THAT(MeanOf(replies), IsOkAndHolds(*first));
+  }
+  EXPECT_EQ(orders, 120);
+}
+
+TEST(WeightedMeanTest, ASumThatIsHalfWayIsRoundedByWhatLiesFarBelow) {
+  // In doubles: 2^53 + 1 is half way between two numbers; a trace of either sign decides.
+  const auto doubles = [](double x) {
+    return ArrayRecord{{"w", ArrayOf<double>(DType::kFloat64, {x})}};
+  };
+  for (const double trace : {0x1p-90, -0x1p-90, 0.0}) {
+    const double expected = trace > 0 ? 0x1p53 + 2 : 0x1p53;
+    EXPECT_THAT(
+        MeanOf({{doubles(0x1p53), 1}, {doubles(1), 1}, {doubles(trace), 1}, {doubles(0), 1}}),
+        IsOkAndHolds(doubles(expected / 4)))
+        << trace;
+  }
+}
+
 TEST(WeightedMeanTest, CancellationLosesNothing) {
   const ArrayRecord big = {{"w", Floats({1e30f})}};
   const ArrayRecord one = {{"w", Floats({1e-20f})}};
