@@ -9,8 +9,15 @@
 #include "base/status_macros.h"
 #include "base/text.h"
 
+// toml++ asserts what hostile text can break ("[.a]"), or lets the compiler assume it, and copes
+// all the same: it is taken without its assertions, and under a name of its own, so that the linker
+// cannot put another file's copy in its place.
 #define TOML_EXCEPTIONS 0
+#define TOML_ASSERT(expression) static_assert(true)
+#define toml fab_toml
+#undef NDEBUG  // with it, assertions become assumptions
 #include <toml++/toml.h>
+#undef toml
 
 namespace fedumm::fab {
 namespace {
@@ -55,14 +62,14 @@ absl::Status CheckName(absl::string_view key, const std::string& name) {
       "app bundle: pyproject.toml: ", key, " cannot be part of a path: '", Printable(name), "'"));
 }
 
-absl::StatusOr<std::string> RequiredText(const toml::table& root, const std::string& key) {
+absl::StatusOr<std::string> RequiredText(const fab_toml::table& root, const std::string& key) {
   const std::optional<std::string> text = root.at_path(key).value_exact<std::string>();
   if (text.has_value()) return *text;
   return absl::InvalidArgumentError(
       absl::StrCat("app bundle: pyproject.toml has no text under ", key));
 }
 
-absl::StatusOr<ConfigValue> ToConfigValue(const toml::node& node, const std::string& key) {
+absl::StatusOr<ConfigValue> ToConfigValue(const fab_toml::node& node, const std::string& key) {
   if (const auto* const value = node.as_integer()) return ConfigValue(value->get());
   if (const auto* const value = node.as_floating_point()) return ConfigValue(value->get());
   if (const auto* const value = node.as_boolean()) return ConfigValue(value->get());
@@ -72,10 +79,11 @@ absl::StatusOr<ConfigValue> ToConfigValue(const toml::node& node, const std::str
                    " is neither a number, a bool nor a text"));
 }
 
-absl::Status Flatten(const toml::table& table, const std::string& prefix, ConfigRecord& config) {
+absl::Status Flatten(const fab_toml::table& table, const std::string& prefix,
+                     ConfigRecord& config) {
   for (const auto& [name, node] : table) {
     const std::string key = absl::StrCat(prefix, Text(name.str()));
-    if (const toml::table* const nested = node.as_table()) {
+    if (const fab_toml::table* const nested = node.as_table()) {
       FEDUMM_RETURN_IF_ERROR(Flatten(*nested, key + ".", config));
       continue;
     }
@@ -95,13 +103,13 @@ absl::StatusOr<Project> ParseProject(std::string_view toml) {
   if (CountDots(toml) > kMaxDots) {
     return absl::InvalidArgumentError("app bundle: pyproject.toml holds too many dotted keys");
   }
-  const toml::parse_result parsed = toml::parse(toml);
+  const fab_toml::parse_result parsed = fab_toml::parse(toml);
   if (!parsed) {
     return absl::InvalidArgumentError(absl::StrCat("app bundle: pyproject.toml, line ",
                                                    parsed.error().source().begin.line, ": ",
                                                    Printable(Text(parsed.error().description()))));
   }
-  const toml::table& root = parsed.table();
+  const fab_toml::table& root = parsed.table();
   Project project;
   FEDUMM_ASSIGN_OR_RETURN(project.name, RequiredText(root, "project.name"));
   FEDUMM_ASSIGN_OR_RETURN(project.version, RequiredText(root, "project.version"));
@@ -114,7 +122,7 @@ absl::StatusOr<Project> ParseProject(std::string_view toml) {
     FEDUMM_RETURN_IF_ERROR(
         RequiredText(root, absl::StrCat("tool.flwr.app.components.", app)).status());
   }
-  const toml::node_view<const toml::node> config = root.at_path("tool.flwr.app.config");
+  const fab_toml::node_view<const fab_toml::node> config = root.at_path("tool.flwr.app.config");
   if (!config) return project;
   if (!config.is_table()) {
     return absl::InvalidArgumentError(
