@@ -1,30 +1,33 @@
 #include "node/node_key.h"
 
-#include <openssl/bio.h>
 #include <openssl/ec.h>
 #include <openssl/evp.h>
-#include <openssl/pem.h>
 
+#include <memory>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "base/status_macros.h"
 
 namespace fedumm {
 
-void NodeKey::Free::operator()(evp_pkey_st* key) const { EVP_PKEY_free(key); }
-
-NodeKey::NodeKey(Handle key, std::string public_key_pem)
+NodeKey::NodeKey(EcKey key, std::string public_key_pem)
     : key_(std::move(key)), public_key_pem_(std::move(public_key_pem)) {}
 
+absl::StatusOr<NodeKey> NodeKey::Of(EcKey key) {
+  FEDUMM_ASSIGN_OR_RETURN(std::string public_key_pem, PublicKeyPem(key.get()));
+  return NodeKey(std::move(key), std::move(public_key_pem));
+}
+
 absl::StatusOr<NodeKey> NodeKey::Generate() {
-  Handle key(EVP_EC_gen("P-256"));
-  const std::unique_ptr<BIO, decltype(&BIO_free)> memory(BIO_new(BIO_s_mem()), &BIO_free);
-  if (key == nullptr || memory == nullptr || PEM_write_bio_PUBKEY(memory.get(), key.get()) != 1) {
-    return absl::InternalError("OpenSSL cannot make a P-256 key");
-  }
-  char* text = nullptr;
-  const long size = BIO_get_mem_data(memory.get(), &text);
-  return NodeKey(std::move(key), std::string(text, size));
+  EcKey key(EVP_EC_gen("P-256"));
+  if (key == nullptr) return absl::InternalError("OpenSSL cannot make a P-256 key");
+  return Of(std::move(key));
+}
+
+absl::StatusOr<NodeKey> NodeKey::Parse(std::string_view text) {
+  FEDUMM_ASSIGN_OR_RETURN(EcKey key, ReadPrivateKey(text));
+  return Of(std::move(key));
 }
 
 absl::StatusOr<std::string> NodeKey::Sign(std::string_view text) const {

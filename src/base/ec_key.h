@@ -1,0 +1,36 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+
+struct evp_pkey_st;  // OpenSSL's EVP_PKEY
+
+namespace fedumm {
+
+struct EcKeyFree {
+  void operator()(evp_pkey_st* key) const;
+};
+// An elliptic-curve key, public or both halves. May be read by many threads at once.
+using EcKey = std::unique_ptr<evp_pkey_st, EcKeyFree>;
+
+// The private key of a file on P-256, P-384 or P-521, the curves of Flower's node keys: OpenSSH's
+// own form or PEM (PKCS#8, SEC1), without a passphrase. INVALID_ARGUMENT says what the text is
+// instead; it never quotes the text.
+absl::StatusOr<EcKey> ReadPrivateKey(std::string_view text);
+
+// The public key of a file (PEM, or one line of OpenSSH's) on the same curves, as a node names
+// itself with it: see PublicKeyPem. INVALID_ARGUMENT says what the text is instead.
+absl::StatusOr<std::string> ParsePublicKey(std::string_view text);
+
+// SubjectPublicKeyInfo as PEM, byte for byte as Python's cryptography writes it. INVALID_ARGUMENT
+// for a key on a curve that no node of Flower's has.
+absl::StatusOr<std::string> PublicKeyPem(evp_pkey_st* key);
+
+// The reverse of PublicKeyPem, which takes exactly what that writes: a key has one text. Null for
+// anything else. Takes secp256k1 too, as Flower's servers do of nodes that register themselves.
+EcKey ReadPublicKeyPem(std::string_view pem);
+
+}  // namespace fedumm

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+
+namespace fedumm {
+
+// What OpenSSH's formats say, not yet checked to be a key.
+struct OpenSshKey {
+  std::string type;        // "ecdsa-sha2-nistp256"
+  std::string curve;       // "nistp256"; empty unless the key is ECDSA
+  std::string point;       // of the public key, uncompressed
+  std::string secret;      // big-endian; empty for a public key
+  bool encrypted = false;  // has a passphrase: nothing else is known then
+};
+
+// The bytes between "-----BEGIN OPENSSH PRIVATE KEY-----" and its end. INVALID_ARGUMENT if they are
+// not base64, or there is no end.
+absl::StatusOr<std::string> OpenSshArmourContent(std::string_view text);
+
+// The binary format "openssh-key-v1". INVALID_ARGUMENT if it is damaged.
+absl::StatusOr<OpenSshKey> ParseOpenSshPrivateKey(std::string_view binary);
+
+// One line "ecdsa-sha2-nistp384 AAAA… comment". INVALID_ARGUMENT if it is none.
+absl::StatusOr<OpenSshKey> ParseOpenSshPublicKey(std::string_view line);
+
+}  // namespace fedumm
