@@ -29,6 +29,11 @@ void AnswerEmpty(std::optional<HeldPulls::Pull> pull, Answers& answers) {
   answers.Add([done = std::move(pull->done)] { done(flwr::proto::PullMessagesResponse()); });
 }
 
+Error NoBundle() {
+  return {.code = ErrorCode::kInvalidFab,
+          .reason = "the run has no app bundle, which Python nodes need (pass --fab)"};
+}
+
 struct ParsedReply {
   Metadata metadata;
   std::vector<std::string> object_ids;
@@ -119,6 +124,7 @@ absl::StatusOr<flwr::proto::UnregisterNodeFleetResponse> Fleet::UnregisterNode(
   state_.nodes.Unregister(request.node_id());
   AnswerEmpty(state_.pulls.Take(request.node_id()), answers);
   state_.changed.NotifyAll();  // what it was asked will not be answered
+  state_.WakeApps(answers);
   return flwr::proto::UnregisterNodeFleetResponse();
 }
 
@@ -183,6 +189,7 @@ absl::StatusOr<flwr::proto::PushMessagesResponse> Fleet::PushMessages(
   response.mutable_reconnect()->set_reconnect(kReconnectSeconds);
   absl::StatusOr<Mailbox::Receipt> receipt;
   {
+    Answers answers;
     MutexLock lock(state_.mu);
     FEDUMM_RETURN_IF_ERROR(state_.runs.Check(message.metadata().run_id()));
     if (reply.ok()) {
@@ -191,7 +198,10 @@ absl::StatusOr<flwr::proto::PushMessagesResponse> Fleet::PushMessages(
     } else {
       receipt = reply.status();
     }
-    if (receipt.ok() && receipt->complete) state_.changed.NotifyAll();
+    if (receipt.ok() && receipt->complete) {
+      state_.changed.NotifyAll();
+      state_.WakeApps(answers);
+    }
     state_.timer_changed.NotifyOne();
   }
   uint32_t& result = (*response.mutable_results())[message.metadata().message_id()];
@@ -219,43 +229,66 @@ absl::StatusOr<flwr::proto::GetRunResponse> Fleet::GetRun(
 absl::StatusOr<flwr::proto::GetFabResponse> Fleet::GetFab(
     const Caller& caller, const flwr::proto::GetFabRequest& request) {
   FEDUMM_RETURN_IF_ERROR(Admit(caller, request.node().node_id()));
-  // Any other error would end a Python node for good.
-  return absl::PermissionDeniedError(
-      absl::StrCat("run ", request.run_id(), " has no app bundle: its nodes bring their own"));
+  std::shared_ptr<const Fab> fab;
+  {
+    Answers answers;
+    MutexLock lock(state_.mu);
+    FEDUMM_RETURN_IF_ERROR(state_.runs.Check(request.run_id()));
+    fab = state_.runs.GetFab(request.run_id());
+    if (fab == nullptr) {
+      // A Python node runs nothing without one: it drops the instruction and says so to nobody.
+      if (state_.mailbox.Refuse(request.node().node_id(), request.run_id(), NoBundle())) {
+        state_.changed.NotifyAll();
+        state_.WakeApps(answers);
+      }
+      // Any other error would end the node for good.
+      return absl::PermissionDeniedError(
+          absl::StrCat("run ", request.run_id(), " has no app bundle: its nodes bring their own"));
+    }
+  }
+  if (request.hash_str() != fab->hash()) {
+    return absl::InvalidArgumentError(absl::StrCat("the app bundle of run ", request.run_id(),
+                                                   " has another hash: ", fab->hash()));
+  }
+  flwr::proto::GetFabResponse response;
+  response.mutable_fab()->set_hash_str(fab->hash());
+  response.mutable_fab()->set_content(fab->content());
+  return response;
 }
 
 absl::StatusOr<flwr::proto::PushObjectResponse> Fleet::PushObject(
     const Caller& caller, const flwr::proto::PushObjectRequest& request) {
-  const uint64_t node = request.node().node_id();
-  FEDUMM_RETURN_IF_ERROR(Admit(caller, node));
-  const auto num_bytes = static_cast<int64_t>(request.object_content().size());
-  absl::Status stored;
-  {
-    MutexLock lock(state_.mu);
-    FEDUMM_RETURN_IF_ERROR(state_.runs.Check(request.run_id()));
-    stored = state_.mailbox.CheckUpload(node, request.run_id(), request.object_id(),
-                                        request.session_id(), num_bytes);
-  }
-  if (state_.objects.num_bytes() + num_bytes > state_.options.limits.max_stored_bytes) {
-    return absl::UnavailableError("the server holds all it may, try again later");
-  }
-  if (stored.ok()) {
-    stored = state_.objects.PutChecked(request.object_id(), request.object_content(),
-                                       state_.options.limits);
-  }
+  return PushObject(caller, flwr::proto::PushObjectRequest(request));
+}
+
+absl::StatusOr<flwr::proto::PushObjectResponse> Fleet::PushObject(
+    const Caller& caller, flwr::proto::PushObjectRequest&& request) {
+  const Upload upload{.node = request.node().node_id(),
+                      .run_id = request.run_id(),
+                      .session = request.session_id()};
+  FEDUMM_RETURN_IF_ERROR(Admit(caller, upload.node));
+  FEDUMM_ASSIGN_OR_RETURN(const bool stored,
+                          StoreUpload(state_, upload, request.object_id(),
+                                      std::move(*request.mutable_object_content())));
   flwr::proto::PushObjectResponse response;
-  response.set_stored(stored.ok());
-  if (!stored.ok()) {
-    Log()->warn("refused an object of node {} in run {}: {}", node, request.run_id(),
-                Printable(stored.message()));
-    return response;
-  }
-  MutexLock lock(state_.mu);
-  if (state_.mailbox.Uploaded(node, request.run_id(), request.object_id(), num_bytes,
-                              state_.options.timer())) {
-    state_.changed.NotifyAll();
-  }
+  response.set_stored(stored);
   return response;
+}
+
+absl::StatusOr<ObjectPush> Fleet::PushObjects(const Caller& caller, Upload upload) {
+  FEDUMM_RETURN_IF_ERROR(Admit(caller, upload.node));
+  return ObjectPush(state_, std::move(upload));
+}
+
+absl::StatusOr<ObjectPull> Fleet::PullObjects(const Caller& caller,
+                                              const proto::PullObjectsRequest& request) {
+  FEDUMM_RETURN_IF_ERROR(Admit(caller, request.node_id()));
+  if (request.object_ids_size() > state_.options.limits.max_objects_per_message) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("too many objects are asked for: ", request.object_ids_size()));
+  }
+  return ObjectPull(state_, request.node_id(), request.run_id(),
+                    {request.object_ids().begin(), request.object_ids().end()});
 }
 
 absl::StatusOr<flwr::proto::PullObjectResponse> Fleet::PullObject(
@@ -302,6 +335,7 @@ void Fleet::Tick() {
     AnswerEmpty(state_.pulls.Take(state_.pulls.NextNode()), answers);
   }
   for (const uint64_t node : state_.mailbox.Expire(now)) state_.Deliver(node, answers);
+  state_.ExpireApps(now, answers);
 }
 
 void Fleet::RunTimers() {
@@ -309,7 +343,8 @@ void Fleet::RunTimers() {
     Tick();
     MutexLock lock(state_.mu);
     if (state_.stopping) return;
-    const absl::Time due = std::min(state_.pulls.NextEnd(), state_.mailbox.next_due());
+    const absl::Time due =
+        std::min({state_.pulls.NextEnd(), state_.mailbox.next_due(), state_.NextAppsDue()});
     const absl::Time now = state_.options.timer();
     if (due > now) state_.timer_changed.WaitFor(state_.mu, due - now);
   }
@@ -320,6 +355,7 @@ void Fleet::Stop() {
   MutexLock lock(state_.mu);
   state_.stopping = true;
   for (const uint64_t node : state_.pulls.Nodes()) AnswerEmpty(state_.pulls.Take(node), answers);
+  state_.StopApps(answers);
   state_.changed.NotifyAll();
   state_.timer_changed.NotifyAll();
 }

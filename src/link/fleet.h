@@ -9,6 +9,8 @@
 #include "link/held_pulls.h"
 #include "link/link_state.h"
 #include "link/node_auth.h"
+#include "link/object_streams.h"
+#include "wire/object.h"
 
 namespace fedumm::link {
 
@@ -49,10 +51,21 @@ class Fleet {
                                                      const flwr::proto::GetFabRequest& request);
   absl::StatusOr<flwr::proto::PushObjectResponse> PushObject(
       const Caller& caller, const flwr::proto::PushObjectRequest& request);
+  absl::StatusOr<flwr::proto::PushObjectResponse> PushObject(
+      const Caller& caller, flwr::proto::PushObjectRequest&& request);  // takes the bytes over
   absl::StatusOr<flwr::proto::PullObjectResponse> PullObject(
       const Caller& caller, const flwr::proto::PullObjectRequest& request);
+  // PullObject without a copy of the bytes; null if they are not to be had.
+  absl::StatusOr<wire::ObjectBytes> FindObject(const Caller& caller,
+                                               const flwr::proto::PullObjectRequest& request);
   absl::StatusOr<flwr::proto::ConfirmMessageReceivedResponse> ConfirmMessageReceived(
       const Caller& caller, const flwr::proto::ConfirmMessageReceivedRequest& request);
+
+  // Many objects in one call, of peers that know more than Flower's own. The caller is checked here
+  // once; the objects as they pass.
+  absl::StatusOr<ObjectPull> PullObjects(const Caller& caller,
+                                         const proto::PullObjectsRequest& request);
+  absl::StatusOr<ObjectPush> PushObjects(const Caller& caller, Upload upload);
 
   // Adds to what the server application sees as the node's traffic.
   void CountTraffic(uint64_t node, int64_t bytes_up, int64_t bytes_down);

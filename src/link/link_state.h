@@ -1,6 +1,8 @@
 #pragma once
 
 #include <functional>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -10,6 +12,7 @@
 #include "base/mutex.h"
 #include "fedumm/limits.h"
 #include "link/held_pulls.h"
+#include "link/hosted_apps.h"
 #include "link/mailbox.h"
 #include "link/node_auth.h"
 #include "link/node_registry.h"
@@ -45,8 +48,9 @@ class Answers {
   std::vector<std::function<void()>> answers_;
 };
 
-// All that a SuperLink knows, shared by its two halves: `Fleet` (the nodes') and `RunGrid` (the
-// server application's). One lock; no call to a peer, hash or copy of an object is made under it.
+// All that a SuperLink knows, shared by its halves: `Fleet` (the nodes'), `RunGrid` (a server
+// application's in this process), `Control` and `Runtime` (those of hosted ones). One lock; no call
+// to a peer, hash or copy of an object is made under it.
 struct LinkState {
   explicit LinkState(LinkOptions link_options)
       : options(std::move(link_options)),
@@ -59,6 +63,21 @@ struct LinkState {
   // Gives the oldest message that waits for the node to its held pull, if there are both.
   void Deliver(uint64_t node, Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
 
+  // Ends a run, whoever runs it, and all that belongs to it. False if it was over already, or may
+  // not end this way.
+  bool FinishRun(uint64_t run_id, std::string_view sub_status, const std::string& details,
+                 Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // Gives pending runs to the SuperExecs that wait for one.
+  void OfferRuns(Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // Answers the ServerApps that have all replies they wait for.
+  void WakeApps(Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void WakeLogReaders(uint64_t run_id, Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // Does what time alone makes due for hosted runs; the next time when there is more.
+  void ExpireApps(absl::Time now, Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  absl::Time NextAppsDue() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // Ends all that waits on hosted runs.
+  void StopApps(Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+
   const LinkOptions options;
   store::ObjectStore objects;  // thread-safe
   NodeAuth auth;               // thread-safe
@@ -68,6 +87,7 @@ struct LinkState {
   Runs runs ABSL_GUARDED_BY(mu);
   Mailbox mailbox ABSL_GUARDED_BY(mu);
   HeldPulls pulls ABSL_GUARDED_BY(mu);
+  HostedApps apps ABSL_GUARDED_BY(mu);
   bool stopping ABSL_GUARDED_BY(mu) = false;
   CondVar changed;        // a reply is complete, a node came or went, stopping
   CondVar timer_changed;  // something is due earlier than before, stopping

@@ -30,6 +30,87 @@ void Mailbox::Post(Instruction instruction, absl::Time now) {
   live_[node].push_back(&entry);
 }
 
+Mailbox::Upload Mailbox::Announce(uint64_t run_id, std::vector<Instruction> instructions,
+                                  absl::Time now) {
+  Upload upload;
+  upload.session = RandomSession();
+  Session session;
+  session.run_id = run_id;
+  session.end = now + options_.session_timeout;
+  for (Instruction& instruction : instructions) {
+    const std::string id = instruction.metadata.message_id;
+    const auto known = entries_.find(id);
+    if (known == entries_.end()) {
+      objects_.Announce(instruction.object_ids);
+      Post(std::move(instruction), now);
+      entries_.at(id).stage = Stage::kComing;
+    } else if (known->second.stage != Stage::kComing) {
+      continue;
+    }
+    session.message_ids.push_back(id);
+    for (const std::string& object : entries_.at(id).instruction.object_ids) {
+      if (!session.all.insert(object).second || objects_.Find(object) != nullptr) continue;
+      session.missing.insert(object);
+      upload.to_push.push_back(object);
+    }
+  }
+  if (session.missing.empty()) upload.ready = Complete(session);
+  // Kept, even when nothing is missing: the peer may push what is here already.
+  Due(session.end);
+  sessions_.emplace(upload.session, std::move(session));
+  return upload;
+}
+
+absl::Status Mailbox::CheckInstructionUpload(uint64_t run_id, const std::string& object_id,
+                                             std::string_view session_id, int64_t num_bytes) const {
+  for (const auto& [id, session] : sessions_) {
+    if (session.run_id != run_id || !session.all.contains(object_id)) continue;
+    if (!session_id.empty() && session_id != id) continue;
+    if (session.num_bytes + num_bytes > options_.limits.max_stored_bytes) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("messages may not exceed ", options_.limits.max_stored_bytes, " bytes"));
+    }
+    return absl::OkStatus();
+  }
+  return absl::NotFoundError("no message of the run in this session announced the object");
+}
+
+std::vector<uint64_t> Mailbox::InstructionUploaded(uint64_t run_id, const std::string& object_id,
+                                                   int64_t num_bytes, absl::Time now) {
+  std::vector<uint64_t> ready;
+  for (auto& [id, session] : sessions_) {
+    if (session.run_id != run_id || session.missing.erase(object_id) == 0) continue;
+    session.num_bytes += num_bytes;
+    session.end = now + options_.session_timeout;
+    if (!session.missing.empty()) continue;
+    const std::vector<uint64_t> nodes = Complete(session);
+    ready.insert(ready.end(), nodes.begin(), nodes.end());
+  }
+  return ready;
+}
+
+std::vector<uint64_t> Mailbox::Complete(const Session& session) {
+  std::vector<uint64_t> nodes;
+  for (const std::string& id : session.message_ids) {
+    const auto it = entries_.find(id);
+    if (it == entries_.end() || it->second.stage != Stage::kComing) continue;
+    it->second.stage = Stage::kWaiting;
+    nodes.push_back(it->second.instruction.metadata.dst_node_id);
+  }
+  return nodes;
+}
+
+std::optional<absl::Time> Mailbox::Pending(uint64_t run_id, const std::string& message_id,
+                                           absl::Time gone_at, absl::Time now) const {
+  const auto it = entries_.find(message_id);
+  if (it == entries_.end() || it->second.instruction.metadata.run_id != run_id) return std::nullopt;
+  const Entry& entry = it->second;
+  if (entry.stage == Stage::kClosed || entry.stage == Stage::kAnswered) return std::nullopt;
+  const absl::Time end = std::min(entry.expires, gone_at);
+  if (now >= end) return std::nullopt;
+  return end;
+}
+
 Mailbox::Outcome Mailbox::Take(uint64_t run_id, const std::string& message_id, absl::Time gone_at,
                                absl::Time now) {
   Outcome outcome;
@@ -43,7 +124,9 @@ Mailbox::Outcome Mailbox::Take(uint64_t run_id, const std::string& message_id, a
   Entry& entry = it->second;
   outcome.instruction = entry.instruction.metadata;
   if (entry.stage == Stage::kClosed) return outcome;
-  if (entry.stage == Stage::kAnswered) {
+  if (entry.error.has_value()) {
+    outcome.error = std::move(entry.error);
+  } else if (entry.stage == Stage::kAnswered) {
     if (now >= entry.reply->expires) {
       outcome.error = Unavailable(ErrorCode::kReplyMessageUnavailable, "the reply has expired");
     } else {
@@ -84,6 +167,7 @@ void Mailbox::DropRun(uint64_t run_id) {
     if (entry.instruction.metadata.run_id == run_id) ids.push_back(id);
   }
   for (const std::string& id : ids) Withdraw(run_id, id);
+  std::erase_if(sessions_, [&](const auto& item) { return item.second.run_id == run_id; });
 }
 
 const Mailbox::Instruction* Mailbox::Offer(uint64_t node, uint64_t ticket, absl::Time now) {
@@ -120,10 +204,23 @@ void Mailbox::Confirm(uint64_t node, uint64_t run_id, std::string_view message_i
 
 void Mailbox::Restart(uint64_t node) {
   for (Entry* entry : Live(node)) {
-    if (entry->stage == Stage::kAnswered) continue;
+    if (entry->stage == Stage::kComing || entry->stage == Stage::kAnswered) continue;
     entry->stage = Stage::kWaiting;
     if (entry->reply.has_value()) entry->reply->stale = true;
   }
+}
+
+bool Mailbox::Refuse(uint64_t node, uint64_t run_id, const Error& error) {
+  bool refused = false;
+  for (Entry* entry : Live(node)) {
+    if (entry->stage != Stage::kOffered || entry->instruction.metadata.run_id != run_id) continue;
+    entry->stage = Stage::kAnswered;
+    entry->error = error;
+    DropReply(*entry);
+    ReleaseInstruction(*entry);
+    refused = true;
+  }
+  return refused;
 }
 
 bool Mailbox::MayPull(uint64_t node, uint64_t run_id, const std::string& object_id,
@@ -131,6 +228,7 @@ bool Mailbox::MayPull(uint64_t node, uint64_t run_id, const std::string& object_
   bool found = false;
   for (Entry* entry : Live(node)) {
     if (entry->instruction.metadata.run_id != run_id || !entry->all.contains(object_id)) continue;
+    if (entry->stage == Stage::kComing) continue;
     found = true;
     if (entry->stage == Stage::kOffered) entry->lease_end = now + options_.lease;
   }
@@ -141,7 +239,7 @@ absl::StatusOr<Mailbox::Receipt> Mailbox::PushReply(uint64_t node, const Metadat
                                                     std::vector<std::string> object_ids,
                                                     absl::Time now, absl::Time wall_now) {
   const auto it = entries_.find(reply.reply_to_message_id);
-  if (it == entries_.end() || reply.src_node_id != node) {
+  if (it == entries_.end() || it->second.stage == Stage::kComing || reply.src_node_id != node) {
     return absl::InvalidArgumentError(absl::StrCat("node ", node, " may not answer for node ",
                                                    reply.src_node_id, " or to a message unknown"));
   }
@@ -213,6 +311,29 @@ std::vector<uint64_t> Mailbox::Expire(absl::Time now) {
   std::vector<uint64_t> nodes;
   if (now < next_due_) return nodes;
   next_due_ = absl::InfiniteFuture();
+  std::vector<std::pair<uint64_t, std::string>> stalled_messages;
+  for (auto it = sessions_.begin(); it != sessions_.end();) {
+    if (now < it->second.end) {
+      Due(it->second.end);
+      ++it;
+      continue;
+    }
+    for (const std::string& id : it->second.message_ids) {
+      const auto entry = entries_.find(id);
+      if (entry != entries_.end() && entry->second.stage == Stage::kComing) {
+        stalled_messages.emplace_back(it->second.run_id, id);
+      }
+    }
+    it = sessions_.erase(it);
+  }
+  for (const auto& [run_id, id] : stalled_messages) {
+    const bool announced_again =
+        std::any_of(sessions_.begin(), sessions_.end(), [&id = id](const auto& item) {
+          const std::vector<std::string>& ids = item.second.message_ids;
+          return std::find(ids.begin(), ids.end(), id) != ids.end();
+        });
+    if (!announced_again) Withdraw(run_id, id);
+  }
   for (auto it = entries_.begin(); it != entries_.end();) {
     Entry& entry = it->second;
     if (now >= entry.forget_at) {

@@ -21,12 +21,12 @@ namespace fedumm::link {
 
 // Instructions on their way to nodes, and the replies that come back. An instruction is
 //
-//   waiting -> offered -> confirmed -> answered -> closed
+//   (coming ->) waiting -> offered -> confirmed -> answered -> closed
 //
-// and goes back to waiting when its lease ends unconfirmed, its answer did not go out, its node
-// restarts, or the upload of its reply stalls: nothing is lost with a node that dies in between.
-// Holds references on the objects of what it keeps. Times are the caller's monotonic `now`. Not
-// thread-safe.
+// where one is coming whose objects a peer still uploads. It goes back to waiting when its lease
+// ends unconfirmed, its answer did not go out, its node restarts, or the upload of its reply
+// stalls: nothing is lost with a node that dies in between. Holds references on the objects of what
+// it keeps. Times are the caller's monotonic `now`. Not thread-safe.
 class Mailbox {
  public:
   struct Options {
@@ -47,6 +47,22 @@ class Mailbox {
   };
   void Post(Instruction instruction, absl::Time now);
 
+  // Instructions whose objects a peer will upload; none is offered before all of them are here, and
+  // all are gone once no object has come for a session timeout. No references are handed over.
+  // One that is here already is welcome again.
+  struct Upload {
+    std::vector<std::string> to_push;  // objects that are missing
+    std::string session;
+    std::vector<uint64_t> ready;  // nodes for which a message waits now
+  };
+  Upload Announce(uint64_t run_id, std::vector<Instruction> instructions, absl::Time now);
+  // Whether an upload of the run waits for this object, or has it. Errors as of CheckUpload.
+  absl::Status CheckInstructionUpload(uint64_t run_id, const std::string& object_id,
+                                      std::string_view session, int64_t num_bytes) const;
+  // The object is in the store now. Returns the nodes for which a message waits now.
+  std::vector<uint64_t> InstructionUploaded(uint64_t run_id, const std::string& object_id,
+                                            int64_t num_bytes, absl::Time now);
+
   // What became of an instruction. Neither reply nor error: `pending`, or it was taken before.
   struct Outcome {
     bool pending = false;
@@ -59,6 +75,9 @@ class Mailbox {
   // Takes a complete reply out, or the reason why none will come. `gone_at` tells when to give up
   // on the node.
   Outcome Take(uint64_t run_id, const std::string& message_id, absl::Time gone_at, absl::Time now);
+  // When time alone can end the wait for that reply; nothing if Take would find it ended.
+  std::optional<absl::Time> Pending(uint64_t run_id, const std::string& message_id,
+                                    absl::Time gone_at, absl::Time now) const;
   // The node that an instruction was sent to; 0 if there is no such instruction.
   uint64_t Destination(const std::string& message_id) const;
   void Withdraw(uint64_t run_id, const std::string& message_id);
@@ -75,6 +94,9 @@ class Mailbox {
   void Confirm(uint64_t node, uint64_t run_id, std::string_view message_id);
   // The node has forgotten all that it was sent.
   void Restart(uint64_t node);
+  // The node cannot take what it was offered in this run: the senders hear `error`. True if there
+  // was anything.
+  bool Refuse(uint64_t node, uint64_t run_id, const Error& error);
   // Whether the object belongs to a message for the node; if so, its lease begins anew.
   bool MayPull(uint64_t node, uint64_t run_id, const std::string& object_id, absl::Time now);
 
@@ -102,7 +124,7 @@ class Mailbox {
   absl::Time next_due() const { return next_due_; }  // when Expire has more to do
 
  private:
-  enum class Stage { kWaiting, kOffered, kConfirmed, kAnswered, kClosed };
+  enum class Stage { kComing, kWaiting, kOffered, kConfirmed, kAnswered, kClosed };
   struct Reply {
     Metadata metadata;
     std::vector<std::string> object_ids;  // as announced; a reference on each is held
@@ -122,10 +144,22 @@ class Mailbox {
     uint64_t ticket = 0;
     absl::Time lease_end;
     std::optional<Reply> reply;
+    std::optional<Error> error;                     // of an answered one that has no reply
     std::string reply_id;                           // of an answered or closed one
     absl::Time forget_at = absl::InfiniteFuture();  // of a closed one
   };
 
+  // Instructions that were announced together.
+  struct Session {
+    uint64_t run_id = 0;
+    std::vector<std::string> message_ids;
+    absl::flat_hash_set<std::string> all;
+    absl::flat_hash_set<std::string> missing;
+    int64_t num_bytes = 0;
+    absl::Time end;
+  };
+
+  std::vector<uint64_t> Complete(const Session& session);
   const std::vector<Entry*>& Live(uint64_t node) const;
   void ReleaseInstruction(Entry& entry);
   void DropReply(Entry& entry);
@@ -138,6 +172,7 @@ class Mailbox {
   const Options options_;
   std::map<std::string, Entry, std::less<>> entries_;  // by message id
   std::map<uint64_t, std::vector<Entry*>> live_;       // by node, not closed, oldest first
+  std::map<std::string, Session, std::less<>> sessions_;
   absl::Time next_due_ = absl::InfiniteFuture();
 };
 

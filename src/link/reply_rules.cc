@@ -1,6 +1,7 @@
 #include "link/reply_rules.h"
 
 #include <cmath>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -41,6 +42,42 @@ absl::Status CheckReply(const Metadata& reply, const Metadata& instruction, absl
         "the reply's ttl is ", reply.ttl, " s, the instruction has ", remaining, " s left"));
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckInstruction(const Metadata& instruction, absl::Time now) {
+  const double seconds = absl::ToDoubleSeconds(now - absl::UnixEpoch());
+  if (instruction.src_node_id != kSuperLinkNodeId || instruction.dst_node_id == kSuperLinkNodeId) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("an instruction goes from the server to a node, not from ",
+                     instruction.src_node_id, " to ", instruction.dst_node_id));
+  }
+  if (instruction.message_type.empty() || !instruction.reply_to_message_id.empty()) {
+    return absl::InvalidArgumentError("an instruction has a message type and answers nothing");
+  }
+  if (!std::isfinite(instruction.created_at) || instruction.created_at < kEarliest ||
+      instruction.created_at > seconds + kMostAhead) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("created_at is impossible at ", seconds, ": ", instruction.created_at));
+  }
+  if (!std::isfinite(instruction.ttl) || instruction.ttl <= 0 ||
+      instruction.created_at + instruction.ttl <= seconds) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the instruction's ttl has passed: ", instruction.ttl));
+  }
+  return absl::OkStatus();
+}
+
+Message ErrorReply(const Metadata& instruction, Error error, absl::Time now) {
+  Message reply;
+  reply.metadata.run_id = instruction.run_id;
+  reply.metadata.src_node_id = instruction.dst_node_id;
+  reply.metadata.dst_node_id = kSuperLinkNodeId;
+  reply.metadata.reply_to_message_id = instruction.message_id;
+  reply.metadata.group_id = instruction.group_id;
+  reply.metadata.message_type = instruction.message_type;
+  reply.metadata.created_at = absl::ToDoubleSeconds(now - absl::UnixEpoch());
+  reply.error = std::move(error);
+  return reply;
 }
 
 }  // namespace fedumm::link

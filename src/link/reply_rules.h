@@ -10,4 +10,11 @@ namespace fedumm::link {
 // reason if not. `now` is wall time.
 absl::Status CheckReply(const Metadata& reply, const Metadata& instruction, absl::Time now);
 
+// Whether a message of an application outside this process may be an instruction. INVALID_ARGUMENT
+// with the reason if not. `now` is wall time.
+absl::Status CheckInstruction(const Metadata& instruction, absl::Time now);
+
+// In place of a reply that will not come. Without a message id.
+Message ErrorReply(const Metadata& instruction, Error error, absl::Time now);
+
 }  // namespace fedumm::link

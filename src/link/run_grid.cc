@@ -8,12 +8,13 @@
 #include "absl/time/clock.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "link/reply_rules.h"
 #include "wire/proto.h"
 
 namespace fedumm::link {
 namespace {
 
-absl::Status CheckInstruction(const Message& message) {
+absl::Status CheckOwnInstruction(const Message& message) {
   if (!message.content.has_value() || message.has_error()) {
     return absl::InvalidArgumentError("an instruction needs content");
   }
@@ -27,27 +28,18 @@ absl::Status CheckInstruction(const Message& message) {
   return absl::OkStatus();
 }
 
-// In place of a reply that will not come.
-Message ErrorReply(const Metadata& instruction, Error error, absl::Time now) {
-  Message reply;
-  reply.metadata.run_id = instruction.run_id;
-  reply.metadata.src_node_id = instruction.dst_node_id;
-  reply.metadata.dst_node_id = kSuperLinkNodeId;
-  reply.metadata.reply_to_message_id = instruction.message_id;
-  reply.metadata.group_id = instruction.group_id;
-  reply.metadata.message_type = instruction.message_type;
-  reply.metadata.created_at = absl::ToDoubleSeconds(now - absl::UnixEpoch());
-  reply.error = std::move(error);
-  reply.metadata.message_id = wire::Deflater().Deflate(reply).message_id;
-  return reply;
-}
-
 }  // namespace
 
 RunGrid::~RunGrid() {
+  Answers answers;
   MutexLock lock(state_.mu);
-  state_.runs.Finish(run_id_);
-  state_.mailbox.DropRun(run_id_);
+  state_.FinishRun(run_id_, kCompleted, "", answers);
+}
+
+absl::Status RunGrid::CheckGoesOn() const {
+  if (state_.stopping) return absl::CancelledError("the server is stopping");
+  if (state_.runs.IsFinished(run_id_)) return absl::CancelledError("the run was stopped");
+  return absl::OkStatus();
 }
 
 std::vector<uint64_t> RunGrid::NodeIds() {
@@ -58,7 +50,7 @@ std::vector<uint64_t> RunGrid::NodeIds() {
 absl::StatusOr<std::vector<uint64_t>> RunGrid::WaitForNodes(int64_t count, absl::Time deadline) {
   MutexLock lock(state_.mu);
   while (true) {
-    if (state_.stopping) return absl::CancelledError("the server is stopping");
+    FEDUMM_RETURN_IF_ERROR(CheckGoesOn());
     std::vector<uint64_t> online = state_.nodes.Online(state_.options.timer());
     const absl::Duration left = deadline - absl::Now();
     if (static_cast<int64_t>(online.size()) >= count || left <= absl::ZeroDuration()) {
@@ -69,7 +61,7 @@ absl::StatusOr<std::vector<uint64_t>> RunGrid::WaitForNodes(int64_t count, absl:
 }
 
 absl::StatusOr<std::vector<std::string>> RunGrid::PushMessages(std::vector<Message> messages) {
-  for (const Message& message : messages) FEDUMM_RETURN_IF_ERROR(CheckInstruction(message));
+  for (const Message& message : messages) FEDUMM_RETURN_IF_ERROR(CheckOwnInstruction(message));
   wire::Deflater deflater;
   std::vector<std::string> ids;
   ids.reserve(messages.size());
@@ -87,7 +79,7 @@ absl::StatusOr<std::string> RunGrid::Push(Message message, wire::Deflater& defla
   metadata.reply_to_message_id.clear();
   {
     MutexLock lock(state_.mu);
-    if (state_.stopping) return absl::CancelledError("the server is stopping");
+    FEDUMM_RETURN_IF_ERROR(CheckGoesOn());
     if (!state_.nodes.IsRegistered(metadata.dst_node_id)) return std::string();
     // Equal messages to one node must differ in something, or they would have one id.
     const double now = absl::ToDoubleSeconds(state_.options.clock() - absl::UnixEpoch());
@@ -115,7 +107,7 @@ absl::StatusOr<std::vector<Message>> RunGrid::PullMessages(
   {
     MutexLock lock(state_.mu);
     while (true) {
-      if (state_.stopping) return absl::CancelledError("the server is stopping");
+      FEDUMM_RETURN_IF_ERROR(CheckGoesOn());
       absl::Time recheck = absl::InfiniteFuture();
       outcomes = Take(message_ids, recheck);
       const absl::Duration left = deadline - absl::Now();
@@ -147,8 +139,13 @@ std::vector<Mailbox::Outcome> RunGrid::Take(const std::vector<std::string>& mess
 
 Message RunGrid::ToMessage(Mailbox::Outcome outcome) {
   const absl::Time now = state_.options.clock();
+  const auto error_reply = [&](Error error) {
+    Message reply = ErrorReply(outcome.instruction, std::move(error), now);
+    reply.metadata.message_id = wire::Deflater().Deflate(reply).message_id;
+    return reply;
+  };
   if (outcome.error.has_value()) {
-    return ErrorReply(outcome.instruction, *std::move(outcome.error), now);
+    return error_reply(*std::move(outcome.error));
   }
   absl::StatusOr<Message> message = wire::Inflate(
       outcome.reply->message_id, [this](std::string_view id) { return state_.objects.Find(id); },
@@ -157,10 +154,8 @@ Message RunGrid::ToMessage(Mailbox::Outcome outcome) {
   if (!message.ok()) {
     Log()->warn("the reply of node {} in run {} is malformed: {}", outcome.reply->src_node_id,
                 run_id_, Printable(message.status().message()));
-    return ErrorReply(outcome.instruction,
-                      {.code = ErrorCode::kReplyMessageUnavailable,
-                       .reason = absl::StrCat("malformed reply: ", message.status().message())},
-                      now);
+    return error_reply({.code = ErrorCode::kReplyMessageUnavailable,
+                        .reason = absl::StrCat("malformed reply: ", message.status().message())});
   }
   // What was checked against the instruction counts, not what the objects say.
   message->metadata = *std::move(outcome.reply);

@@ -29,6 +29,8 @@ class RunGrid final : public Grid {
   Traffic NodeTraffic(uint64_t node_id) override;
 
  private:
+  // CANCELLED when the server is stopping or the run is over.
+  absl::Status CheckGoesOn() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mu);
   absl::StatusOr<std::string> Push(Message message, wire::Deflater& deflater);
   // Each instruction that is over, taken. `recheck` is when time alone can end another.
   std::vector<Mailbox::Outcome> Take(const std::vector<std::string>& message_ids,
