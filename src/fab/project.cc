@@ -25,31 +25,57 @@ namespace {
 constexpr int64_t kMaxDots = 2000;
 constexpr size_t kMaxNameBytes = 200;
 
-// Dots outside of strings and comments. They bound how deep tables can nest, and toml++ takes
-// tables apart by recursion.
-int64_t CountDots(std::string_view toml) {
+// The length of the text (TOML's strings, of all four kinds) that begins `toml`. -1 for a text that
+// toml++ must not see.
+int64_t TextLength(std::string_view toml) {
+  const char quote = toml[0];
+  const bool multi_line = toml.substr(0, 3) == std::string(3, quote);
+  const std::string_view end = toml.substr(0, multi_line ? 3 : 1);
+  size_t i = end.size();
+  while (i < toml.size() && toml.substr(i, end.size()) != end) {
+    if (!multi_line && toml[i] == '\n') return static_cast<int64_t>(i);  // an error: it has no end
+    const bool escape = quote == '"' && toml[i] == '\\';
+    ++i;
+    if (!escape) continue;
+    if (multi_line) {  // what follows the end of a line is looked at as if it were a blank
+      const size_t next = std::min(toml.find_first_not_of(" \t\r\n", i), toml.size());
+      if (toml.substr(next, 1) == "\xef") return -1;
+      if (next > i) {
+        i = next;
+        continue;
+      }
+    }
+    ++i;
+  }
+  i += end.size();
+  // Up to two more quotes belong to a text that ends with them.
+  for (int more = 0; multi_line && more < 2 && i < toml.size() && toml[i] == quote; ++more) ++i;
+  return static_cast<int64_t>(std::min(i, toml.size()));
+}
+
+// toml++ 3.3 has two weak spots. Tables nest as deep as keys have dots, and are taken apart by
+// recursion. And among the characters that it takes for blanks are some, from U+FC66 to U+FEFE, for
+// which its behaviour is undefined; outside of texts and comments TOML has nothing beyond ASCII.
+absl::Status CheckLexis(std::string_view toml) {
   int64_t dots = 0;
   size_t i = 0;
   while (i < toml.size()) {
     const char c = toml[i];
+    int64_t length = 1;
     if (c == '#') {
-      i = std::min(toml.find('\n', i), toml.size());
+      length = static_cast<int64_t>(std::min(toml.find('\n', i), toml.size()) - i);
     } else if (c == '"' || c == '\'') {
-      const bool multi_line = toml.substr(i, 3) == std::string(3, c);
-      const std::string_view quote = toml.substr(i, multi_line ? 3 : 1);
-      for (i += quote.size(); i < toml.size() && toml.substr(i, quote.size()) != quote; ++i) {
-        if (c == '"' && toml[i] == '\\') ++i;
-        if (!multi_line && i < toml.size() && toml[i] == '\n') break;
-      }
-      i += quote.size();
-      // Up to two more quotes belong to a text that ends with them.
-      for (int more = 0; multi_line && more < 2 && i < toml.size() && toml[i] == c; ++more) ++i;
-    } else {
-      dots += c == '.' ? 1 : 0;
-      ++i;
+      length = TextLength(toml.substr(i));
+    } else if (c == '.' && ++dots > kMaxDots) {
+      return absl::InvalidArgumentError("app bundle: pyproject.toml has too many dotted keys");
     }
+    if (length < 0 || static_cast<unsigned char>(c) >= 0x80) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("app bundle: pyproject.toml has a strange character behind byte ", i));
+    }
+    i += length;
   }
-  return dots;
+  return absl::OkStatus();
 }
 
 // Ids, and with them paths, are made of these.
@@ -100,9 +126,7 @@ absl::Status Flatten(const fab_toml::table& table, const std::string& prefix,
 }  // namespace
 
 absl::StatusOr<Project> ParseProject(std::string_view toml) {
-  if (CountDots(toml) > kMaxDots) {
-    return absl::InvalidArgumentError("app bundle: pyproject.toml holds too many dotted keys");
-  }
+  FEDUMM_RETURN_IF_ERROR(CheckLexis(toml));
   const fab_toml::parse_result parsed = fab_toml::parse(toml);
   if (!parsed) {
     return absl::InvalidArgumentError(absl::StrCat("app bundle: pyproject.toml, line ",

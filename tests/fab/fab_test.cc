@@ -215,6 +215,17 @@ TEST(FabTest, AConfigThatFlowerHasNoTypeForIsRefusedByItsKey) {
   ExpectRefused(Bundle(project), "config is no table");
 }
 
+TEST(FabTest, CharactersThatTheTomlReaderCannotTakeAreRefused) {
+  const auto with = [](const std::string& line) {
+    return Bundle(absl::StrCat(std::string(kProject), line));
+  };
+  EXPECT_TRUE(Fab::Parse(with("a = \"\xef\xb1\xbf\" # \xef\xb1\xbf")).ok());
+  ExpectRefused(with("\xef\xb1\xbf = 1"), "strange character");
+  ExpectRefused(with("a = 1 \xef\xb1\xbf"), "strange character");
+  ExpectRefused(with("a = \"\"\"\\ \n \xef\xb1\xbf\"\"\""), "strange character");
+  ExpectRefused(with("a = \"\"\"\\\xef\xb1\xbf\"\"\""), "strange character");
+}
+
 TEST(FabTest, DeepTablesAreRefusedBeforeTheyAreBuilt) {
   std::string deep = "[a";
   for (int i = 0; i < 500'000; ++i) deep += ".a";
