@@ -291,19 +291,22 @@ absl::StatusOr<ObjectPull> Fleet::PullObjects(const Caller& caller,
                     {request.object_ids().begin(), request.object_ids().end()});
 }
 
-absl::StatusOr<flwr::proto::PullObjectResponse> Fleet::PullObject(
+absl::StatusOr<wire::ObjectBytes> Fleet::FindObject(
     const Caller& caller, const flwr::proto::PullObjectRequest& request) {
   const uint64_t node = request.node().node_id();
   FEDUMM_RETURN_IF_ERROR(Admit(caller, node));
-  wire::ObjectBytes bytes;
-  {
-    MutexLock lock(state_.mu);
-    FEDUMM_RETURN_IF_ERROR(state_.runs.Check(request.run_id()));
-    if (state_.mailbox.MayPull(node, request.run_id(), request.object_id(),
-                               state_.options.timer())) {
-      bytes = state_.objects.Find(request.object_id());
-    }
+  MutexLock lock(state_.mu);
+  FEDUMM_RETURN_IF_ERROR(state_.runs.Check(request.run_id()));
+  if (!state_.mailbox.MayPull(node, request.run_id(), request.object_id(),
+                              state_.options.timer())) {
+    return wire::ObjectBytes();
   }
+  return state_.objects.Find(request.object_id());
+}
+
+absl::StatusOr<flwr::proto::PullObjectResponse> Fleet::PullObject(
+    const Caller& caller, const flwr::proto::PullObjectRequest& request) {
+  FEDUMM_ASSIGN_OR_RETURN(const wire::ObjectBytes bytes, FindObject(caller, request));
   flwr::proto::PullObjectResponse response;
   if (bytes != nullptr) {
     response.set_object_found(true);

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -20,6 +21,7 @@ struct HttpRequest {
   std::string path;                                         // without the query
   std::map<std::string, std::string, std::less<>> headers;  // names in lower case
   std::string body;
+  int64_t head_bytes = 0;  // what came before the body
 
   // Empty if there is none.
   std::string_view Header(std::string_view name) const;
@@ -31,6 +33,8 @@ struct HttpResponse {
   std::string body;
   // Bytes that follow `body`, sent without being copied.
   std::vector<std::shared_ptr<const std::string>> segments;
+  // Beyond those that the server writes itself.
+  std::vector<std::pair<std::string, std::string>> headers;
 };
 
 // One request and the way back for its answer, which may be given later and from any thread.
@@ -40,7 +44,8 @@ class HttpExchange {
   virtual ~HttpExchange() = default;
 
   virtual HttpRequest& request() = 0;
-  // `on_gone` is called at most once, if the peer leaves before it has been answered in full.
+  // `on_gone` is called at most once, if the peer leaves before it has been answered in full; at
+  // once if it has left already. Not if it had the answer before this was called.
   virtual void OnGone(std::function<void()> on_gone) = 0;
   // Answers; once.
   virtual void Respond(HttpResponse response) = 0;
@@ -56,7 +61,8 @@ using HttpHandler = std::function<void(std::shared_ptr<HttpExchange> exchange)>;
 
 // HTTP/1.1 over TCP or TLS, asynchronous: a waiting connection costs memory, not a thread. Answers
 // GET and HEAD /health by itself; hands every other request to the handler, which must not wait.
-// Thread-safe. Destruction ends all connections and waits for handlers that run.
+// Thread-safe. Destruction ends all connections and waits for handlers that run, so it must not
+// happen in one. Exchanges may outlive the server.
 class HttpServer {
  public:
   struct Options {
@@ -64,10 +70,14 @@ class HttpServer {
     std::optional<ServerTls> tls;  // none: plaintext
     int64_t max_body_bytes = int64_t{24} << 20;
     int64_t max_header_bytes = 32 << 10;
+    // Of bodies over 64 KiB that are being read or handled, all connections together; beyond it
+    // no more is read until some are done. Not less than max_body_bytes.
+    int64_t max_pending_body_bytes = int64_t{512} << 20;
     int max_connections = 20'000;
     absl::Duration idle_timeout = absl::Minutes(2);  // between two requests
-    absl::Duration progress_timeout =
-        absl::Seconds(30);  // for a header, and between bytes of a body or an answer
+    // For a header, and between bytes of a body or an answer, which must also keep up 64 KiB/s in
+    // the long run.
+    absl::Duration progress_timeout = absl::Seconds(30);
   };
   // INVALID_ARGUMENT for an address that is none or certificates that cannot be used, UNAVAILABLE
   // for an address that cannot be bound.

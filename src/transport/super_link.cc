@@ -1,5 +1,7 @@
 #include "fedumm/super_link.h"
 
+#include <map>
+#include <string>
 #include <thread>
 #include <utility>
 
@@ -7,7 +9,10 @@
 #include "link/fleet.h"
 #include "link/link_state.h"
 #include "link/run_grid.h"
+#include "transport/fleet_http.h"
 #include "transport/grpc_server.h"
+#include "transport/http_routes.h"
+#include "transport/http_server.h"
 
 namespace fedumm {
 
@@ -23,11 +28,13 @@ class SuperLink::Impl {
   void Stop() {
     fleet.Stop();
     if (server != nullptr) server->Shutdown();
+    if (http != nullptr) http->Shutdown();
   }
 
   link::LinkState state;
   link::Fleet fleet;
   std::unique_ptr<transport::GrpcServer> server;
+  std::unique_ptr<transport::HttpServer> http;
   std::thread timers;
 };
 
@@ -40,6 +47,18 @@ absl::StatusOr<std::unique_ptr<SuperLink>> SuperLink::Start(SuperLinkOptions opt
                                             impl->fleet, {.address = options.fleet_api_address,
                                                           .max_pull_hold = options.max_pull_hold,
                                                           .limits = options.limits}));
+  if (!options.http_address.empty()) {
+    std::map<std::string, transport::HttpHandler> handlers;
+    handlers[transport::kFleetPath] = transport::NewFleetHandler(
+        impl->fleet, {.max_pull_hold = options.max_pull_hold,
+                      .enable_supernode_auth = options.enable_supernode_auth});
+    FEDUMM_ASSIGN_OR_RETURN(impl->http, transport::HttpServer::Start(
+                                            {.address = options.http_address,
+                                             .tls = options.tls,
+                                             .max_body_bytes = options.limits.max_object_bytes +
+                                                               transport::kHttpBodyOverhead},
+                                            transport::RouteByPrefix(std::move(handlers))));
+  }
   impl->timers = std::thread([&fleet = impl->fleet] { fleet.RunTimers(); });
   return std::unique_ptr<SuperLink>(new SuperLink(std::move(impl)));
 }
@@ -48,6 +67,8 @@ SuperLink::SuperLink(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 SuperLink::~SuperLink() = default;
 
 int SuperLink::fleet_port() const { return impl_->server->port(); }
+
+int SuperLink::http_port() const { return impl_->http == nullptr ? 0 : impl_->http->port(); }
 
 absl::StatusOr<std::unique_ptr<Grid>> SuperLink::CreateRun(RunOptions options) {
   link::LinkState& state = impl_->state;

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <cstdint>
+
+#include "absl/time/time.h"
+#include "link/fleet.h"
+#include "transport/http_server.h"
+
+namespace fedumm::transport {
+
+inline constexpr char kFleetPath[] = "/v1/fleet/";
+// What is around an object in a request, and the room that an object tree may take.
+inline constexpr int64_t kHttpBodyOverhead = int64_t{8} << 20;
+
+struct FleetHttpOptions {
+  // A node times out after 30 s, so no pull is held for more than 25 s.
+  absl::Duration max_pull_hold = absl::Seconds(10);
+  // Whether nodes may register only by their operator; names the reason of a refusal.
+  bool enable_supernode_auth = false;
+};
+
+// Serves a Fleet to Flower's nodes from 1.40: POST /v1/fleet/<call>, protobuf both ways, the caller
+// in headers. `fleet` outlives the handler and what it was given. Thread-safe.
+HttpHandler NewFleetHandler(link::Fleet& fleet, FleetHttpOptions options);
+
+}  // namespace fedumm::transport
