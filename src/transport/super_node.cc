@@ -1,5 +1,6 @@
 #include "fedumm/super_node.h"
 
+#include <optional>
 #include <random>
 #include <utility>
 
@@ -8,18 +9,23 @@
 #include "node/environment.h"
 #include "node/node_key.h"
 #include "node/node_loop.h"
-#include "transport/grpc_client.h"
+#include "transport/discovery.h"
 
 namespace fedumm {
 
 absl::Status RunSuperNode(const ClientApp& app, SuperNodeOptions options, std::stop_token stop) {
-  if (!options.insecure) {
-    return absl::FailedPreconditionError(
-        "TLS is not built yet: set SuperNodeOptions::insecure to talk in plaintext");
-  }
-  FEDUMM_ASSIGN_OR_RETURN(const NodeKey key, NodeKey::Generate());
-  const std::unique_ptr<FleetClient> fleet =
-      NewGrpcFleetClient(options.superlink, nullptr, key, options.limits);
+  FEDUMM_ASSIGN_OR_RETURN(const NodeKey key, options.private_key.empty()
+                                                 ? NodeKey::Generate()
+                                                 : NodeKey::Parse(options.private_key));
+  FEDUMM_ASSIGN_OR_RETURN(const auto fleet,
+                          transport::Discovery::Create(
+                              {.server = options.superlink,
+                               .transport = options.transport,
+                               .tls = options.insecure ? std::nullopt : std::optional(options.tls),
+                               .limits = options.limits,
+                               .on_event = options.on_event},
+                              key));
+  FEDUMM_RETURN_IF_ERROR(fleet->LookOnce(stop));
   const NodeEnvironment environment = {.seed = std::random_device()()};
   return RunNode(app, *fleet, key.public_key_pem(), options, environment, std::move(stop));
 }

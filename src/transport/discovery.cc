@@ -1,0 +1,197 @@
+#include "transport/discovery.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/mutex.h"
+#include "base/status_macros.h"
+#include "transport/grpc_client.h"
+#include "transport/http_fleet_client.h"
+#include "transport/probe.h"
+
+namespace fedumm::transport {
+namespace {
+
+Acceptable AcceptableTo(Transport transport) {
+  switch (transport) {
+    case Transport::kHttp:
+      return {.one = true, .two = false};
+    case Transport::kGrpcRere:
+    case Transport::kGrpcAdapter:
+      return {.one = false, .two = true};
+    case Transport::kAuto:
+      break;
+  }
+  return {};
+}
+
+std::string NameOf(HttpVersion version) {
+  return version == HttpVersion::kOne ? "HTTP (Flower from 1.40)" : "gRPC (Flower up to 1.39)";
+}
+
+class DiscoveringClient final : public Discovery {
+ public:
+  DiscoveringClient(Options options, HostPort server, std::unique_ptr<const TlsClient> tls,
+                    const NodeKey& key)
+      : options_(std::move(options)), server_(std::move(server)), tls_(std::move(tls)), key_(key) {}
+
+  absl::Status LookOnce(std::stop_token cancel) override {
+    const absl::Status found =
+        Client({.timeout = kFirstLook, .cancel = std::move(cancel)}).status();
+    return absl::IsFailedPrecondition(found) ? found : absl::OkStatus();
+  }
+
+  absl::StatusOr<flwr::proto::RegisterNodeFleetResponse> RegisterNode(
+      const flwr::proto::RegisterNodeFleetRequest& request, const CallOptions& options) override {
+    return Call(&FleetClient::RegisterNode, request, options);
+  }
+  absl::StatusOr<flwr::proto::ActivateNodeResponse> ActivateNode(
+      const flwr::proto::ActivateNodeRequest& request, const CallOptions& options) override {
+    return Call(&FleetClient::ActivateNode, request, options);
+  }
+  absl::StatusOr<flwr::proto::DeactivateNodeResponse> DeactivateNode(
+      const flwr::proto::DeactivateNodeRequest& request, const CallOptions& options) override {
+    return Call(&FleetClient::DeactivateNode, request, options);
+  }
+  absl::StatusOr<flwr::proto::UnregisterNodeFleetResponse> UnregisterNode(
+      const flwr::proto::UnregisterNodeFleetRequest& request, const CallOptions& options) override {
+    return Call(&FleetClient::UnregisterNode, request, options);
+  }
+  absl::StatusOr<flwr::proto::SendNodeHeartbeatResponse> SendNodeHeartbeat(
+      const flwr::proto::SendNodeHeartbeatRequest& request, const CallOptions& options) override {
+    return Call(&FleetClient::SendNodeHeartbeat, request, options);
+  }
+  absl::StatusOr<flwr::proto::PullMessagesResponse> PullMessages(
+      const flwr::proto::PullMessagesRequest& request, const CallOptions& options) override {
+    return Call(&FleetClient::PullMessages, request, options);
+  }
+  absl::StatusOr<flwr::proto::PushMessagesResponse> PushMessages(
+      const flwr::proto::PushMessagesRequest& request, const CallOptions& options) override {
+    return Call(&FleetClient::PushMessages, request, options);
+  }
+  absl::StatusOr<flwr::proto::GetRunResponse> GetRun(const flwr::proto::GetRunRequest& request,
+                                                     const CallOptions& options) override {
+    return Call(&FleetClient::GetRun, request, options);
+  }
+  absl::StatusOr<flwr::proto::GetFabResponse> GetFab(const flwr::proto::GetFabRequest& request,
+                                                     const CallOptions& options) override {
+    return Call(&FleetClient::GetFab, request, options);
+  }
+  absl::StatusOr<flwr::proto::PushObjectResponse> PushObject(
+      const flwr::proto::PushObjectRequest& request, const CallOptions& options) override {
+    return Call(&FleetClient::PushObject, request, options);
+  }
+  absl::StatusOr<flwr::proto::PullObjectResponse> PullObject(
+      const flwr::proto::PullObjectRequest& request, const CallOptions& options) override {
+    return Call(&FleetClient::PullObject, request, options);
+  }
+  absl::StatusOr<flwr::proto::ConfirmMessageReceivedResponse> ConfirmMessageReceived(
+      const flwr::proto::ConfirmMessageReceivedRequest& request,
+      const CallOptions& options) override {
+    return Call(&FleetClient::ConfirmMessageReceived, request, options);
+  }
+
+ private:
+  static constexpr absl::Duration kFirstLook = absl::Seconds(10);
+
+  using Shared = std::shared_ptr<FleetClient>;
+
+  template <typename Request, typename Response>
+  absl::StatusOr<Response> Call(absl::StatusOr<Response> (FleetClient::*rpc)(const Request&,
+                                                                             const CallOptions&),
+                                const Request& request, const CallOptions& options) {
+    FEDUMM_ASSIGN_OR_RETURN(Shared client, Client(options));
+    absl::StatusOr<Response> response = ((*client).*rpc)(request, options);
+    if (absl::IsUnimplemented(response.status())) {
+      client = Adapter(client);
+      if (client != nullptr) response = ((*client).*rpc)(request, options);
+    }
+    if (response.ok() || absl::IsUnavailable(response.status())) Note(response.ok());
+    return response;
+  }
+
+  // The client to call with, after a look at the server if there is doubt.
+  absl::StatusOr<Shared> Client(const CallOptions& options) {
+    {
+      MutexLock lock(mutex_);
+      if (client_ != nullptr && !doubtful_) return client_;
+    }
+    const Acceptable acceptable = AcceptableTo(options_.transport);
+    FEDUMM_ASSIGN_OR_RETURN(
+        const HttpVersion version,
+        Probe(server_, tls_.get(), acceptable, Until::After(options.timeout, options.cancel)));
+    if (version == HttpVersion::kOne ? !acceptable.one : !acceptable.two) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(options_.server, " speaks ", NameOf(version),
+                       ", and this node was told to use another transport"));
+    }
+    MutexLock lock(mutex_);
+    doubtful_ = false;
+    if (client_ == nullptr || version != version_) {
+      client_ = NewClient(version);
+      version_ = version;
+      proven_ = false;
+      Announce(absl::StrCat(options_.server, " speaks ", NameOf(version)));
+    }
+    return client_;
+  }
+
+  Shared NewClient(HttpVersion version) const {
+    const ClientTls* const tls = options_.tls.has_value() ? &*options_.tls : nullptr;
+    if (version == HttpVersion::kOne) {
+      return NewHttpFleetClient(server_, tls_.get(), key_, options_.limits);
+    }
+    if (options_.transport == Transport::kGrpcAdapter) {
+      return NewGrpcAdapterFleetClient(options_.server, tls, options_.limits);
+    }
+    return NewGrpcFleetClient(options_.server, tls, key_, options_.limits);
+  }
+
+  // What to call instead of `refused`, a server's gRPC that lacks a call: null if nothing.
+  Shared Adapter(const Shared& refused) {
+    MutexLock lock(mutex_);
+    if (client_ != refused) return client_;  // another thread was here
+    if (options_.transport != Transport::kAuto || version_ != HttpVersion::kTwo || proven_) {
+      return nullptr;
+    }
+    const ClientTls* const tls = options_.tls.has_value() ? &*options_.tls : nullptr;
+    client_ = NewGrpcAdapterFleetClient(options_.server, tls, options_.limits);
+    proven_ = true;
+    Announce(absl::StrCat(options_.server, " takes gRPC through the grpc-adapter only"));
+    return client_;
+  }
+
+  void Note(bool answered) {
+    MutexLock lock(mutex_);
+    proven_ = proven_ || answered;
+    doubtful_ = !answered;
+  }
+
+  void Announce(const std::string& event) const {
+    if (options_.transport == Transport::kAuto && options_.on_event) options_.on_event(event);
+  }
+
+  const Options options_;
+  const HostPort server_;
+  const std::unique_ptr<const TlsClient> tls_;
+  const NodeKey& key_;
+  Mutex mutex_;
+  Shared client_ ABSL_GUARDED_BY(mutex_);  // null before the first look that found something
+  HttpVersion version_ ABSL_GUARDED_BY(mutex_) = HttpVersion::kOne;
+  bool proven_ ABSL_GUARDED_BY(mutex_) = false;    // client_ is the right one for gRPC
+  bool doubtful_ ABSL_GUARDED_BY(mutex_) = false;  // the server was away
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Discovery>> Discovery::Create(Options options, const NodeKey& key) {
+  FEDUMM_ASSIGN_OR_RETURN(HostPort server, HostPort::Parse(options.server));
+  std::unique_ptr<const TlsClient> tls;
+  if (options.tls.has_value()) {
+    FEDUMM_ASSIGN_OR_RETURN(tls, TlsClient::Create(*options.tls));
+  }
+  return std::make_unique<DiscoveringClient>(std::move(options), std::move(server), std::move(tls),
+                                             key);
+}
+
+}  // namespace fedumm::transport

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "fedumm/limits.h"
+#include "fedumm/super_node.h"
+#include "node/fleet_client.h"
+#include "node/node_key.h"
+
+namespace fedumm::transport {
+
+// Reaches a server over the transport that it speaks: looks before the first call, and again
+// whenever the server was away, since it may come back as another version of Flower. A server that
+// can never be talked to is FAILED_PRECONDITION, in one line. Thread-safe.
+class Discovery : public FleetClient {
+ public:
+  struct Options {
+    std::string server;  // host:port
+    Transport transport = Transport::kAuto;
+    std::optional<ClientTls> tls;  // none: plaintext
+    Limits limits;
+    std::function<void(const std::string& event)> on_event;  // called from any calling thread
+  };
+  // INVALID_ARGUMENT for an address or PEM that is none. `key` outlives the client.
+  static absl::StatusOr<std::unique_ptr<Discovery>> Create(Options options, const NodeKey& key);
+
+  // Looks now: OK also if nobody is there yet.
+  virtual absl::Status LookOnce(std::stop_token cancel) = 0;
+};
+
+}  // namespace fedumm::transport

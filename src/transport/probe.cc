@@ -1,0 +1,163 @@
+#include "transport/probe.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "base/text.h"
+
+namespace fedumm::transport {
+namespace {
+
+using std::string_view_literals::operator""sv;
+
+constexpr absl::Duration kPatience = absl::Seconds(5);  // for each look
+constexpr std::string_view kHttp1Preface = "HTTP/"sv;
+// The connection preface of HTTP/2, and empty SETTINGS.
+constexpr std::string_view kHttp2Hello = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"sv;
+constexpr size_t kFrameHeader = 9;
+
+std::string Offer(Acceptable acceptable) {
+  return absl::StrCat(acceptable.two ? "\x02h2" : "", acceptable.one ? "\x08http/1.1" : "");
+}
+
+bool IsSettingsFrame(std::string_view bytes) {
+  // Length (3 bytes, a multiple of 6), type 4, no acknowledgement, stream 0.
+  return bytes.size() >= kFrameHeader && bytes[0] == 0 && bytes[3] == 4 && bytes[4] == 0 &&
+         bytes.substr(5, 4) == "\0\0\0\0"sv;
+}
+
+bool IsTlsRecord(std::string_view bytes) {
+  return bytes.size() >= 2 && bytes[0] == 0x15 && bytes[1] == 3;  // an alert
+}
+
+// Looks at one server.
+class Look {
+ public:
+  Look(const HostPort& server, const Until& until) : server_(server), until_(until) {}
+
+  absl::StatusOr<HttpVersion> InPlaintext(Acceptable acceptable);
+  absl::StatusOr<HttpVersion> ThroughTls(const TlsClient& tls, Acceptable acceptable);
+
+ private:
+  Until Soon() const {
+    const Until soon = Until::After(kPatience, until_.cancel);
+    return {std::min(soon.deadline, until_.deadline), soon.cancel};
+  }
+  absl::StatusOr<std::unique_ptr<Connection>> Open(const TlsClient* tls, Acceptable acceptable) {
+    return Connection::Open(server_, tls, Offer(acceptable), Soon());
+  }
+  std::string HealthRequest() const {
+    return absl::StrCat("GET /health HTTP/1.1\r\nHost: ", server_.ToString(),
+                        "\r\nAccept: */*\r\nConnection: close\r\n\r\n");
+  }
+  // The first bytes that answer `hello`, "" if the server hangs up instead.
+  absl::StatusOr<std::string> Ask(Connection& connection, std::string_view hello);
+  absl::StatusOr<std::string> AskInPlaintext(std::string_view hello);
+  absl::StatusOr<bool> SpeaksTls();
+
+  absl::Status Neither(std::string_view bytes) const {
+    return absl::FailedPreconditionError(absl::StrCat(
+        server_.ToString(), " is no SuperLink: it speaks neither HTTP nor gRPC, but \"",
+        Printable(Text(bytes.substr(0, 32))), "\""));
+  }
+  absl::Status Hangs() const {
+    return absl::UnavailableError(
+        absl::StrCat(server_.ToString(), " closed the connection without an answer"));
+  }
+
+  const HostPort& server_;
+  const Until& until_;
+};
+
+absl::StatusOr<std::string> Look::Ask(Connection& connection, std::string_view hello) {
+  const Until soon = Soon();
+  const absl::Status sent = connection.Write(hello, "", soon);
+  if (!sent.ok() && !absl::IsUnavailable(sent)) return sent;
+  std::string bytes;
+  std::array<char, 256> part;
+  while (bytes.size() < kFrameHeader) {
+    const absl::StatusOr<size_t> got = connection.Read(part.data(), part.size(), soon);
+    if (absl::IsDeadlineExceeded(got.status()) && !bytes.empty()) break;  // it says no more
+    if (!got.ok() && !absl::IsUnavailable(got.status())) return got.status();
+    if (!got.ok() || *got == 0) break;
+    bytes.append(part.data(), *got);
+  }
+  return bytes;
+}
+
+absl::StatusOr<std::string> Look::AskInPlaintext(std::string_view hello) {
+  FEDUMM_ASSIGN_OR_RETURN(const auto connection, Open(nullptr, {}));
+  return Ask(*connection, hello);
+}
+
+absl::StatusOr<bool> Look::SpeaksTls() {
+  FEDUMM_ASSIGN_OR_RETURN(const auto unchecked, TlsClient::CreateUnchecked());
+  const auto connection = Open(unchecked.get(), {});
+  if (absl::IsCancelled(connection.status())) return connection.status();
+  return connection.ok();
+}
+
+absl::StatusOr<HttpVersion> Look::InPlaintext(Acceptable acceptable) {
+  const std::string health = HealthRequest();
+  FEDUMM_ASSIGN_OR_RETURN(std::string bytes,
+                          AskInPlaintext(acceptable.one ? std::string_view(health) : kHttp2Hello));
+  const bool is_http1 = absl::StartsWith(bytes, Text(kHttp1Preface));
+  // A web server with TLS may say in plaintext that the request was bad.
+  const bool maybe_tls = bytes.empty() || IsTlsRecord(bytes) || bytes.find(" 400") < kFrameHeader;
+  if (maybe_tls && (!is_http1 || acceptable.one)) {
+    FEDUMM_ASSIGN_OR_RETURN(const bool speaks_tls, SpeaksTls());
+    if (speaks_tls || IsTlsRecord(bytes)) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(server_.ToString(), " speaks TLS, and this node was told to be insecure"));
+    }
+  }
+  if (is_http1) return HttpVersion::kOne;
+  if (bytes.empty() && acceptable.one && acceptable.two) {  // it may wait for the right first words
+    FEDUMM_ASSIGN_OR_RETURN(bytes, AskInPlaintext(kHttp2Hello));
+  }
+  if (IsSettingsFrame(bytes)) return HttpVersion::kTwo;
+  return bytes.empty() ? Hangs() : Neither(bytes);
+}
+
+absl::StatusOr<HttpVersion> Look::ThroughTls(const TlsClient& tls, Acceptable acceptable) {
+  const auto connection = Open(&tls, acceptable);
+  if (absl::IsUnavailable(connection.status())) {
+    // It hung up, perhaps on a language that it does not know.
+    const absl::StatusOr<std::string> plain =
+        AskInPlaintext(acceptable.one ? HealthRequest() : std::string(kHttp2Hello));
+    if (plain.ok() && (absl::StartsWith(*plain, Text(kHttp1Preface)) || IsSettingsFrame(*plain))) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(server_.ToString(), " speaks plaintext, and this node was told to use TLS"));
+    }
+  }
+  FEDUMM_RETURN_IF_ERROR(connection.status());
+  const bool chose_two = (*connection)->protocol() == "h2";
+  FEDUMM_ASSIGN_OR_RETURN(
+      const std::string bytes,
+      Ask(**connection, chose_two ? std::string(kHttp2Hello) : HealthRequest()));
+  if (bytes.empty() && (*connection)->lacks_certificate()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(server_.ToString(), " wants a client certificate, and none was given"));
+  }
+  if (bytes.empty()) return Hangs();
+  if (absl::StartsWith(bytes, Text(kHttp1Preface))) return HttpVersion::kOne;
+  if (IsSettingsFrame(bytes)) return HttpVersion::kTwo;
+  return Neither(bytes);
+}
+
+}  // namespace
+
+absl::StatusOr<HttpVersion> Probe(const HostPort& server, const TlsClient* tls,
+                                  Acceptable acceptable, const Until& until) {
+  Look look(server, until);
+  return tls != nullptr ? look.ThroughTls(*tls, acceptable) : look.InPlaintext(acceptable);
+}
+
+}  // namespace fedumm::transport
