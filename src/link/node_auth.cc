@@ -1,28 +1,25 @@
 #include "link/node_auth.h"
 
-#include <openssl/bio.h>
 #include <openssl/bn.h>
-#include <openssl/ec.h>
 #include <openssl/ecdsa.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
-#include <openssl/pem.h>
 #include <openssl/sha.h>
 
-#include <algorithm>
 #include <array>
 #include <cstring>
-#include <iterator>
 #include <memory>
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
+#include "base/ec_key.h"
 #include "base/status_macros.h"
 
 namespace fedumm::link {
 namespace {
 
 constexpr size_t kMaxKeyBytes = 512;  // the PEM of a P-521 key has 268
+constexpr size_t kMaxKeys = 8192;     // parsed ones, of some 2 kB each
 constexpr size_t kMaxTimestampBytes = 64;
 constexpr size_t kMaxSignatureBytes = 256;
 constexpr absl::Duration kOldest = absl::Seconds(305);
@@ -30,8 +27,6 @@ constexpr absl::Duration kMostAhead = absl::Seconds(5);
 constexpr size_t kMaxRemembered = size_t{1} << 22;
 
 struct Free {
-  void operator()(BIO* bio) const { BIO_free(bio); }
-  void operator()(EVP_PKEY* key) const { EVP_PKEY_free(key); }
   void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
   void operator()(ECDSA_SIG* signature) const { ECDSA_SIG_free(signature); }
 };
@@ -42,30 +37,19 @@ const unsigned char* Raw(std::string_view text) {
   return reinterpret_cast<const unsigned char*>(text.data());
 }
 
-// Null unless `pem` holds a public key on one of the curves that Flower's nodes use.
-Owned<EVP_PKEY> ParseKey(std::string_view pem) {
-  const Owned<BIO> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
-  // Without a callback OpenSSL would ask for a passphrase on the terminal.
-  const auto no_passphrase = [](char*, int, int, void*) { return 0; };
-  Owned<EVP_PKEY> key(PEM_read_bio_PUBKEY(bio.get(), nullptr, no_passphrase, nullptr));
-  if (key == nullptr || EVP_PKEY_get_base_id(key.get()) != EVP_PKEY_EC) return nullptr;
-  std::array<char, 64> group = {};
-  if (EVP_PKEY_get_group_name(key.get(), group.data(), group.size(), nullptr) != 1) return nullptr;
-  constexpr std::string_view kCurves[] = {"prime256v1", "secp384r1", "secp521r1", "secp256k1"};
-  return std::count(std::begin(kCurves), std::end(kCurves), group.data()) > 0 ? std::move(key)
-                                                                              : nullptr;
-}
-
-bool SignatureFits(const Caller& caller) {
-  const Owned<EVP_PKEY> key = ParseKey(caller.public_key);
+bool SignatureFits(const Caller& caller, evp_pkey_st* key) {
   const Owned<EVP_MD_CTX> context(EVP_MD_CTX_new());
-  const bool fits =
-      key != nullptr &&
-      EVP_DigestVerifyInit(context.get(), nullptr, EVP_sha256(), nullptr, key.get()) == 1 &&
-      EVP_DigestVerify(context.get(), Raw(caller.signature), caller.signature.size(),
-                       Raw(caller.timestamp), caller.timestamp.size()) == 1;
+  const bool fits = EVP_DigestVerifyInit(context.get(), nullptr, EVP_sha256(), nullptr, key) == 1 &&
+                    EVP_DigestVerify(context.get(), Raw(caller.signature), caller.signature.size(),
+                                     Raw(caller.timestamp), caller.timestamp.size()) == 1;
   ERR_clear_error();
   return fits;
+}
+
+absl::StatusOr<absl::Time> ParseTimestamp(const std::string& timestamp) {
+  absl::Time time;
+  if (absl::ParseTime(absl::RFC3339_full, timestamp, &time, nullptr)) return time;
+  return absl::UnauthenticatedError("the timestamp is not ISO 8601 with a zone");
 }
 
 // Names a signature by its number r alone: whoever saw (r, s) can write another valid s.
@@ -97,10 +81,7 @@ absl::Status NodeAuth::Check(const Caller& caller) {
       caller.signature.size() > kMaxSignatureBytes) {
     return absl::UnauthenticatedError("key, timestamp or signature is too long");
   }
-  absl::Time signed_at;
-  if (!absl::ParseTime(absl::RFC3339_full, caller.timestamp, &signed_at, nullptr)) {
-    return absl::UnauthenticatedError("the timestamp is not ISO 8601 with a zone");
-  }
+  FEDUMM_ASSIGN_OR_RETURN(const absl::Time signed_at, ParseTimestamp(caller.timestamp));
   const absl::Time now = clock_();
   const absl::Duration age = now - signed_at;
   if (age > kOldest || age < -kMostAhead) {
@@ -109,10 +90,35 @@ absl::Status NodeAuth::Check(const Caller& caller) {
                                                    ", the server has ",
                                                    absl::FormatTime(now, absl::UTCTimeZone())));
   }
-  if (!SignatureFits(caller)) {
+  std::shared_ptr<evp_pkey_st> key = FindKey(caller.public_key);
+  const bool is_new = key == nullptr;
+  if (is_new) key = ReadPublicKeyPem(caller.public_key);
+  if (key == nullptr || !SignatureFits(caller, key.get())) {
     return absl::UnauthenticatedError("the signature does not fit the key and timestamp");
   }
+  if (is_new) RememberKey(caller.public_key, std::move(key));
   return RememberSignature(caller, now);
+}
+
+absl::Time NodeAuth::SignedAt(const Caller& caller) {
+  return ParseTimestamp(caller.timestamp).value_or(absl::InfiniteFuture());
+}
+
+std::shared_ptr<evp_pkey_st> NodeAuth::FindKey(const std::string& public_key) {
+  MutexLock lock(mu_);
+  const auto it = keys_.find(public_key);
+  return it == keys_.end() ? nullptr : it->second;
+}
+
+void NodeAuth::RememberKey(const std::string& public_key, std::shared_ptr<evp_pkey_st> key) {
+  std::shared_ptr<evp_pkey_st> forgotten;  // freed after the lock is let go
+  MutexLock lock(mu_);
+  if (keys_.size() >= kMaxKeys) {
+    const auto any = keys_.begin();
+    forgotten = std::move(any->second);
+    keys_.erase(any);
+  }
+  keys_.insert_or_assign(public_key, std::move(key));
 }
 
 absl::Status NodeAuth::RememberSignature(const Caller& caller, absl::Time now) {

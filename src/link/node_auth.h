@@ -3,16 +3,20 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/numeric/int128.h"
 #include "absl/status/status.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/mutex.h"
+
+struct evp_pkey_st;  // OpenSSL's EVP_PKEY
 
 namespace fedumm::link {
 
@@ -32,12 +36,18 @@ class NodeAuth {
 
   // UNAUTHENTICATED with the reason, or UNAVAILABLE if too many calls were made to remember them.
   absl::Status Check(const Caller& caller);
+  // When a call that passed Check was signed, by the node's clock.
+  static absl::Time SignedAt(const Caller& caller);
 
  private:
+  std::shared_ptr<evp_pkey_st> FindKey(const std::string& public_key);
+  void RememberKey(const std::string& public_key, std::shared_ptr<evp_pkey_st> key);
   absl::Status RememberSignature(const Caller& caller, absl::Time now);
 
   const std::function<absl::Time()> clock_;
   Mutex mu_;
+  // Of callers that proved to hold them: reading a key takes half as long as checking a signature.
+  absl::flat_hash_map<std::string, std::shared_ptr<evp_pkey_st>> keys_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_set<absl::uint128> seen_ ABSL_GUARDED_BY(mu_);
   std::deque<std::pair<absl::Time, absl::uint128>> by_age_ ABSL_GUARDED_BY(mu_);
 };
