@@ -31,8 +31,10 @@ struct SuperLinkOptions {
   // Only nodes whose key was allowed or registered may join; see AllowKeys and RegisterNode. Wants
   // `tls`, and excludes the grpc-adapter.
   bool enable_supernode_auth = false;
-  // Whether `flwr run` and its like are served on `http_address`.
+  // Whether `flwr run` and its like are served on `http_address`, and to other machines too. There
+  // are no accounts: whoever may run an app runs code on this machine's SuperExec and on all nodes.
   bool host_apps = false;
+  bool allow_remote_control = false;
   absl::Duration max_pull_hold =
       absl::Seconds(10);  // how long an empty PullMessages may be held; 0 answers at once
   absl::Duration lease = absl::Seconds(

@@ -31,6 +31,12 @@ absl::StatusOr<uint64_t> Runs::Add(const RunOptions& options, absl::Time now) {
   entry.order = ++last_order_;
   flwr::proto::Run& run = entry.run;
   FEDUMM_RETURN_IF_ERROR(wire::ConfigToScalars(options.run_config, *run.mutable_override_config()));
+  for (const auto& [key, value] : options.run_config) {
+    // A Python node that is told otherwise ends for good.
+    if (options.fab == nullptr || options.fab->config().contains(key)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("the app bundle's config has no key '", key, "' to override"));
+  }
   uint64_t id = RandomId();
   while (runs_.contains(id)) id = RandomId();
   run.set_run_id(id);
@@ -44,7 +50,7 @@ absl::StatusOr<uint64_t> Runs::Add(const RunOptions& options, absl::Time now) {
   run.set_pending_at(IsoTime(now));
   run.mutable_status()->set_status(kPending);
   run.set_flwr_aid("<id:none>");  // as Flower says where there are no accounts
-  run.set_account_name("<name:none>");
+  run.set_account_name("none");
   run.set_federation("@none/default");
   run.set_primary_task_type("flwr-serverapp");
   run.set_primary_task_id(RandomId());

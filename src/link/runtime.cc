@@ -108,9 +108,13 @@ void Runtime::AcquireTask(const flwr::proto::AcquireTaskRequest& request, absl::
 }
 
 void Runtime::CancelAcquire(uint64_t ticket) {
+  AcquireDone done;  // let go of without the lock
   Answers answers;
   MutexLock lock(state_.mu);
-  state_.apps.acquires.erase(ticket);
+  if (const auto it = state_.apps.acquires.find(ticket); it != state_.apps.acquires.end()) {
+    done = std::move(it->second.done);
+    state_.apps.acquires.erase(it);
+  }
   const std::optional<uint64_t> run_id = state_.apps.tokens.FindTicket(ticket);
   if (!run_id.has_value() || !state_.runs.Requeue(*run_id)) return;
   state_.apps.tokens.Revoke(*run_id);
@@ -296,8 +300,12 @@ void Runtime::PullMessages(std::string_view token,
 }
 
 void Runtime::CancelPull(uint64_t ticket) {
+  std::function<void()> ready;  // let go of without the lock
   MutexLock lock(state_.mu);
-  state_.apps.pulls.erase(ticket);
+  const auto it = state_.apps.pulls.find(ticket);
+  if (it == state_.apps.pulls.end()) return;
+  ready = std::move(it->second.ready);
+  state_.apps.pulls.erase(it);
 }
 
 flwr::proto::PullAppMessagesResponse Runtime::TakeReplies(
@@ -372,7 +380,7 @@ TakenReplies::Reply Runtime::ToReply(Mailbox::Outcome outcome) {
 }
 
 absl::StatusOr<flwr::proto::PushObjectResponse> Runtime::PushObject(
-    std::string_view token, const flwr::proto::PushObjectRequest& request) {
+    std::string_view token, flwr::proto::PushObjectRequest request) {
   FEDUMM_ASSIGN_OR_RETURN(const uint64_t run_id,
                           AdmitObjectCall(token, request.node().node_id(), request.run_id()));
   const auto num_bytes = static_cast<int64_t>(request.object_content().size());
@@ -386,8 +394,8 @@ absl::StatusOr<flwr::proto::PushObjectResponse> Runtime::PushObject(
                                                    request.session_id(), num_bytes);
   }
   if (stored.ok()) {
-    stored = state_.objects.PutChecked(request.object_id(), request.object_content(),
-                                       state_.options.limits);
+    stored = state_.objects.PutChecked(
+        request.object_id(), std::move(*request.mutable_object_content()), state_.options.limits);
   }
   flwr::proto::PushObjectResponse response;
   response.set_stored(stored.ok());

@@ -60,7 +60,7 @@ class Runtime {
                     absl::Duration hold, uint64_t ticket, AppPullDone done);
   void CancelPull(uint64_t ticket);  // its `done` is not called any more
   absl::StatusOr<flwr::proto::PushObjectResponse> PushObject(
-      std::string_view token, const flwr::proto::PushObjectRequest& request);
+      std::string_view token, flwr::proto::PushObjectRequest request);
   absl::StatusOr<flwr::proto::PullObjectResponse> PullObject(
       std::string_view token, const flwr::proto::PullObjectRequest& request);
   absl::StatusOr<flwr::proto::ConfirmMessageReceivedResponse> ConfirmMessageReceived(

@@ -32,6 +32,7 @@
 #include "base/mutex.h"
 #include "base/status_macros.h"
 #include "base/text.h"
+#include "transport/certificates.h"
 
 namespace fedumm::transport {
 namespace {
@@ -154,7 +155,7 @@ class BodyQuota {
   std::deque<Waiting> waiting_ ABSL_GUARDED_BY(mu_);
 };
 
-class Connection;
+class HttpConnection;
 
 // What the connections of a server share. They keep it alive.
 struct Shared {
@@ -173,7 +174,8 @@ struct Shared {
   Mutex mu;
   CondVar closed;
   bool stopping ABSL_GUARDED_BY(mu) = false;
-  std::unordered_map<Connection*, std::weak_ptr<Connection>> connections ABSL_GUARDED_BY(mu);
+  std::unordered_map<HttpConnection*, std::weak_ptr<HttpConnection>> connections
+      ABSL_GUARDED_BY(mu);
 };
 
 // Bytes of the quota, given back when this goes.
@@ -254,9 +256,9 @@ class Exchange;
 
 // One peer. All but Run belongs to the strand; the connection is kept alive by what it waits for
 // and by the exchange that it has not answered.
-class Connection final : public std::enable_shared_from_this<Connection> {
+class HttpConnection final : public std::enable_shared_from_this<HttpConnection> {
  public:
-  explicit Connection(std::shared_ptr<Shared> shared)
+  explicit HttpConnection(std::shared_ptr<Shared> shared)
       : shared_(std::move(shared)),
         strand_(asio::make_strand(shared_->io)),
         socket_(strand_),
@@ -392,7 +394,7 @@ class Connection final : public std::enable_shared_from_this<Connection> {
 
 class Exchange final : public HttpExchange, public std::enable_shared_from_this<Exchange> {
  public:
-  Exchange(std::shared_ptr<Connection> connection, HttpRequest request, Reservation reservation)
+  Exchange(std::shared_ptr<HttpConnection> connection, HttpRequest request, Reservation reservation)
       : connection_(std::move(connection)),
         request_(std::move(request)),
         reservation_(std::move(reservation)) {}
@@ -492,7 +494,7 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
   }
 
  private:
-  const std::shared_ptr<Connection> connection_;
+  const std::shared_ptr<HttpConnection> connection_;
   HttpRequest request_;
   Reservation reservation_;
   Mutex mu_;
@@ -505,7 +507,7 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
   int64_t waiting_bytes_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
-void Connection::Start() {
+void HttpConnection::Start() {
   error_code ignored;
   peer_ = socket_.remote_endpoint(ignored);
   socket_.set_option(tcp::no_delay(true), ignored);
@@ -526,7 +528,7 @@ void Connection::Start() {
       [self = shared_from_this()](const error_code& error) { self->OnHandshake(error); });
 }
 
-void Connection::OnHandshake(const error_code& error) {
+void HttpConnection::OnHandshake(const error_code& error) {
   if (state_ == State::kClosed) return;
   if (!error) {
     raw_ = false;
@@ -547,14 +549,14 @@ void Connection::OnHandshake(const error_code& error) {
   Close();
 }
 
-void Connection::BeginShutdown() {
+void HttpConnection::BeginShutdown() {
   stopping_ = true;
   if (state_ == State::kHandshake || (state_ == State::kHeader && in_.empty())) Close();
 }
 
-void Connection::Close() {
+void HttpConnection::Close() {
   if (state_ == State::kClosed) return;
-  const std::shared_ptr<Connection> self = shared_from_this();
+  const std::shared_ptr<HttpConnection> self = shared_from_this();
   state_ = State::kClosed;
   {
     MutexLock lock(mu_);
@@ -575,7 +577,7 @@ void Connection::Close() {
 }
 
 // Works on what was read until it needs more.
-void Connection::Advance() {
+void HttpConnection::Advance() {
   while (true) {
     switch (state_) {
       case State::kHeader:
@@ -600,7 +602,7 @@ void Connection::Advance() {
   }
 }
 
-bool Connection::ParseHeader() {
+bool HttpConnection::ParseHeader() {
   if (!header_begun_) {
     in_.erase(0, std::min(in_.find_first_not_of("\r\n"), in_.size()));
     if (in_.empty()) {
@@ -659,7 +661,7 @@ bool Connection::ParseHeader() {
   return BeginBody();
 }
 
-bool Connection::BeginBody() {
+bool HttpConnection::BeginBody() {
   HttpRequest& request = parser_->request;
   keep_alive_ = parser_->keep_alive();
   http10_ = parser_->http10;
@@ -708,7 +710,7 @@ bool Connection::BeginBody() {
   return false;
 }
 
-bool Connection::TakeBody() {
+bool HttpConnection::TakeBody() {
   std::string& body = parser_->request.body;
   const int64_t num_taken = std::min(static_cast<int64_t>(in_.size()), body_length_ - body_have_);
   if (num_taken > 0) {
@@ -737,7 +739,7 @@ bool Connection::TakeBody() {
   return false;
 }
 
-bool Connection::ParseChunks() {
+bool HttpConnection::ParseChunks() {
   if (!in_.empty()) {
     error_code error;
     const size_t parsed = parser_->put(asio::const_buffer(in_.data(), in_.size()), error);
@@ -768,7 +770,7 @@ bool Connection::ParseChunks() {
   return false;
 }
 
-bool Connection::ReserveBody(int64_t num_bytes) {
+bool HttpConnection::ReserveBody(int64_t num_bytes) {
   const bool granted = shared_->quota.Take(num_bytes, this, [self = shared_from_this(), num_bytes] {
     if (!self->Run([self, num_bytes] { self->OnReserved(num_bytes); })) {
       self->shared_->quota.Give(num_bytes);
@@ -784,7 +786,7 @@ bool Connection::ReserveBody(int64_t num_bytes) {
   return false;
 }
 
-void Connection::OnReserved(int64_t num_bytes) {
+void HttpConnection::OnReserved(int64_t num_bytes) {
   Reservation reservation(shared_, num_bytes);
   if (state_ != State::kQuota) return;
   reservation_ = std::move(reservation);
@@ -794,12 +796,15 @@ void Connection::OnReserved(int64_t num_bytes) {
   Advance();
 }
 
-void Connection::Dispatch() {
+void HttpConnection::Dispatch() {
   state_ = State::kBusy;
   served_ = true;
   SetDeadline(kNever);
   transfer_end_ = kNever;
   HttpRequest request = std::move(parser_->request);
+  error_code unknown;
+  request.from_here = peer_.address().is_loopback() ||
+                      peer_.address() == socket_.local_endpoint(unknown).address();
   parser_.reset();
   reservation_.ShrinkTo(static_cast<int64_t>(request.body.size()));
   if (request.path == "/health") {
@@ -816,7 +821,7 @@ void Connection::Dispatch() {
 }
 
 // Answers a request that cannot be read any further.
-void Connection::Refuse(int status, std::string_view detail) {
+void HttpConnection::Refuse(int status, std::string_view detail) {
   state_ = State::kBusy;
   shared_->quota.Withdraw(this);
   reservation_.Release();
@@ -829,7 +834,7 @@ void Connection::Refuse(int status, std::string_view detail) {
          nullptr);
 }
 
-void Connection::Read() {
+void HttpConnection::Read() {
   if (reading_ || peer_gone_) return;
   const auto done = [self = shared_from_this()](bool into_body) {
     return [self, into_body](const error_code& error, size_t num_bytes) {
@@ -865,7 +870,7 @@ void Connection::Read() {
   read(asio::buffer(chunk_), done(false));
 }
 
-void Connection::OnRead(const error_code& error, size_t num_bytes, bool into_body) {
+void HttpConnection::OnRead(const error_code& error, size_t num_bytes, bool into_body) {
   reading_ = false;
   switch (state_) {
     case State::kClosed:
@@ -896,13 +901,13 @@ void Connection::OnRead(const error_code& error, size_t num_bytes, bool into_bod
 }
 
 // It will send no more. What it sent is still answered: it may have closed its half only.
-void Connection::OnPeerGone() {
+void HttpConnection::OnPeerGone() {
   peer_gone_ = true;
   if (const std::shared_ptr<Exchange> exchange = asked_.lock()) exchange->Gone();
 }
 
 template <typename Done>
-void Connection::Write(std::vector<asio::const_buffer> buffers, Done done) {
+void HttpConnection::Write(std::vector<asio::const_buffer> buffers, Done done) {
   writing_ = true;
   SetDeadline(ProgressDeadline());
   const auto progress = [this](const error_code& error, size_t /*num_bytes*/) -> size_t {
@@ -924,8 +929,9 @@ void Connection::Write(std::vector<asio::const_buffer> buffers, Done done) {
   }
 }
 
-std::string Connection::FormatHead(int status, const std::string& content_type,
-                                   std::optional<int64_t> length, const HttpResponse* response) {
+std::string HttpConnection::FormatHead(int status, const std::string& content_type,
+                                       std::optional<int64_t> length,
+                                       const HttpResponse* response) {
   const boost::beast::string_view reason = http::obsolete_reason(static_cast<http::status>(status));
   std::string head = absl::StrCat("HTTP/1.1 ", status, " ",
                                   absl::string_view(reason.data(), reason.size()), "\r\n");
@@ -942,7 +948,7 @@ std::string Connection::FormatHead(int status, const std::string& content_type,
   return head;
 }
 
-void Connection::Answer(HttpResponse response, std::shared_ptr<Exchange> exchange) {
+void HttpConnection::Answer(HttpResponse response, std::shared_ptr<Exchange> exchange) {
   if (state_ != State::kBusy || writing_ || streaming_) return;
   answering_ = std::move(exchange);
   response_ = std::move(response);
@@ -964,7 +970,7 @@ void Connection::Answer(HttpResponse response, std::shared_ptr<Exchange> exchang
   Write(std::move(buffers), [this](const error_code& error) { OnAnswered(error); });
 }
 
-void Connection::OnAnswered(const error_code& error) {
+void HttpConnection::OnAnswered(const error_code& error) {
   const std::shared_ptr<Exchange> exchange = std::exchange(answering_, nullptr);
   asked_.reset();
   response_ = {};
@@ -983,7 +989,7 @@ void Connection::OnAnswered(const error_code& error) {
   Advance();
 }
 
-void Connection::StartStream(const std::string& content_type) {
+void HttpConnection::StartStream(const std::string& content_type) {
   if (state_ != State::kBusy || writing_ || streaming_) return;
   streaming_ = true;
   stream_finished_ = false;
@@ -993,7 +999,7 @@ void Connection::StartStream(const std::string& content_type) {
   FlushStream();
 }
 
-void Connection::WritePiece(std::string piece) {
+void HttpConnection::WritePiece(std::string piece) {
   if (!streaming_ || stream_finished_ || piece.empty()) return;
   stream_waiting_bytes_ += static_cast<int64_t>(piece.size());
   if (stream_chunked_) stream_waiting_.push_back(absl::StrCat(absl::Hex(piece.size()), "\r\n"));
@@ -1002,7 +1008,7 @@ void Connection::WritePiece(std::string piece) {
   FlushStream();
 }
 
-void Connection::FinishStream(std::shared_ptr<Exchange> exchange) {
+void HttpConnection::FinishStream(std::shared_ptr<Exchange> exchange) {
   if (!streaming_ || stream_finished_) return;
   stream_finished_ = true;
   answering_ = std::move(exchange);
@@ -1010,7 +1016,7 @@ void Connection::FinishStream(std::shared_ptr<Exchange> exchange) {
   FlushStream();
 }
 
-void Connection::FlushStream() {
+void HttpConnection::FlushStream() {
   if (writing_) return;
   if (stream_waiting_.empty()) {
     if (!stream_finished_) return;
@@ -1039,7 +1045,7 @@ void Connection::FlushStream() {
 
 // Ends the connection so that the peer can still read the answer: a reset, which unread bytes of
 // its request would cause, could overtake it.
-void Connection::Linger() {
+void HttpConnection::Linger() {
   if (peer_gone_) {
     Close();
     return;
@@ -1062,13 +1068,13 @@ void Connection::Linger() {
   });
 }
 
-void Connection::SetDeadline(Clock::time_point deadline) {
+void HttpConnection::SetDeadline(Clock::time_point deadline) {
   deadline_ = deadline;
   if (deadline < timer_at_) ArmTimer();
 }
 
 // The timer is not moved when the deadline is put off, which is often, but looks again.
-void Connection::ArmTimer() {
+void HttpConnection::ArmTimer() {
   timer_at_ = deadline_;
   timer_.expires_at(deadline_);
   timer_.async_wait([self = shared_from_this()](const error_code& error) {
@@ -1082,7 +1088,7 @@ void Connection::ArmTimer() {
   });
 }
 
-void Connection::OnDeadline() {
+void HttpConnection::OnDeadline() {
   if (state_ == State::kQuota) {
     Refuse(503, "too many large requests at once, try again later");
   } else {
@@ -1095,22 +1101,16 @@ absl::Status SslError(absl::string_view what, const error_code& error) {
 }
 
 absl::Status SetUpTls(const ServerTls& tls, ssl::context& context) {
+  FEDUMM_RETURN_IF_ERROR(CheckServerTls(tls));
   error_code error;
   context.set_options(
       ssl::context::default_workarounds | ssl::context::no_compression | SSL_OP_NO_RENEGOTIATION,
       error);
   SSL_CTX_set_min_proto_version(context.native_handle(), TLS1_2_VERSION);
-  // No key with a passphrase is expected, and nobody is there to be asked for it.
-  context.set_password_callback(
-      [](size_t /*max*/, ssl::context::password_purpose /*purpose*/) { return std::string(); },
-      error);
   context.use_certificate_chain(asio::buffer(tls.certificate_chain), error);
   if (error) return SslError("the server's certificate cannot be read", error);
   context.use_private_key(asio::buffer(tls.private_key), ssl::context::pem, error);
   if (error) return SslError("the private key does not fit or cannot be read", error);
-  if (SSL_CTX_check_private_key(context.native_handle()) != 1) {
-    return absl::InvalidArgumentError("the private key is not that of the certificate");
-  }
   const std::string_view id = "fedumm";
   SSL_CTX_set_session_id_context(context.native_handle(),
                                  reinterpret_cast<const unsigned char*>(id.data()),
@@ -1123,7 +1123,7 @@ absl::Status SetUpTls(const ServerTls& tls, ssl::context& context) {
 }
 
 struct HostPort {
-  std::string host;
+  std::string host;  // without brackets
   std::string port;
 };
 
@@ -1132,7 +1132,8 @@ absl::StatusOr<HostPort> ParseAddress(const std::string& address) {
   uint32_t port = 0;
   if (colon == std::string::npos || colon == 0 ||
       !absl::SimpleAtoi(address.substr(colon + 1), &port) || port > 65535) {
-    return absl::InvalidArgumentError(absl::StrCat("the address is not host:port: ", address));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the address is not host:port: ", Printable(address)));
   }
   std::string host = address.substr(0, colon);
   if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
@@ -1207,10 +1208,10 @@ class HttpServer::Impl {
         acceptor.pause.cancel();
       });
     }
-    ForEachConnection([](Connection& connection) { connection.BeginShutdown(); });
+    ForEachConnection([](HttpConnection& connection) { connection.BeginShutdown(); });
     const Clock::time_point end = Clock::now() + absl::ToChronoNanoseconds(kShutdownTimeout);
     WaitForNone(end);
-    ForEachConnection([](Connection& connection) { connection.Close(); });
+    ForEachConnection([](HttpConnection& connection) { connection.Close(); });
     WaitForNone(kNever);
   }
 
@@ -1239,7 +1240,7 @@ class HttpServer::Impl {
   }
 
   void Accept(Acceptor& acceptor) {
-    auto connection = std::make_shared<Connection>(shared_);
+    auto connection = std::make_shared<HttpConnection>(shared_);
     acceptor.socket.async_accept(
         connection->socket(), [this, &acceptor, connection](const error_code& error) {
           if (!acceptor.socket.is_open()) return;
@@ -1258,7 +1259,7 @@ class HttpServer::Impl {
         });
   }
 
-  void Admit(const std::shared_ptr<Connection>& connection) {
+  void Admit(const std::shared_ptr<HttpConnection>& connection) {
     {
       MutexLock lock(shared_->mu);
       if (shared_->stopping) return;
@@ -1273,17 +1274,17 @@ class HttpServer::Impl {
                                    shared_->options.max_connections, " already"));
   }
 
-  void ForEachConnection(void (*call)(Connection&)) {
-    std::vector<std::shared_ptr<Connection>> connections;
+  void ForEachConnection(void (*call)(HttpConnection&)) {
+    std::vector<std::shared_ptr<HttpConnection>> connections;
     {
       MutexLock lock(shared_->mu);
       for (const auto& [pointer, weak] : shared_->connections) {
-        if (std::shared_ptr<Connection> connection = weak.lock()) {
+        if (std::shared_ptr<HttpConnection> connection = weak.lock()) {
           connections.push_back(std::move(connection));
         }
       }
     }
-    for (const std::shared_ptr<Connection>& connection : connections) {
+    for (const std::shared_ptr<HttpConnection>& connection : connections) {
       connection->Run([connection = connection.get(), call] { call(*connection); });
     }
   }

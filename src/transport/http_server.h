@@ -22,6 +22,7 @@ struct HttpRequest {
   std::map<std::string, std::string, std::less<>> headers;  // names in lower case
   std::string body;
   int64_t head_bytes = 0;  // what came before the body
+  bool from_here = false;  // whether the peer is on this machine
 
   // Empty if there is none.
   std::string_view Header(std::string_view name) const;

@@ -6,9 +6,12 @@
 #include <utility>
 
 #include "base/status_macros.h"
+#include "link/control.h"
 #include "link/fleet.h"
 #include "link/link_state.h"
 #include "link/run_grid.h"
+#include "link/runtime.h"
+#include "transport/app_http.h"
 #include "transport/fleet_http.h"
 #include "transport/grpc_server.h"
 #include "transport/http_routes.h"
@@ -20,7 +23,9 @@ class SuperLink::Impl {
  public:
   explicit Impl(const SuperLinkOptions& options)
       : state({.lease = options.lease, .limits = options.limits, .clock = options.clock}),
-        fleet(state) {}
+        fleet(state),
+        control(state),
+        runtime(state) {}
   ~Impl() {
     Stop();
     if (timers.joinable()) timers.join();
@@ -33,6 +38,8 @@ class SuperLink::Impl {
 
   link::LinkState state;
   link::Fleet fleet;
+  link::Control control;
+  link::Runtime runtime;
   std::unique_ptr<transport::GrpcServer> server;
   std::unique_ptr<transport::HttpServer> http;
   std::thread timers;
@@ -52,6 +59,11 @@ absl::StatusOr<std::unique_ptr<SuperLink>> SuperLink::Start(SuperLinkOptions opt
     handlers[transport::kFleetPath] = transport::NewFleetHandler(
         impl->fleet, {.max_pull_hold = options.max_pull_hold,
                       .enable_supernode_auth = options.enable_supernode_auth});
+    if (options.host_apps) {
+      const transport::AppHttpOptions apps{.allow_remote_control = options.allow_remote_control};
+      handlers[transport::kControlPath] = transport::NewControlHandler(impl->control, apps);
+      handlers[transport::kRuntimePath] = transport::NewRuntimeHandler(impl->runtime, apps);
+    }
     FEDUMM_ASSIGN_OR_RETURN(impl->http, transport::HttpServer::Start(
                                             {.address = options.http_address,
                                              .tls = options.tls,
