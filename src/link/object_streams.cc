@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "wire/object_frame.h"
 
 namespace fedumm::link {
 
@@ -51,7 +52,7 @@ absl::StatusOr<std::vector<wire::Object>> ObjectPull::Next(int64_t max_bytes) {
     if (!state_->mailbox.MayPull(node_, run_id_, id, state_->options.timer())) continue;
     wire::ObjectBytes bytes = state_->objects.Find(id);
     if (bytes == nullptr) continue;
-    num_bytes += static_cast<int64_t>(bytes->size());
+    num_bytes += static_cast<int64_t>(bytes->size()) + wire::kObjectOverhead;
     if (num_bytes > max_bytes && !objects.empty()) break;
     objects.push_back({.id = std::move(id), .bytes = std::move(bytes)});
   }

@@ -58,16 +58,23 @@ class Caller {
                                                                              const CallOptions&),
                                 const Request& request,
                                 absl::Duration timeout = absl::Seconds(30)) {
+    return Retry([&](const CallOptions& options) { return (fleet_.*rpc)(request, options); },
+                 timeout);
+  }
+  // The same for calls of any kind: `make` makes one try.
+  template <typename Make>
+  auto Retry(const Make& make, absl::Duration timeout) -> decltype(make(CallOptions())) {
     while (true) {
       if (absl::Status status = MayCall(); !status.ok()) return status;
-      absl::StatusOr<Response> response = (fleet_.*rpc)(request, CallFor(timeout));
-      if (!IsTransient(response.status())) {
-        if (response.ok()) Succeeded();
-        return response;
+      auto result = make(CallFor(timeout));
+      if (!IsTransient(StatusOf(result))) {
+        if (result.ok()) Succeeded();
+        return result;
       }
-      if (absl::Status status = AwaitRetry(response.status()); !status.ok()) return status;
+      if (absl::Status status = AwaitRetry(StatusOf(result)); !status.ok()) return status;
     }
   }
+  FleetClient& fleet() { return fleet_; }  // for `make`
 
   // Counts `failure` and waits before the next try: OK, CANCELLED, or UNAVAILABLE when the limits
   // are reached.
@@ -77,6 +84,11 @@ class Caller {
   absl::Time Now() const { return environment_.clock(); }
 
  private:
+  static const absl::Status& StatusOf(const absl::Status& status) { return status; }
+  template <typename T>
+  static const absl::Status& StatusOf(const absl::StatusOr<T>& result) {
+    return result.status();
+  }
   // A server that shuts down cancels the calls that it holds.
   bool IsTransient(const absl::Status& status) const {
     return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||

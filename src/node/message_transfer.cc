@@ -19,6 +19,29 @@ constexpr absl::Duration kObjectTimeout = absl::Minutes(2);  // 5 MiB on a slow 
 constexpr absl::Duration kAvailableTimeout =
     absl::Hours(2);  // an announced object is uploaded by then
 constexpr absl::Duration kAvailablePoll = absl::Seconds(10);  // the longest pause between two looks
+// Of a call for many objects. One that takes longer is made again for those that are left.
+constexpr absl::Duration kStreamTimeout = absl::Minutes(5);
+
+// Not what a server of ours answers: it lacks the call, whatever it says.
+bool LacksStreams(const absl::Status& status) {
+  return absl::IsUnimplemented(status) || absl::IsUnknown(status) || absl::IsInternal(status);
+}
+
+// The objects that the server asks for, children first.
+std::vector<wire::Object> Wanted(const flwr::proto::PushMessagesResponse& session,
+                                 const wire::DeflatedMessage& parts) {
+  const absl::flat_hash_set<absl::string_view> ids(session.objects_to_push().begin(),
+                                                   session.objects_to_push().end());
+  std::vector<wire::Object> objects;
+  for (const wire::Object& object : parts.objects) {
+    if (ids.contains(object.id)) objects.push_back(object);
+  }
+  return objects;
+}
+
+absl::Status Refused(const std::string& id) {
+  return absl::DataLossError(absl::StrCat("the server did not store object ", id));
+}
 
 }  // namespace
 
@@ -27,22 +50,14 @@ absl::StatusOr<Message> MessageTransfer::Fetch(Caller& caller, const Metadata& m
   FEDUMM_ASSIGN_OR_RETURN(const std::vector<std::string> ids, wire::TreeIds(tree, limits_));
   const absl::flat_hash_set<absl::string_view> needed(ids.begin(), ids.end());
   absl::erase_if(held_, [&](const auto& entry) { return !needed.contains(entry.first); });
+  if (in_streams_) FEDUMM_RETURN_IF_ERROR(PullStream(caller, metadata, ids));
   int64_t total_bytes = 0;
   for (const std::string& id : ids) {
-    wire::ObjectBytes& bytes = held_[id];
-    if (bytes == nullptr) {
-      absl::StatusOr<wire::ObjectBytes> pulled = Pull(caller, metadata, id);
-      if (!pulled.ok()) {
-        held_.erase(id);
-        return pulled.status();
-      }
-      bytes = *std::move(pulled);
-    }
-    total_bytes += static_cast<int64_t>(bytes->size());
+    if (!held_.contains(id)) FEDUMM_RETURN_IF_ERROR(Pull(caller, metadata, id));
+    total_bytes += static_cast<int64_t>(held_[id]->size());
     if (total_bytes > limits_.max_message_bytes) {
       held_.clear();
-      return absl::InvalidArgumentError(absl::StrCat("message is larger than the limit of ",
-                                                     limits_.max_message_bytes, " bytes"));
+      return TooLarge();
     }
   }
   const auto find = [this](std::string_view id) -> wire::ObjectBytes {
@@ -55,8 +70,57 @@ absl::StatusOr<Message> MessageTransfer::Fetch(Caller& caller, const Metadata& m
   return message;
 }
 
-absl::StatusOr<wire::ObjectBytes> MessageTransfer::Pull(Caller& caller, const Metadata& metadata,
-                                                        const std::string& id) const {
+absl::Status MessageTransfer::TooLarge() const {
+  return absl::InvalidArgumentError(
+      absl::StrCat("message is larger than the limit of ", limits_.max_message_bytes, " bytes"));
+}
+
+absl::Status MessageTransfer::Keep(const std::string& id, std::string bytes) {
+  if (static_cast<int64_t>(bytes.size()) > limits_.max_object_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("object ", id, " has too many bytes: ", bytes.size()));
+  }
+  if (Sha256Hex(bytes) != id) {
+    return absl::DataLossError(absl::StrCat("the bytes of object ", id, " have another hash"));
+  }
+  held_[id] = std::make_shared<const std::string>(std::move(bytes));
+  return absl::OkStatus();
+}
+
+absl::Status MessageTransfer::PullStream(Caller& caller, const Metadata& metadata,
+                                         const std::vector<std::string>& ids) {
+  absl::flat_hash_set<absl::string_view> missing;
+  int64_t total_bytes = 0;
+  for (const std::string& id : ids) {
+    if (!held_.contains(id)) missing.insert(id);
+  }
+  if (missing.empty()) return absl::OkStatus();
+  const auto keep = [&](const std::string& id, std::string bytes) -> absl::Status {
+    total_bytes += static_cast<int64_t>(bytes.size());
+    if (total_bytes > limits_.max_message_bytes) return TooLarge();
+    if (missing.erase(id) == 0) {
+      return absl::DataLossError(absl::StrCat("the server sent an object unasked: ", id));
+    }
+    return Keep(id, std::move(bytes));
+  };
+  const absl::Status pulled = caller.Retry(
+      [&](const CallOptions& options) {
+        proto::PullObjectsRequest request;
+        request.set_node_id(metadata.dst_node_id);
+        request.set_run_id(metadata.run_id);
+        for (const std::string& id : ids) {
+          if (missing.contains(id)) request.add_object_ids(id);
+        }
+        return caller.fleet().PullObjects(request, keep, options);
+      },
+      kStreamTimeout);
+  if (!LacksStreams(pulled)) return pulled;
+  in_streams_ = false;
+  return absl::OkStatus();
+}
+
+absl::Status MessageTransfer::Pull(Caller& caller, const Metadata& metadata,
+                                   const std::string& id) {
   flwr::proto::PullObjectRequest request;
   request.mutable_node()->set_node_id(metadata.dst_node_id);
   request.set_run_id(metadata.run_id);
@@ -70,15 +134,7 @@ absl::StatusOr<wire::ObjectBytes> MessageTransfer::Pull(Caller& caller, const Me
       return absl::DataLossError(absl::StrCat("the server has no object ", id));
     }
     if (response.object_available()) {
-      std::string content = std::move(*response.mutable_object_content());
-      if (static_cast<int64_t>(content.size()) > limits_.max_object_bytes) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("object ", id, " has too many bytes: ", content.size()));
-      }
-      if (Sha256Hex(content) != id) {
-        return absl::DataLossError(absl::StrCat("the bytes of object ", id, " have another hash"));
-      }
-      return std::make_shared<const std::string>(std::move(content));
+      return Keep(id, std::move(*response.mutable_object_content()));
     }
     if (caller.Now() >= give_up) {
       return absl::DataLossError(absl::StrCat("object ", id, " never became available"));
@@ -89,7 +145,7 @@ absl::StatusOr<wire::ObjectBytes> MessageTransfer::Pull(Caller& caller, const Me
 
 absl::StatusOr<int64_t> MessageTransfer::Push(Caller& caller, const Message& reply,
                                               const wire::DeflatedMessage& parts,
-                                              absl::Duration runtime) const {
+                                              absl::Duration runtime) {
   flwr::proto::PushMessagesRequest announcement;
   announcement.mutable_node()->set_node_id(reply.metadata.src_node_id);
   *announcement.add_messages_list() = wire::MessageToWire(reply);
@@ -99,33 +155,56 @@ absl::StatusOr<int64_t> MessageTransfer::Push(Caller& caller, const Message& rep
   // An upload session that ran out, or a server that restarted, refuses objects until they are
   // announced again.
   constexpr int kTries = 2;
-  std::string refused;
+  absl::StatusOr<int64_t> pushed;
   for (int i = 0; i < kTries; ++i) {
-    refused.clear();
-    FEDUMM_ASSIGN_OR_RETURN(const auto session,
-                            caller.Call(&FleetClient::PushMessages, announcement));
-    const absl::flat_hash_set<absl::string_view> wanted(session.objects_to_push().begin(),
-                                                        session.objects_to_push().end());
-    int64_t num_pushed = 0;
-    for (const wire::Object& object : parts.objects) {
-      if (!wanted.contains(object.id)) continue;
-      flwr::proto::PushObjectRequest push;
-      push.mutable_node()->set_node_id(reply.metadata.src_node_id);
-      push.set_run_id(reply.metadata.run_id);
-      push.set_object_id(object.id);
-      push.set_object_content(*object.bytes);
-      push.set_session_id(session.session_id());
-      FEDUMM_ASSIGN_OR_RETURN(const auto answer,
-                              caller.Call(&FleetClient::PushObject, push, kObjectTimeout));
-      if (!answer.stored()) {
-        refused = object.id;
-        break;
-      }
-      ++num_pushed;
+    if (in_streams_) {
+      pushed = caller.Retry(
+          [&](const CallOptions& options) {
+            return PushStream(caller.fleet(), options, announcement, parts);
+          },
+          kStreamTimeout);
+      if (LacksStreams(pushed.status())) in_streams_ = false;
     }
-    if (refused.empty()) return num_pushed;
+    if (!in_streams_) pushed = PushOneByOne(caller, announcement, parts);
+    if (!absl::IsDataLoss(pushed.status())) break;
   }
-  return absl::DataLossError(absl::StrCat("the server did not store object ", refused));
+  return pushed;
+}
+
+absl::StatusOr<int64_t> MessageTransfer::PushStream(
+    FleetClient& fleet, const CallOptions& options,
+    const flwr::proto::PushMessagesRequest& announcement,
+    const wire::DeflatedMessage& parts) const {
+  FEDUMM_ASSIGN_OR_RETURN(const auto session, fleet.PushMessages(announcement, options));
+  const std::vector<wire::Object> objects = Wanted(session, parts);
+  if (objects.empty()) return 0;
+  proto::PushObjectsRequest sender;
+  sender.set_node_id(announcement.node().node_id());
+  sender.set_run_id(announcement.messages_list(0).metadata().run_id());
+  sender.set_session_id(session.session_id());
+  FEDUMM_ASSIGN_OR_RETURN(const auto answer, fleet.PushObjects(sender, objects, options));
+  if (answer.num_stored() != objects.size()) return Refused(answer.refused_object_id());
+  return static_cast<int64_t>(objects.size());
+}
+
+absl::StatusOr<int64_t> MessageTransfer::PushOneByOne(
+    Caller& caller, const flwr::proto::PushMessagesRequest& announcement,
+    const wire::DeflatedMessage& parts) const {
+  FEDUMM_ASSIGN_OR_RETURN(const auto session,
+                          caller.Call(&FleetClient::PushMessages, announcement));
+  const std::vector<wire::Object> objects = Wanted(session, parts);
+  for (const wire::Object& object : objects) {
+    flwr::proto::PushObjectRequest push;
+    *push.mutable_node() = announcement.node();
+    push.set_run_id(announcement.messages_list(0).metadata().run_id());
+    push.set_object_id(object.id);
+    push.set_object_content(*object.bytes);
+    push.set_session_id(session.session_id());
+    FEDUMM_ASSIGN_OR_RETURN(const auto answer,
+                            caller.Call(&FleetClient::PushObject, push, kObjectTimeout));
+    if (!answer.stored()) return Refused(object.id);
+  }
+  return static_cast<int64_t>(objects.size());
 }
 
 }  // namespace fedumm

@@ -1,7 +1,10 @@
 #include "transport/grpc_client.h"
 
 #include <grpcpp/client_context.h>
+#include <grpcpp/completion_queue.h>
+#include <grpcpp/generic/generic_stub.h>
 
+#include <span>
 #include <stop_token>
 #include <utility>
 
@@ -12,17 +15,77 @@
 #include "flwr/proto/fleet.grpc.pb.h"
 #include "transport/call_signature.h"
 #include "transport/grpc_channel.h"
+#include "transport/object_buffers.h"
+#include "wire/object_frame.h"
 
 namespace fedumm {
 namespace {
 
 using flwr::proto::Fleet;
 
+constexpr char kPullObjects[] = "/fedumm.proto.Objects/PullObjects";
+constexpr char kPushObjects[] = "/fedumm.proto.Objects/PushObjects";
+
+// One stream, each step of which waits for its end. Not thread-safe; the context may be cancelled
+// from anywhere.
+class Stream {
+ public:
+  Stream(grpc::GenericStub& stub, grpc::ClientContext& context, const char* method)
+      : call_(stub.PrepareCall(&context, method, &queue_)) {
+    call_->StartCall(this);
+    Await();
+  }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  // `Finish` has been called.
+  ~Stream() { queue_.Shutdown(); }
+
+  // False when no more can be written.
+  bool Write(const grpc::ByteBuffer& message, bool last) {
+    if (last) {
+      call_->WriteLast(message, grpc::WriteOptions(), this);
+    } else {
+      call_->Write(message, this);
+    }
+    return Await();
+  }
+  // False at the end of what comes.
+  bool Read(grpc::ByteBuffer& message) {
+    call_->Read(&message, this);
+    return Await();
+  }
+  // Waits for the end of the call, of which everything was read or which was cancelled.
+  absl::Status Finish() {
+    grpc::Status status;
+    call_->Finish(&status, this);
+    Await();
+    return transport::FromGrpcStatus(status);
+  }
+
+ private:
+  bool Await() {
+    void* tag = nullptr;
+    bool ok = false;
+    return queue_.Next(&tag, &ok) && ok;
+  }
+
+  grpc::CompletionQueue queue_;
+  const std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call_;
+};
+
+template <typename T>
+grpc::ByteBuffer Serialize(const T& message) {
+  grpc::ByteBuffer buffer;
+  bool own = false;
+  grpc::SerializationTraits<T>::Serialize(message, &buffer, &own);
+  return buffer;
+}
+
 class GrpcFleetClient final : public FleetClient {
  public:
   GrpcFleetClient(const std::string& address, const ClientTls* tls, const NodeKey& key,
                   const Limits& limits)
-      : key_(key), stub_(Fleet::NewStub(transport::NewGrpcChannel(address, tls, limits))) {}
+      : GrpcFleetClient(transport::NewGrpcChannel(address, tls, limits), key, limits) {}
 
   absl::StatusOr<flwr::proto::RegisterNodeFleetResponse> RegisterNode(
       const flwr::proto::RegisterNodeFleetRequest& request, const CallOptions& options) override {
@@ -74,21 +137,76 @@ class GrpcFleetClient final : public FleetClient {
     return Call(&Fleet::Stub::ConfirmMessageReceived, request, options);
   }
 
+  absl::Status PullObjects(const proto::PullObjectsRequest& request, const OnObject& on_object,
+                           const CallOptions& options) override {
+    grpc::ClientContext context;
+    FEDUMM_RETURN_IF_ERROR(Prepare(context, options));
+    const std::stop_callback cancel(options.cancel, [&context] { context.TryCancel(); });
+    Stream stream(objects_, context, kPullObjects);
+    stream.Write(Serialize(request), /*last=*/true);
+    grpc::ByteBuffer buffer;
+    absl::Status received;
+    while (received.ok() && stream.Read(buffer)) received = Receive(buffer, on_object);
+    if (!received.ok()) context.TryCancel();
+    const absl::Status finished = stream.Finish();
+    return received.ok() ? finished : received;
+  }
+
+  absl::StatusOr<proto::PushObjectsResponse> PushObjects(const proto::PushObjectsRequest& sender,
+                                                         std::span<const wire::Object> objects,
+                                                         const CallOptions& options) override {
+    grpc::ClientContext context;
+    FEDUMM_RETURN_IF_ERROR(Prepare(context, options));
+    const std::stop_callback cancel(options.cancel, [&context] { context.TryCancel(); });
+    Stream stream(objects_, context, kPushObjects);
+    std::string head = sender.SerializeAsString();
+    bool open = true;
+    while (open && !(objects.empty() && head.empty())) {
+      const std::span<const wire::Object> frame = objects.first(wire::NumInFrame(objects));
+      objects = objects.subspan(frame.size());
+      open = stream.Write(transport::FrameBuffer(head, frame), /*last=*/objects.empty());
+      head.clear();
+    }
+    proto::PushObjectsResponse response;
+    grpc::ByteBuffer buffer;
+    bool malformed = false;
+    if (stream.Read(buffer)) {
+      malformed =
+          !grpc::SerializationTraits<proto::PushObjectsResponse>::Deserialize(&buffer, &response)
+               .ok();
+    }
+    FEDUMM_RETURN_IF_ERROR(stream.Finish());
+    if (malformed) return absl::InternalError("the server's answer is malformed");
+    return response;
+  }
+
  private:
+  GrpcFleetClient(std::shared_ptr<grpc::Channel> channel, const NodeKey& key, const Limits& limits)
+      : key_(key), limits_(limits), stub_(Fleet::NewStub(channel)), objects_(std::move(channel)) {}
+
+  absl::Status Receive(grpc::ByteBuffer& buffer, const OnObject& on_object) const {
+    FEDUMM_ASSIGN_OR_RETURN(wire::ReceivedFrame frame,
+                            transport::ParseFrameBuffer(buffer, limits_));
+    for (wire::ReceivedObject& object : frame.objects) {
+      FEDUMM_RETURN_IF_ERROR(on_object(std::move(object.id), std::move(object.bytes)));
+    }
+    return absl::OkStatus();
+  }
+
   template <typename Request, typename Response>
   absl::StatusOr<Response> Call(grpc::Status (Fleet::Stub::*rpc)(grpc::ClientContext*,
                                                                  const Request&, Response*),
                                 const Request& request, const CallOptions& options) {
     grpc::ClientContext context;
-    context.set_deadline(absl::ToChronoTime(absl::Now() + options.timeout));
-    FEDUMM_RETURN_IF_ERROR(Sign(context));
+    FEDUMM_RETURN_IF_ERROR(Prepare(context, options));
     const std::stop_callback cancel(options.cancel, [&context] { context.TryCancel(); });
     Response response;
     FEDUMM_RETURN_IF_ERROR(transport::FromGrpcStatus((*stub_.*rpc)(&context, request, &response)));
     return response;
   }
 
-  absl::Status Sign(grpc::ClientContext& context) const {
+  absl::Status Prepare(grpc::ClientContext& context, const CallOptions& options) const {
+    context.set_deadline(absl::ToChronoTime(absl::Now() + options.timeout));
     FEDUMM_ASSIGN_OR_RETURN(const transport::CallSignature signature, transport::SignCall(key_));
     context.AddMetadata("flwr-public-key-bin", key_.public_key_pem());
     context.AddMetadata("flwr-timestamp", signature.timestamp);
@@ -100,7 +218,9 @@ class GrpcFleetClient final : public FleetClient {
   }
 
   const NodeKey& key_;
+  const Limits limits_;
   const std::unique_ptr<Fleet::Stub> stub_;
+  grpc::GenericStub objects_;
 };
 
 }  // namespace

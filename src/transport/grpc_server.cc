@@ -10,7 +10,9 @@
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "flwr/proto/fleet.grpc.pb.h"
+#include "transport/grpc_calls.h"
 #include "transport/grpc_listener.h"
+#include "transport/objects_service.h"
 
 namespace fedumm::transport {
 namespace {
@@ -19,35 +21,6 @@ using grpc::CallbackServerContext;
 using grpc::ServerUnaryReactor;
 using link::Caller;
 using link::Fleet;
-
-constexpr int64_t kFrameBytes = 5;  // before each message
-// What a Flower node understands. It takes any other code for a reason to leave, so trouble of any
-// other kind asks it to try again.
-grpc::Status ToGrpcStatus(const absl::Status& status) {
-  switch (status.code()) {
-    case absl::StatusCode::kOk:
-      return grpc::Status::OK;
-    case absl::StatusCode::kPermissionDenied:
-    case absl::StatusCode::kUnauthenticated:
-    case absl::StatusCode::kFailedPrecondition:
-    case absl::StatusCode::kInvalidArgument:
-      return {static_cast<grpc::StatusCode>(status.code()), std::string(status.message())};
-    default:
-      return {grpc::StatusCode::UNAVAILABLE, std::string(status.message())};
-  }
-}
-
-std::string Metadatum(const CallbackServerContext& context, const char* key) {
-  const auto it = context.client_metadata().find(key);
-  return it == context.client_metadata().end() ? std::string()
-                                               : std::string(it->second.data(), it->second.size());
-}
-
-Caller CallerOf(const CallbackServerContext& context) {
-  return {.public_key = Metadatum(context, "flwr-public-key-bin"),
-          .timestamp = Metadatum(context, "flwr-timestamp"),
-          .signature = Metadatum(context, "flwr-signature-bin")};
-}
 
 template <typename Request, typename Response>
 uint64_t NodeOf(const Request& request, const Response& response) {
@@ -63,8 +36,8 @@ uint64_t NodeOf(const Request& request, const Response& response) {
 template <typename Request, typename Response>
 void CountTraffic(Fleet& fleet, const Request& request, const Response& response) {
   fleet.CountTraffic(NodeOf(request, response),
-                     static_cast<int64_t>(request.ByteSizeLong()) + kFrameBytes,
-                     static_cast<int64_t>(response.ByteSizeLong()) + kFrameBytes);
+                     static_cast<int64_t>(request.ByteSizeLong()) + kGrpcFrameBytes,
+                     static_cast<int64_t>(response.ByteSizeLong()) + kGrpcFrameBytes);
 }
 
 // One call of PullMessages, which may be held. Deletes itself when gRPC has done with it.
@@ -150,7 +123,16 @@ class FleetService final : public flwr::proto::Fleet::CallbackService {
   ServerUnaryReactor* PushObject(CallbackServerContext* context,
                                  const flwr::proto::PushObjectRequest* request,
                                  flwr::proto::PushObjectResponse* response) override {
-    return Serve(context, *request, *response, &Fleet::PushObject);
+    const auto num_bytes = static_cast<int64_t>(request->ByteSizeLong());
+    // gRPC parsed the request for this call alone: its bytes become the stored object.
+    absl::StatusOr<flwr::proto::PushObjectResponse> result = fleet_.PushObject(
+        CallerOf(*context), std::move(*const_cast<flwr::proto::PushObjectRequest*>(request)));
+    if (result.ok()) {
+      *response = *std::move(result);
+      fleet_.CountTraffic(request->node().node_id(), num_bytes + kGrpcFrameBytes,
+                          static_cast<int64_t>(response->ByteSizeLong()) + kGrpcFrameBytes);
+    }
+    return Finish(context, result.status());
   }
   ServerUnaryReactor* PullObject(CallbackServerContext* context,
                                  const flwr::proto::PullObjectRequest* request,
@@ -173,8 +155,11 @@ class FleetService final : public flwr::proto::Fleet::CallbackService {
       response = std::move(*result);
       CountTraffic(fleet_, request, response);
     }
+    return Finish(context, result.status());
+  }
+  static ServerUnaryReactor* Finish(CallbackServerContext* context, const absl::Status& status) {
     ServerUnaryReactor* reactor = context->DefaultReactor();
-    reactor->Finish(ToGrpcStatus(result.status()));
+    reactor->Finish(ToGrpcStatus(status));
     return reactor;
   }
 
@@ -187,18 +172,20 @@ class FleetService final : public flwr::proto::Fleet::CallbackService {
 
 class GrpcServer::Impl {
  public:
-  Impl(Fleet& fleet, absl::Duration max_pull_hold) : service(fleet, max_pull_hold) {}
+  Impl(Fleet& fleet, const Options& options)
+      : service(fleet, options.max_pull_hold), objects(NewObjectsService(fleet, options.limits)) {}
 
   FleetService service;
-  GrpcListener listener;  // destroyed before the service
+  const std::unique_ptr<grpc::Service> objects;
+  GrpcListener listener;  // destroyed before the services
 };
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(Fleet& fleet, Options options) {
-  auto impl = std::make_unique<Impl>(fleet, options.max_pull_hold);
+  auto impl = std::make_unique<Impl>(fleet, options);
   FEDUMM_ASSIGN_OR_RETURN(impl->listener, StartGrpcListener({.address = options.address,
                                                              .tls = std::move(options.tls),
                                                              .limits = options.limits},
-                                                            {&impl->service}));
+                                                            {&impl->service, impl->objects.get()}));
   return std::unique_ptr<GrpcServer>(new GrpcServer(std::move(impl)));
 }
 

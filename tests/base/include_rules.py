@@ -27,7 +27,7 @@ TORCH = re.compile(r'^(ATen|c10|torch)/')
 
 
 def room_of(include):
-    if include.startswith('flwr/'):
+    if include.startswith(('flwr/', 'fedumm/proto/')):
         return 'proto'
     return include.split('/')[0] if '/' in include else None
 
