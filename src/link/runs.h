@@ -30,7 +30,8 @@ std::string IsoTime(absl::Time time);
 // Times are wall time. Not thread-safe.
 class Runs {
  public:
-  // A run of this process, running at once. INVALID_ARGUMENT if the run's config holds a list.
+  // A run of this process, running at once. INVALID_ARGUMENT if the run's config holds a list, or a
+  // key that the config of its bundle has not.
   absl::StatusOr<uint64_t> Create(const RunOptions& options, absl::Time now);
   // A run whose ServerApp is in `options.fab`, pending. INVALID_ARGUMENT likewise, UNAVAILABLE if
   // too many runs wait or run already.

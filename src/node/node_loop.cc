@@ -12,6 +12,7 @@
 #include "node/heartbeat.h"
 #include "node/membership.h"
 #include "node/message_transfer.h"
+#include "node/run_config.h"
 #include "node/run_contexts.h"
 #include "wire/object.h"
 #include "wire/proto.h"
@@ -31,7 +32,8 @@ constexpr int kMaxFruitlessSessions =
 // Errors after which the server cannot be talked to until the node has joined again, if at all. Any
 // other concerns one message only.
 bool EndsSession(const absl::Status& status) {
-  return absl::IsCancelled(status) || absl::IsUnavailable(status) || IsRefusal(status);
+  return absl::IsCancelled(status) || absl::IsUnavailable(status) || absl::IsAborted(status) ||
+         IsRefusal(status);
 }
 
 absl::Status CheckInstruction(const Metadata& metadata, const flwr::proto::Message& message,
@@ -95,6 +97,7 @@ class Node {
       FEDUMM_ASSIGN_OR_RETURN(node_id_, membership_.Join(joining));
       Announce(absl::StrCat("registered as node ", node_id_, " at ", options_.superlink));
       pulled_ = false;
+      transfer_.ForgetServer();
       const absl::Status ended = RunSession();
       if (!IsRefusal(ended)) return ended;
       if (pulled_) {
@@ -220,9 +223,9 @@ class Node {
     request.set_run_id(run_id);
     const auto answer = caller.Call(&FleetClient::GetRun, request);
     if (answer.ok()) {
-      FEDUMM_ASSIGN_OR_RETURN(
-          context.run_config,
-          wire::ConfigFromScalars(answer->run().override_config(), options_.limits));
+      FEDUMM_ASSIGN_OR_RETURN(ConfigRecord defaults, DefaultsOf(answer->run(), caller));
+      FEDUMM_ASSIGN_OR_RETURN(context.run_config,
+                              RunConfig(std::move(defaults), answer->run(), options_.limits));
     } else if (EndsSession(answer.status()) || absl::IsPermissionDenied(answer.status())) {
       return answer.status();
     } else {
@@ -230,6 +233,20 @@ class Node {
                             " is taken without settings: ", Printable(answer.status().message())));
     }
     return &contexts_.Add(std::move(context));
+  }
+
+  // A run without a bundle, or with one that is of no use, has no defaults.
+  absl::StatusOr<ConfigRecord> DefaultsOf(const flwr::proto::Run& run, Caller& caller) const {
+    if (run.fab_hash().empty()) return ConfigRecord();
+    absl::StatusOr<ConfigRecord> defaults = FabConfig(caller, node_id_, run);
+    const absl::Status& status = defaults.status();
+    const bool refused = absl::IsNotFound(status) || absl::IsFailedPrecondition(status);
+    if (defaults.ok() || (EndsSession(status) && !refused) || absl::IsPermissionDenied(status)) {
+      return defaults;
+    }
+    Announce(absl::StrCat("run ", run.run_id(),
+                          " is taken without its app's defaults: ", Printable(status.message())));
+    return ConfigRecord();
   }
 
   // A reply that a polling server has not fetched yet is lost when its node deactivates: lingers,

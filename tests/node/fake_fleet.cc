@@ -90,6 +90,12 @@ void FakeFleet::ForgetNodes() {
   changed_.NotifyAll();
 }
 
+void FakeFleet::SetFab(const std::string& content, const std::string& hash) {
+  const MutexLock lock(mutex_);
+  fab_ = content;
+  run_.set_fab_hash(hash);
+}
+
 void FakeFleet::SetRunConfig(ConfigRecord config) {
   const MutexLock lock(mutex_);
   ASSERT_TRUE(wire::ConfigToScalars(config, *run_.mutable_override_config()).ok());
@@ -213,9 +219,15 @@ absl::StatusOr<flwr::proto::GetRunResponse> FakeFleet::GetRun(
   return response;
 }
 
-absl::StatusOr<flwr::proto::GetFabResponse> FakeFleet::GetFab(const flwr::proto::GetFabRequest&,
-                                                              const CallOptions&) {
-  return absl::UnimplementedError("not needed by a node of ours");
+absl::StatusOr<flwr::proto::GetFabResponse> FakeFleet::GetFab(
+    const flwr::proto::GetFabRequest& request, const CallOptions& options) {
+  const MutexLock lock(mutex_);
+  FEDUMM_RETURN_IF_ERROR(Enter("GetFab", request.node().node_id(), options));
+  EXPECT_EQ(request.run_id(), kRunId);
+  EXPECT_EQ(request.hash_str(), run_.fab_hash());
+  flwr::proto::GetFabResponse response;
+  response.mutable_fab()->set_content(fab_);
+  return response;
 }
 
 absl::StatusOr<flwr::proto::PullObjectResponse> FakeFleet::PullObject(

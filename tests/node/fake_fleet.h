@@ -37,6 +37,7 @@ class FakeFleet final : public FleetClient {
   void RefusePushes(int times);  // stored=false so often
   void ForgetNodes();            // UNAUTHENTICATED until a node registers again, as after a restart
   void SetRunConfig(ConfigRecord config);
+  void SetFab(const std::string& content, const std::string& hash);  // of the run
 
   // Waits until `rpc` was called `times` times in all. False, and a failed test, if that does not
   // happen.
@@ -83,6 +84,7 @@ class FakeFleet final : public FleetClient {
   std::map<std::string, std::deque<absl::Status>> failures_ ABSL_GUARDED_BY(mutex_);
   bool known_ ABSL_GUARDED_BY(mutex_) = false;
   flwr::proto::Run run_ ABSL_GUARDED_BY(mutex_);
+  std::string fab_ ABSL_GUARDED_BY(mutex_);
   std::deque<flwr::proto::PullMessagesResponse> offered_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, wire::ObjectBytes, std::less<>> objects_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, int> withheld_ ABSL_GUARDED_BY(mutex_);

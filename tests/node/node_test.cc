@@ -1,12 +1,15 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <optional>
 #include <stdexcept>
 #include <thread>
 
 #include "absl/strings/match.h"
+#include "base/file.h"
 #include "base/mutex.h"
+#include "base/sha256.h"
 #include "node/node_loop.h"
 #include "tests/node/fake_fleet.h"
 #include "tests/testing/status_matchers.h"
@@ -136,6 +139,70 @@ TEST_F(NodeTest, PullsOnlyObjectsThatItDoesNotHold) {
   // Config, RecordDict and Message of the second are new; the ArrayRecord, its array and chunk are
   // here.
   EXPECT_EQ(fleet_.num_calls("PullObject"), static_cast<int>(first.objects.size()) + 3);
+}
+
+// The settings that an app is called with, when the run has a bundle.
+class RunConfigTest : public NodeTest {
+ protected:
+  RunConfigTest() {
+    app_.OnQuery([](const Message&, Context& context) -> absl::StatusOr<RecordDict> {
+      return RecordDict{{"config", context.run_config}};
+    });
+    query_.metadata.message_type = "query";
+  }
+  ConfigRecord Ask() {
+    fleet_.Offer(query_);
+    const Message reply = fleet_.TakeReply();
+    return reply.content.has_value() ? *reply.content->FindConfig("config") : ConfigRecord();
+  }
+
+  const std::string bundle_ = ReadFile(FEDUMM_TEST_DATA "/fab/mean-app.fab").value();
+  Message query_ = Train();
+};
+
+TEST_F(RunConfigTest, OverridesLieOverTheDefaultsOfTheBundle) {
+  fleet_.SetFab(bundle_, Sha256Hex(bundle_));
+  fleet_.SetRunConfig({{"note", "mine"}, {"train.rate", 0.25}});
+  Start();
+  const ConfigRecord expected = {{"note", "mine"},
+                                 {"num-server-rounds", int64_t{2}},
+                                 {"train.rate", 0.25},
+                                 {"train.steps", int64_t{1}},
+                                 {"verbose", false}};
+  EXPECT_EQ(Ask(), expected);
+  EXPECT_EQ(Ask(), expected);
+  EXPECT_EQ(fleet_.num_calls("GetFab"), 1);
+}
+
+TEST_F(RunConfigTest, ABundleThatIsBrokenLeavesTheOverrides) {
+  fleet_.SetFab(bundle_.substr(1), Sha256Hex(bundle_.substr(1)));
+  fleet_.SetRunConfig({{"note", "mine"}});
+  Start();
+  EXPECT_EQ(Ask(), (ConfigRecord{{"note", "mine"}}));
+  EXPECT_EQ(Ask(), (ConfigRecord{{"note", "mine"}}));
+  EXPECT_EQ(fleet_.num_calls("GetFab"), 1);
+  const std::vector<std::string> said = events();
+  EXPECT_EQ(std::count_if(said.begin(), said.end(),
+                          [](const std::string& event) {
+                            return absl::StrContains(event, "without its app's defaults");
+                          }),
+            1);
+}
+
+TEST_F(RunConfigTest, ABundleOfAnotherHashIsNotUsed) {
+  fleet_.SetFab(bundle_, std::string(64, '0'));
+  fleet_.SetRunConfig({{"note", "mine"}});
+  Start();
+  EXPECT_EQ(Ask(), (ConfigRecord{{"note", "mine"}}));
+  EXPECT_THAT(events(), Contains(HasSubstr("another hash")));
+}
+
+TEST_F(RunConfigTest, AServerThatHasNoBundleIsNoReasonToStop) {
+  fleet_.SetFab(bundle_, Sha256Hex(bundle_));
+  fleet_.SetRunConfig({{"note", "mine"}});
+  fleet_.Fail("GetFab", {absl::FailedPreconditionError("found no FAB")});
+  Start();
+  EXPECT_EQ(Ask(), (ConfigRecord{{"note", "mine"}}));
 }
 
 TEST_F(NodeTest, KeepsTheStateAndSettingsOfARun) {
