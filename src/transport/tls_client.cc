@@ -153,7 +153,8 @@ std::string CertificateTrouble(int error, const X509* certificate) {
 bool ConcernsCertificate(int alert) {
   return (alert >= SSL_AD_BAD_CERTIFICATE && alert <= SSL_AD_CERTIFICATE_UNKNOWN) ||
          alert == SSL_AD_HANDSHAKE_FAILURE || alert == SSL_AD_UNKNOWN_CA ||
-         alert == SSL_AD_ACCESS_DENIED || alert == TLS13_AD_CERTIFICATE_REQUIRED;
+         alert == SSL_AD_ACCESS_DENIED || alert == SSL_AD_DECRYPT_ERROR ||
+         alert == TLS13_AD_CERTIFICATE_REQUIRED;
 }
 
 }  // namespace
