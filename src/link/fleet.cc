@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -17,6 +18,11 @@ namespace {
 
 constexpr uint64_t kReconnectSeconds = 5;
 constexpr uint32_t kRefused = 1;  // in PushMessagesResponse.results; 0 is accepted
+
+// Before the name of a keyless node in the registry. No key begins like this, so that nobody speaks
+// for a node that signs.
+constexpr char kKeyless[] = "keyless ";
+constexpr size_t kMaxKeylessName = 4096;
 
 // The key that a call names must be the key that signed it.
 absl::Status CheckOwnKey(const Caller& caller, const std::string& public_key) {
@@ -63,8 +69,27 @@ absl::Status Fleet::CheckServing() {
   return state_.stopping ? absl::UnavailableError("the server is stopping") : absl::OkStatus();
 }
 
+absl::StatusOr<std::string> Fleet::Identify(const Caller& caller, const std::string& public_key) {
+  FEDUMM_RETURN_IF_ERROR(CheckServing());
+  if (caller.keyless) {
+    if (public_key.empty() || public_key.size() > kMaxKeylessName) {
+      return absl::InvalidArgumentError("a node without keys needs a public key for its name");
+    }
+    return absl::StrCat(kKeyless, public_key);
+  }
+  FEDUMM_RETURN_IF_ERROR(state_.auth.Check(caller));
+  FEDUMM_RETURN_IF_ERROR(CheckOwnKey(caller, public_key));
+  return caller.public_key;
+}
+
 absl::Status Fleet::Admit(const Caller& caller, uint64_t node) {
   FEDUMM_RETURN_IF_ERROR(CheckServing());
+  if (caller.keyless) {
+    MutexLock lock(state_.mu);
+    const std::optional<std::string_view> identity = state_.nodes.KeyOf(node);
+    if (identity.has_value() && identity->starts_with(kKeyless)) return absl::OkStatus();
+    return absl::UnauthenticatedError(absl::StrCat("no node without keys has the id ", node));
+  }
   FEDUMM_RETURN_IF_ERROR(state_.auth.Check(caller));
   MutexLock lock(state_.mu);
   const std::optional<uint64_t> owned = state_.nodes.Find(caller.public_key);
@@ -77,27 +102,24 @@ absl::Status Fleet::Admit(const Caller& caller, uint64_t node) {
 
 absl::StatusOr<flwr::proto::RegisterNodeFleetResponse> Fleet::RegisterNode(
     const Caller& caller, const flwr::proto::RegisterNodeFleetRequest& request) {
-  FEDUMM_RETURN_IF_ERROR(CheckServing());
-  FEDUMM_RETURN_IF_ERROR(state_.auth.Check(caller));
-  FEDUMM_RETURN_IF_ERROR(CheckOwnKey(caller, request.public_key()));
+  FEDUMM_ASSIGN_OR_RETURN(const std::string identity, Identify(caller, request.public_key()));
   flwr::proto::RegisterNodeFleetResponse response;
   MutexLock lock(state_.mu);
-  FEDUMM_ASSIGN_OR_RETURN(const uint64_t node, state_.nodes.Register(caller.public_key));
+  FEDUMM_ASSIGN_OR_RETURN(const uint64_t node, state_.nodes.Register(identity));
   response.set_node_id(node);
   return response;
 }
 
 absl::StatusOr<flwr::proto::ActivateNodeResponse> Fleet::ActivateNode(
     const Caller& caller, const flwr::proto::ActivateNodeRequest& request) {
-  FEDUMM_RETURN_IF_ERROR(CheckServing());
-  FEDUMM_RETURN_IF_ERROR(state_.auth.Check(caller));
-  FEDUMM_RETURN_IF_ERROR(CheckOwnKey(caller, request.public_key()));
+  FEDUMM_ASSIGN_OR_RETURN(const std::string identity, Identify(caller, request.public_key()));
   flwr::proto::ActivateNodeResponse response;
   Answers answers;
   MutexLock lock(state_.mu);
-  FEDUMM_ASSIGN_OR_RETURN(const uint64_t node,
-                          state_.nodes.Activate(caller.public_key, request.heartbeat_interval(),
-                                                state_.options.timer()));
+  FEDUMM_ASSIGN_OR_RETURN(
+      const uint64_t node,
+      state_.nodes.Activate(identity, request.heartbeat_interval(), state_.options.timer(),
+                            NodeAuth::SignedAt(caller)));
   // A node that activates has begun anew: its former self waits for nothing and did nothing.
   AnswerEmpty(state_.pulls.Take(node), answers);
   state_.mailbox.Restart(node);
@@ -111,8 +133,10 @@ absl::StatusOr<flwr::proto::DeactivateNodeResponse> Fleet::DeactivateNode(
   FEDUMM_RETURN_IF_ERROR(Admit(caller, request.node_id()));
   Answers answers;
   MutexLock lock(state_.mu);
-  state_.nodes.Deactivate(request.node_id());
-  AnswerEmpty(state_.pulls.Take(request.node_id()), answers);
+  if (state_.nodes.Deactivate(request.node_id(), state_.options.timer(),
+                              NodeAuth::SignedAt(caller))) {
+    AnswerEmpty(state_.pulls.Take(request.node_id()), answers);
+  }
   return flwr::proto::DeactivateNodeResponse();
 }
 
@@ -121,10 +145,12 @@ absl::StatusOr<flwr::proto::UnregisterNodeFleetResponse> Fleet::UnregisterNode(
   FEDUMM_RETURN_IF_ERROR(Admit(caller, request.node_id()));
   Answers answers;
   MutexLock lock(state_.mu);
-  state_.nodes.Unregister(request.node_id());
+  const absl::Status unregistered =
+      state_.nodes.Unregister(request.node_id(), state_.options.timer());
   AnswerEmpty(state_.pulls.Take(request.node_id()), answers);
   state_.changed.NotifyAll();  // what it was asked will not be answered
   state_.WakeApps(answers);
+  if (!unregistered.ok()) return unregistered;
   return flwr::proto::UnregisterNodeFleetResponse();
 }
 
@@ -133,8 +159,9 @@ absl::StatusOr<flwr::proto::SendNodeHeartbeatResponse> Fleet::SendNodeHeartbeat(
   FEDUMM_RETURN_IF_ERROR(Admit(caller, request.node().node_id()));
   flwr::proto::SendNodeHeartbeatResponse response;
   MutexLock lock(state_.mu);
-  FEDUMM_RETURN_IF_ERROR(state_.nodes.Heartbeat(
-      request.node().node_id(), request.heartbeat_interval(), state_.options.timer()));
+  FEDUMM_RETURN_IF_ERROR(
+      state_.nodes.Heartbeat(request.node().node_id(), request.heartbeat_interval(),
+                             state_.options.timer(), NodeAuth::SignedAt(caller)));
   state_.changed.NotifyAll();  // it may have been offline
   response.set_success(true);
   return response;
@@ -150,6 +177,7 @@ void Fleet::PullMessages(const Caller& caller, const flwr::proto::PullMessagesRe
   Answers answers;
   MutexLock lock(state_.mu);
   const absl::Time now = state_.options.timer();
+  if (state_.nodes.Pulls(node, now, NodeAuth::SignedAt(caller))) state_.changed.NotifyAll();
   const absl::Time before = state_.pulls.NextEnd();
   AnswerEmpty(
       state_.pulls.Hold(node, {.ticket = ticket, .until = now + hold, .done = std::move(done)}),
@@ -291,8 +319,8 @@ absl::StatusOr<ObjectPull> Fleet::PullObjects(const Caller& caller,
                     {request.object_ids().begin(), request.object_ids().end()});
 }
 
-absl::StatusOr<wire::ObjectBytes> Fleet::FindObject(
-    const Caller& caller, const flwr::proto::PullObjectRequest& request) {
+absl::StatusOr<wire::ObjectBytes> Fleet::FindObject(const Caller& caller,
+                                                    const flwr::proto::PullObjectRequest& request) {
   const uint64_t node = request.node().node_id();
   FEDUMM_RETURN_IF_ERROR(Admit(caller, node));
   MutexLock lock(state_.mu);

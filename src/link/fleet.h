@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -17,7 +18,13 @@ namespace fedumm::link {
 // The nodes' half of a SuperLink: one function for each call of `flwr.proto.Fleet`, whatever the
 // transport. Thread-safe; no function waits. Errors are those that a Flower node understands:
 // UNAVAILABLE (try again), PERMISSION_DENIED (that run is over), UNAUTHENTICATED (not your node),
-// FAILED_PRECONDITION and INVALID_ARGUMENT (refused for good).
+// FAILED_PRECONDITION and INVALID_ARGUMENT (refused for good). FAILED_PRECONDITION of RegisterNode
+// and UnregisterNode means "only operators do that" where LinkOptions::known_keys_only is set, and
+// "the key was used" else.
+//
+// A node that restarts with its key takes over from its former self, which may still be calling:
+// ActivateNode ends its held pull, offers again what it had not answered, and from then on neither
+// its confirmations of earlier offers count, nor a DeactivateNode that it signed before.
 class Fleet {
  public:
   // `state` outlives the fleet.
@@ -78,6 +85,8 @@ class Fleet {
   void Stop();
 
  private:
+  // What the registry knows the caller by, who names `public_key` in the request; checked.
+  absl::StatusOr<std::string> Identify(const Caller& caller, const std::string& public_key);
   // Whether the caller owns the node, and the server still serves.
   absl::Status Admit(const Caller& caller, uint64_t node);
   absl::Status CheckServing();

@@ -28,6 +28,7 @@ struct LinkOptions {
   absl::Duration lease = absl::Seconds(60);
   absl::Duration session_timeout = absl::Seconds(180);
   Limits limits;
+  bool known_keys_only = false;                      // see Admission
   std::function<absl::Time()> clock = absl::Now;     // of signatures and messages
   std::function<absl::Time()> timer = MonotonicNow;  // of leases, holds and heartbeats
 };
@@ -55,7 +56,9 @@ struct LinkState {
   explicit LinkState(LinkOptions link_options)
       : options(std::move(link_options)),
         auth(options.clock),
-        nodes(options.limits.max_nodes),
+        nodes({.max_nodes = options.limits.max_nodes,
+               .known_keys_only = options.known_keys_only,
+               .wall_clock = options.clock}),
         mailbox(objects, {.lease = options.lease,
                           .session_timeout = options.session_timeout,
                           .limits = options.limits}) {}

@@ -178,6 +178,7 @@ const Mailbox::Instruction* Mailbox::Offer(uint64_t node, uint64_t ticket, absl:
     if (!waits || being_answered || now >= entry->expires) continue;
     entry->stage = Stage::kOffered;
     entry->ticket = ticket;
+    entry->offered = true;
     entry->lease_end = now + options_.lease;
     Due(entry->lease_end);
     return &entry->instruction;
@@ -196,7 +197,7 @@ void Mailbox::Confirm(uint64_t node, uint64_t run_id, std::string_view message_i
   if (it == entries_.end()) return;
   Entry& entry = it->second;
   const Metadata& metadata = entry.instruction.metadata;
-  if (metadata.dst_node_id != node || metadata.run_id != run_id) return;
+  if (metadata.dst_node_id != node || metadata.run_id != run_id || !entry.offered) return;
   if (entry.stage == Stage::kWaiting || entry.stage == Stage::kOffered) {
     entry.stage = Stage::kConfirmed;
   }
@@ -206,6 +207,7 @@ void Mailbox::Restart(uint64_t node) {
   for (Entry* entry : Live(node)) {
     if (entry->stage == Stage::kComing || entry->stage == Stage::kAnswered) continue;
     entry->stage = Stage::kWaiting;
+    entry->offered = false;
     if (entry->reply.has_value()) entry->reply->stale = true;
   }
 }
@@ -221,6 +223,16 @@ bool Mailbox::Refuse(uint64_t node, uint64_t run_id, const Error& error) {
     refused = true;
   }
   return refused;
+}
+
+void Mailbox::TurnAway(uint64_t node, const Error& error) {
+  for (Entry* entry : Live(node)) {
+    if (entry->stage == Stage::kComing) continue;
+    entry->stage = Stage::kAnswered;
+    entry->error = error;
+    DropReply(*entry);
+    ReleaseInstruction(*entry);
+  }
 }
 
 bool Mailbox::MayPull(uint64_t node, uint64_t run_id, const std::string& object_id,

@@ -90,13 +90,16 @@ class Mailbox {
   const Instruction* Offer(uint64_t node, uint64_t ticket, absl::Time now);
   // The offer never reached the node.
   void TakeBack(uint64_t node, uint64_t ticket);
-  // The node has the message whole. No effect on messages of others.
+  // The node has the message whole. No effect on messages of others, nor on one that has not been
+  // offered since the node's restart: its former self says so, and may be gone.
   void Confirm(uint64_t node, uint64_t run_id, std::string_view message_id);
   // The node has forgotten all that it was sent.
   void Restart(uint64_t node);
   // The node cannot take what it was offered in this run: the senders hear `error`. True if there
   // was anything.
   bool Refuse(uint64_t node, uint64_t run_id, const Error& error);
+  // Nothing is taken from the node any more: the senders hear `error`, even if its reply is here.
+  void TurnAway(uint64_t node, const Error& error);
   // Whether the object belongs to a message for the node; if so, its lease begins anew.
   bool MayPull(uint64_t node, uint64_t run_id, const std::string& object_id, absl::Time now);
 
@@ -142,6 +145,7 @@ class Mailbox {
     absl::Time expires;
     Stage stage = Stage::kWaiting;
     uint64_t ticket = 0;
+    bool offered = false;  // since the node's restart
     absl::Time lease_end;
     std::optional<Reply> reply;
     std::optional<Error> error;                     // of an answered one that has no reply

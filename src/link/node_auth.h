@@ -22,9 +22,13 @@ namespace fedumm::link {
 
 // Who says that they are calling: what a node attaches to each call.
 struct Caller {
+  // A peer of a transport that carries no keys. It can speak for nodes that came in that way only.
+  static Caller Keyless() { return {.keyless = true}; }
+
   std::string public_key;  // PEM of an EC public key, as sent
   std::string timestamp;   // ISO 8601 with a zone
   std::string signature;   // DER, ECDSA-SHA256 over `timestamp`
+  bool keyless = false;    // nothing of the above
 };
 
 // Checks that a caller holds the private key of the public key that it names, now. A signature is

@@ -1,5 +1,8 @@
 #include "link/node_registry.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "link/random_id.h"
@@ -9,6 +12,9 @@ namespace {
 
 constexpr double kMinInterval = 10;  // seconds; Flower's bounds
 constexpr double kMaxInterval = 1800;
+// What Flower calls the owner where nobody logs in.
+constexpr char kNobodyId[] = "<id:none>";
+constexpr char kNobody[] = "none";
 
 absl::Status CheckInterval(double interval) {
   if (interval >= kMinInterval && interval <= kMaxInterval) return absl::OkStatus();
@@ -16,50 +22,199 @@ absl::Status CheckInterval(double interval) {
       absl::StrCat("the heartbeat interval must be 10 to 1800 s: ", interval));
 }
 
+std::string Shown(absl::Time time) {
+  return absl::FormatTime("%Y-%m-%dT%H:%M:%E6S+00:00", time, absl::UTCTimeZone());
+}
+
 }  // namespace
+
+std::vector<uint64_t> NodeRegistry::Allow(absl::flat_hash_set<std::string> public_keys,
+                                          absl::Time now) {
+  allowed_ = std::move(public_keys);
+  std::vector<uint64_t> turned_away;
+  for (auto& [id, node] : nodes_) {
+    const bool was_turned_away =
+        std::exchange(node.turned_away, options_.known_keys_only && !node.enrolled &&
+                                            !allowed_.contains(node.enrolment.public_key));
+    if (!node.turned_away || was_turned_away) continue;
+    End(node, now);
+    turned_away.push_back(id);
+  }
+  return turned_away;
+}
+
+absl::StatusOr<uint64_t> NodeRegistry::Enrol(Enrolment enrolment) {
+  const auto it = ids_.find(enrolment.public_key);
+  if (it == ids_.end()) return Add(std::move(enrolment), /*enrolled=*/true);
+  Node& node = nodes_.at(it->second);
+  if (node.MayAct() || !node.registered) {
+    return absl::AlreadyExistsError(
+        absl::StrCat("the key is in use, or was, by node ", it->second));
+  }
+  node.enrolment = std::move(enrolment);
+  node.enrolled = true;
+  node.turned_away = false;
+  return it->second;
+}
+
+absl::Status NodeRegistry::Revoke(uint64_t node, absl::Time now) {
+  const auto it = nodes_.find(node);
+  if (it == nodes_.end() || !it->second.registered) {
+    return absl::NotFoundError(absl::StrCat("there is no node ", node));
+  }
+  it->second.registered = false;
+  it->second.unregistered_at = options_.wall_clock();
+  End(it->second, now);
+  return absl::OkStatus();
+}
+
+std::vector<flwr::proto::NodeInfo> NodeRegistry::Describe(absl::Time now) const {
+  const absl::Time wall_now = options_.wall_clock();
+  std::vector<flwr::proto::NodeInfo> infos;
+  infos.reserve(nodes_.size());
+  for (const auto& [id, node] : nodes_) {
+    flwr::proto::NodeInfo info;
+    const bool online = node.IsOnline(now);
+    const bool was_active = node.activated_at != absl::InfinitePast();
+    info.set_node_id(id);
+    info.set_owner_aid(kNobodyId);
+    info.set_owner_name(kNobody);
+    info.set_status(!node.MayAct() ? "unregistered"
+                    : online       ? "online"
+                    : was_active   ? "offline"
+                                   : "registered");
+    info.set_registered_at(Shown(node.registered_at));
+    info.set_heartbeat_interval(node.interval);
+    info.set_public_key(node.enrolment.public_key);
+    if (node.enrolment.location.has_value()) info.set_location(*node.enrolment.location);
+    if (node.enrolment.name.has_value()) info.set_name(*node.enrolment.name);
+    if (was_active) {
+      info.set_last_activated_at(Shown(node.activated_at));
+      // One that fell silent was there until its lease ended.
+      const absl::Time until = wall_now + (node.lease_end - now);
+      const absl::Time left = node.active ? until : node.deactivated_at;
+      info.set_online_until(absl::ToDoubleSeconds((online ? until : left) - absl::UnixEpoch()));
+      if (!online) info.set_last_deactivated_at(Shown(left));
+    }
+    if (!node.registered) info.set_unregistered_at(Shown(node.unregistered_at));
+    infos.push_back(std::move(info));
+  }
+  return infos;
+}
+
+bool NodeRegistry::MayRegister(const std::string& public_key) const {
+  return !options_.known_keys_only || allowed_.contains(public_key);
+}
 
 absl::StatusOr<uint64_t> NodeRegistry::Register(const std::string& public_key) {
   if (const auto it = ids_.find(public_key); it != ids_.end()) {
-    if (nodes_.at(it->second).registered) return it->second;
-    return absl::FailedPreconditionError(
-        absl::StrCat("the key was unregistered, it belonged to node ", it->second));
+    const Node& node = nodes_.at(it->second);
+    if (node.MayAct()) return it->second;
+    if (!node.registered) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("the key was unregistered, it belonged to node ", it->second));
+    }
   }
-  if (static_cast<int64_t>(ids_.size()) >= max_nodes_) {
-    return absl::UnavailableError(absl::StrCat("no more nodes than ", max_nodes_));
+  if (!MayRegister(public_key)) {
+    return absl::FailedPreconditionError(
+        "registration is closed: the key is not among those that the server allows");
+  }
+  return Add({.public_key = public_key}, /*enrolled=*/false);
+}
+
+absl::StatusOr<uint64_t> NodeRegistry::Add(Enrolment enrolment, bool enrolled) {
+  if (static_cast<int64_t>(ids_.size()) >= options_.max_nodes && !left_.empty()) {
+    const auto oldest = nodes_.find(left_.front());
+    ids_.erase(oldest->second.enrolment.public_key);
+    nodes_.erase(oldest);
+    left_.pop_front();
+  }
+  if (static_cast<int64_t>(ids_.size()) >= options_.max_nodes) {
+    return absl::UnavailableError(absl::StrCat("no more nodes than ", options_.max_nodes));
   }
   uint64_t id = RandomId();
   while (nodes_.contains(id)) id = RandomId();
-  nodes_.try_emplace(id);
-  ids_.emplace(public_key, id);
+  ids_.emplace(enrolment.public_key, id);
+  nodes_.emplace(id, Node{.enrolment = std::move(enrolment),
+                          .enrolled = enrolled,
+                          .registered_at = options_.wall_clock()});
   return id;
 }
 
 absl::StatusOr<uint64_t> NodeRegistry::Activate(const std::string& public_key, double interval,
-                                                absl::Time now) {
+                                                absl::Time now, absl::Time signed_at) {
   FEDUMM_RETURN_IF_ERROR(CheckInterval(interval));
-  const std::optional<uint64_t> id = Find(public_key);
-  if (!id.has_value()) return absl::FailedPreconditionError("the key is not registered");
-  FEDUMM_RETURN_IF_ERROR(Heartbeat(*id, interval, now));
+  std::optional<uint64_t> id = Find(public_key);
+  if (!id.has_value()) {
+    // A node with a key of its own may only activate, as Flower's do: its key must be known.
+    if (!options_.known_keys_only)
+      return absl::FailedPreconditionError("the key is not registered");
+    FEDUMM_ASSIGN_OR_RETURN(id, Register(public_key));
+  }
+  Node& node = nodes_.at(*id);
+  Revive(node, interval, now);
+  node.activation_signed_at = signed_at;
+  node.deactivation_signed_at = absl::InfinitePast();
+  node.activated_at = options_.wall_clock();
   return *id;
 }
 
-absl::Status NodeRegistry::Heartbeat(uint64_t node, double interval, absl::Time now) {
+absl::Status NodeRegistry::Heartbeat(uint64_t node, double interval, absl::Time now,
+                                     absl::Time signed_at) {
   FEDUMM_RETURN_IF_ERROR(CheckInterval(interval));
-  Node& entry = nodes_.at(node);
-  if (!entry.registered) {
+  const auto it = nodes_.find(node);
+  if (it == nodes_.end() || !it->second.MayAct()) {
     return absl::UnauthenticatedError(absl::StrCat("node is unregistered: ", node));
   }
-  entry.active = true;
-  entry.lease_end = now + 2 * absl::Seconds(interval);
+  if (it->second.active || signed_at > it->second.deactivation_signed_at) {
+    Revive(it->second, interval, now);
+  }
   return absl::OkStatus();
 }
 
-void NodeRegistry::Deactivate(uint64_t node) { nodes_.at(node).active = false; }
+bool NodeRegistry::Pulls(uint64_t node, absl::Time now, absl::Time signed_at) {
+  const auto it = nodes_.find(node);
+  if (it == nodes_.end() || it->second.active) return false;
+  if (now >= it->second.lease_end || signed_at <= it->second.deactivation_signed_at) return false;
+  it->second.active = true;
+  return true;
+}
 
-void NodeRegistry::Unregister(uint64_t node) {
-  Node& entry = nodes_.at(node);
-  entry.active = false;
-  entry.registered = false;
+bool NodeRegistry::Deactivate(uint64_t node, absl::Time now, absl::Time signed_at) {
+  const auto it = nodes_.find(node);
+  if (it == nodes_.end() || signed_at < it->second.activation_signed_at) return false;
+  it->second.deactivation_signed_at = signed_at;
+  End(it->second, now);
+  return true;
+}
+
+absl::Status NodeRegistry::Unregister(uint64_t node, absl::Time now) {
+  const auto it = nodes_.find(node);
+  if (it == nodes_.end()) return absl::OkStatus();
+  Node& entry = it->second;
+  End(entry, now);
+  if (options_.known_keys_only || entry.enrolled) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("an operator let node ", node, " in: it stays, and may come back"));
+  }
+  if (std::exchange(entry.registered, false)) {
+    entry.unregistered_at = options_.wall_clock();
+    left_.push_back(node);
+  }
+  return absl::OkStatus();
+}
+
+void NodeRegistry::Revive(Node& node, double interval, absl::Time now) {
+  node.active = true;
+  node.interval = interval;
+  node.lease_end = now + 2 * absl::Seconds(interval);
+}
+
+void NodeRegistry::End(Node& node, absl::Time now) {
+  if (!std::exchange(node.active, false)) return;
+  // One that fell silent has been gone since its lease ended.
+  node.deactivated_at =
+      options_.wall_clock() + std::min(node.lease_end - now, absl::ZeroDuration());
 }
 
 std::optional<uint64_t> NodeRegistry::Find(const std::string& public_key) const {
@@ -68,15 +223,21 @@ std::optional<uint64_t> NodeRegistry::Find(const std::string& public_key) const 
   return it->second;
 }
 
+std::optional<std::string_view> NodeRegistry::KeyOf(uint64_t node) const {
+  const auto it = nodes_.find(node);
+  if (it == nodes_.end() || !it->second.MayAct()) return std::nullopt;
+  return it->second.enrolment.public_key;
+}
+
 bool NodeRegistry::IsRegistered(uint64_t node) const {
   const auto it = nodes_.find(node);
-  return it != nodes_.end() && it->second.registered;
+  return it != nodes_.end() && it->second.MayAct();
 }
 
 std::vector<uint64_t> NodeRegistry::Online(absl::Time now) const {
   std::vector<uint64_t> online;
   for (const auto& [id, node] : nodes_) {
-    if (node.active && now < node.lease_end) online.push_back(id);
+    if (node.IsOnline(now)) online.push_back(id);
   }
   return online;
 }
@@ -84,9 +245,7 @@ std::vector<uint64_t> NodeRegistry::Online(absl::Time now) const {
 std::vector<NodeStatus> NodeRegistry::List(absl::Time now) const {
   std::vector<NodeStatus> list;
   for (const auto& [id, node] : nodes_) {
-    if (node.registered) {
-      list.push_back({.node_id = id, .online = node.active && now < node.lease_end});
-    }
+    if (node.MayAct()) list.push_back({.node_id = id, .online = node.IsOnline(now)});
   }
   return list;
 }

@@ -1,41 +1,88 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "fedumm/grid.h"
 #include "fedumm/super_link.h"
+#include "flwr/proto/node.pb.h"
 
 namespace fedumm::link {
 
 // Which keys are nodes, and which nodes are alive: registered -> online <-> offline ->
 // unregistered. A node is online until twice its heartbeat interval has passed without a
 // heartbeat. A key keeps its node id for ever, and a key that was unregistered cannot come back.
-// Times are the caller's monotonic `now`. Not thread-safe.
+// Keys are PEM texts, of which a key has one (base/ec_key.h). Times are the caller's monotonic
+// `now`, but for `signed_at`: the node's own clock, which orders the calls of one node. Not
+// thread-safe.
 class NodeRegistry {
  public:
-  explicit NodeRegistry(int64_t max_nodes) : max_nodes_(max_nodes) {}
+  struct Options {
+    int64_t max_nodes = 200'000;
+    // Only keys that an operator allowed or registered are nodes. Else any key registers itself.
+    bool known_keys_only = false;
+    std::function<absl::Time()> wall_clock = absl::Now;  // of what people are shown
+  };
+  explicit NodeRegistry(Options options) : options_(std::move(options)) {}
 
-  // The same key gets the same id again. FAILED_PRECONDITION for a key that was unregistered,
-  // UNAVAILABLE when the registry is full.
+  // The operator's side.
+
+  // These keys may join, in place of those of the last call. Keys that were registered by name
+  // (Enrol) stay. Returns the nodes that are turned away by it; their keys may be allowed again.
+  std::vector<uint64_t> Allow(absl::flat_hash_set<std::string> public_keys, absl::Time now);
+  struct Enrolment {
+    std::string public_key;
+    std::optional<std::string> location;
+    std::optional<std::string> name;
+  };
+  // A node that has not joined yet. ALREADY_EXISTS for a key that is or was a node, UNAVAILABLE
+  // when the registry is full.
+  absl::StatusOr<uint64_t> Enrol(Enrolment enrolment);
+  // Turns a node away for good, whoever registered it. NOT_FOUND if there is none.
+  absl::Status Revoke(uint64_t node, absl::Time now);
+  // Every node that ever was, ascending, as `flwr supernode list` shows them.
+  std::vector<flwr::proto::NodeInfo> Describe(absl::Time now) const;
+
+  // The node's side.
+
+  // The same key gets the same id again. FAILED_PRECONDITION for a key that was unregistered or may
+  // not join, UNAVAILABLE when the registry is full.
   absl::StatusOr<uint64_t> Register(const std::string& public_key);
-  // Puts the key's node online; one that is online already is taken over. FAILED_PRECONDITION for
-  // an unknown key, INVALID_ARGUMENT for an interval (seconds) that Flower does not allow.
-  absl::StatusOr<uint64_t> Activate(const std::string& public_key, double interval, absl::Time now);
-  // The node must be known. INVALID_ARGUMENT as for Activate.
-  absl::Status Heartbeat(uint64_t node, double interval, absl::Time now);
-  void Deactivate(uint64_t node);
-  void Unregister(uint64_t node);
+  // Puts the key's node online, registering it if it is allowed; one that is online already is
+  // taken over. FAILED_PRECONDITION for an unknown key, INVALID_ARGUMENT for an interval (seconds)
+  // that Flower does not allow.
+  absl::StatusOr<uint64_t> Activate(const std::string& public_key, double interval, absl::Time now,
+                                    absl::Time signed_at = absl::InfinitePast());
+  // The node must be known. INVALID_ARGUMENT as for Activate. No effect if it was signed before the
+  // node deactivated.
+  absl::Status Heartbeat(uint64_t node, double interval, absl::Time now,
+                         absl::Time signed_at = absl::InfiniteFuture());
+  // A node that pulls after it was deactivated is there: it was its former self, just stopped, that
+  // spoke. Returns whether that puts it online.
+  bool Pulls(uint64_t node, absl::Time now, absl::Time signed_at);
+  // False, and nothing happens, if that was signed before the node activated last: what it did
+  // before is not undone by a late call of its former self.
+  bool Deactivate(uint64_t node, absl::Time now, absl::Time signed_at = absl::InfiniteFuture());
+  // Burns the key of a node that registered itself. FAILED_PRECONDITION for one that an operator
+  // let in: it goes offline and may come back.
+  absl::Status Unregister(uint64_t node, absl::Time now);
 
-  // The registered node of a key.
+  // The node of a key, if it may act.
   std::optional<uint64_t> Find(const std::string& public_key) const;
+  // The key of a node that may act. Valid until the next call.
+  std::optional<std::string_view> KeyOf(uint64_t node) const;
   bool IsRegistered(uint64_t node) const;
   std::vector<uint64_t> Online(absl::Time now) const;  // ascending
   std::vector<NodeStatus> List(absl::Time now) const;  // ascending, registered ones
@@ -48,15 +95,36 @@ class NodeRegistry {
 
  private:
   struct Node {
-    bool registered = true;
+    Enrolment enrolment;
+    bool enrolled = false;     // by name
+    bool registered = true;    // false: for good
+    bool turned_away = false;  // its key is not among the allowed ones any more
     bool active = false;
+    double interval = 0;
     absl::Time lease_end = absl::InfinitePast();
+    absl::Time activation_signed_at = absl::InfinitePast();
+    absl::Time deactivation_signed_at = absl::InfinitePast();
+    // For people, wall time.
+    absl::Time registered_at = absl::InfinitePast();
+    absl::Time activated_at = absl::InfinitePast();
+    absl::Time deactivated_at = absl::InfinitePast();
+    absl::Time unregistered_at = absl::InfinitePast();
     Grid::Traffic traffic;
+
+    bool MayAct() const { return registered && !turned_away; }
+    bool IsOnline(absl::Time now) const { return active && now < lease_end && MayAct(); }
   };
 
-  const int64_t max_nodes_;
+  bool MayRegister(const std::string& public_key) const;
+  absl::StatusOr<uint64_t> Add(Enrolment enrolment, bool enrolled);
+  static void Revive(Node& node, double interval, absl::Time now);
+  void End(Node& node, absl::Time now);
+
+  const Options options_;
+  absl::flat_hash_set<std::string> allowed_;
   absl::flat_hash_map<std::string, uint64_t> ids_;  // by key; burned keys stay
   std::map<uint64_t, Node> nodes_;
+  std::deque<uint64_t> left_;  // that registered and unregistered themselves, oldest first
 };
 
 }  // namespace fedumm::link

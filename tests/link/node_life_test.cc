@@ -98,7 +98,7 @@ TEST_F(NodeLifeTest, F29_KeyActsForItsOwnNodeOnly) {
 }
 
 TEST_F(NodeLifeTest, RegistryIsBounded) {
-  NodeRegistry registry(2);
+  NodeRegistry registry({.max_nodes = 2});
   EXPECT_THAT(registry.Register("a"), IsOk());
   EXPECT_THAT(registry.Register("b"), IsOk());
   EXPECT_THAT(registry.Register("c"), StatusIs(absl::StatusCode::kUnavailable));

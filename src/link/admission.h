@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "flwr/proto/node.pb.h"
+#include "link/link_state.h"
+
+namespace fedumm::link {
+
+// Who may be a node, said by those who run the server; what nodes themselves do is Fleet's.
+// Thread-safe. Public keys are PEM or lines of OpenSSH's (base/ec_key.h).
+class Admission {
+ public:
+  // `state` outlives the admission.
+  explicit Admission(LinkState& state) : state_(state) {}
+
+  // From now on these keys may join, in place of those of the last call; nodes that were registered
+  // by name stay. A node that is turned away by it hears UNAUTHENTICATED at its next call, is sent
+  // no more messages, and no reply of its counts any more. INVALID_ARGUMENT, naming the entry, for
+  // one that is no key, FAILED_PRECONDITION where any key may join: nothing has changed then.
+  absl::Status AllowKeys(const std::vector<std::string>& public_keys);
+
+  struct Enrolment {
+    std::string public_key;
+    std::optional<std::string> location;  // "latitude,longitude"
+    std::optional<std::string> name;
+  };
+  // A node that has not joined yet. Errors: INVALID_ARGUMENT for what is no key, or too long a
+  // name; ALREADY_EXISTS for a key that is, or was, a node's; UNAVAILABLE if there are too many.
+  absl::StatusOr<uint64_t> RegisterNode(Enrolment enrolment);
+  // Turns a node away for good, as AllowKeys does. NOT_FOUND if there is no such node.
+  absl::Status UnregisterNode(uint64_t node);
+  // Every node that ever was, ascending.
+  std::vector<flwr::proto::NodeInfo> Nodes() const;
+
+ private:
+  LinkState& state_;
+};
+
+}  // namespace fedumm::link
