@@ -1,0 +1,179 @@
+#include "transport/adapter_server.h"
+
+#include <grpcpp/support/server_callback.h>
+
+#include <functional>
+#include <map>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "flwr/proto/grpcadapter.grpc.pb.h"
+#include "transport/adapter_container.h"
+#include "transport/grpc_calls.h"
+#include "transport/grpc_listener.h"
+
+namespace fedumm::transport {
+namespace {
+
+using flwr::proto::MessageContainer;
+using link::Caller;
+using link::Fleet;
+
+absl::Status CheckLoopback(const std::string& address) {
+  const std::string host = address.substr(0, address.rfind(':'));
+  const bool is_ipv4 = host.find_first_not_of("0123456789.") == std::string::npos;
+  if (host == "localhost" || host == "[::1]" || (is_ipv4 && absl::StartsWith(host, "127."))) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("the grpc-adapter has no keys and is for loopback addresses only: ", address));
+}
+
+// What an answer that could not be given looks like in the fields of the tunnel. An empty message
+// says most of it: no success, not stored, not found, nothing there, nothing to push.
+template <typename Response>
+Response Excuse(const absl::Status& /*status*/) {
+  return Response();
+}
+template <>
+flwr::proto::PullObjectResponse Excuse(const absl::Status& status) {
+  flwr::proto::PullObjectResponse response;
+  response.set_object_found(absl::IsUnavailable(status));  // but not available yet
+  return response;
+}
+
+// Whether a node can go on after that failure.
+template <typename Response>
+bool MayGoOn(const absl::Status& status) {
+  if (absl::IsFailedPrecondition(status) || absl::IsInvalidArgument(status)) return false;
+  // These answer with a node id, and there is none.
+  return !std::is_same_v<Response, flwr::proto::RegisterNodeFleetResponse> &&
+         !std::is_same_v<Response, flwr::proto::ActivateNodeResponse>;
+}
+
+template <typename Request>
+uint64_t NodeOf(const Request& request) {
+  if constexpr (requires { request.node(); }) {
+    return request.node().node_id();
+  } else if constexpr (requires { request.node_id(); }) {
+    return request.node_id();
+  } else {
+    return 0;
+  }
+}
+
+MessageContainer SendHome(MessageContainer answer, absl::string_view reason) {
+  Log()->warn("sent a node of the grpc-adapter home: {}", Printable(reason));
+  (*answer.mutable_metadata())[kShouldExit] = "true";
+  return answer;
+}
+
+class AdapterService final : public flwr::proto::GrpcAdapter::CallbackService {
+ public:
+  explicit AdapterService(Fleet& fleet) : fleet_(fleet) {
+    Add(&Fleet::RegisterNode);
+    Add(&Fleet::ActivateNode);
+    Add(&Fleet::DeactivateNode);
+    Add(&Fleet::UnregisterNode);
+    Add(&Fleet::SendNodeHeartbeat);
+    Add(&Fleet::PushMessages);
+    Add(&Fleet::GetRun);
+    Add(&Fleet::GetFab);
+    Add(&Fleet::PullObject);
+    Add(&Fleet::ConfirmMessageReceived);
+    Add<flwr::proto::PushObjectRequest, flwr::proto::PushObjectResponse>(
+        [this](flwr::proto::PushObjectRequest& request) {
+          return fleet_.PushObject(Caller::Keyless(), std::move(request));
+        });
+    Add<flwr::proto::PullMessagesRequest, flwr::proto::PullMessagesResponse>(
+        [this](const flwr::proto::PullMessagesRequest& request) { return PullMessages(request); });
+  }
+
+  grpc::ServerUnaryReactor* SendReceive(grpc::CallbackServerContext* context,
+                                        const MessageContainer* request,
+                                        MessageContainer* response) override {
+    const auto call = calls_.find(request->grpc_message_name());
+    *response = call != calls_.end()
+                    ? call->second(request->grpc_message_content())
+                    : SendHome({}, absl::StrCat("no such call: ", request->grpc_message_name()));
+    grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+    reactor->Finish(grpc::Status::OK);
+    return reactor;
+  }
+
+ private:
+  template <typename Request, typename Response>
+  void Add(std::function<absl::StatusOr<Response>(Request&)> serve) {
+    calls_[Request::descriptor()->name()] = [this, serve](const std::string& content) {
+      Request request;
+      if (!request.ParseFromString(content)) {
+        return SendHome(Contain(Response()),
+                        absl::StrCat("a malformed ", Request::descriptor()->name()));
+      }
+      const uint64_t node = NodeOf(request);
+      const absl::StatusOr<Response> response = serve(request);
+      const MessageContainer answer =
+          Contain(response.ok() ? *response : Excuse<Response>(response.status()));
+      if (!response.ok() && !MayGoOn<Response>(response.status())) {
+        return SendHome(answer, response.status().message());
+      }
+      fleet_.CountTraffic(node, static_cast<int64_t>(content.size()) + kGrpcFrameBytes,
+                          static_cast<int64_t>(answer.ByteSizeLong()) + kGrpcFrameBytes);
+      return answer;
+    };
+  }
+  template <typename Request, typename Response>
+  void Add(absl::StatusOr<Response> (Fleet::*rpc)(const Caller&, const Request&)) {
+    Add<Request, Response>(
+        [this, rpc](const Request& request) { return (fleet_.*rpc)(Caller::Keyless(), request); });
+  }
+
+  // Never held: the tunnel's owner may end a call that takes long.
+  absl::StatusOr<flwr::proto::PullMessagesResponse> PullMessages(
+      const flwr::proto::PullMessagesRequest& request) {
+    absl::StatusOr<flwr::proto::PullMessagesResponse> pulled;
+    fleet_.PullMessages(Caller::Keyless(), request, absl::ZeroDuration(), /*ticket=*/0,
+                        [&pulled](absl::StatusOr<flwr::proto::PullMessagesResponse> response) {
+                          pulled = std::move(response);
+                        });
+    return pulled;
+  }
+
+  Fleet& fleet_;
+  std::map<std::string, std::function<MessageContainer(const std::string& content)>, std::less<>>
+      calls_;  // by the name of the request
+};
+
+}  // namespace
+
+class AdapterServer::Impl {
+ public:
+  explicit Impl(Fleet& fleet) : service(fleet) {}
+
+  AdapterService service;
+  GrpcListener listener;  // destroyed before the service
+};
+
+absl::StatusOr<std::unique_ptr<AdapterServer>> AdapterServer::Start(Fleet& fleet, Options options) {
+  FEDUMM_RETURN_IF_ERROR(CheckLoopback(options.address));
+  auto impl = std::make_unique<Impl>(fleet);
+  FEDUMM_ASSIGN_OR_RETURN(impl->listener, StartGrpcListener({.address = options.address,
+                                                             .tls = std::move(options.tls),
+                                                             .limits = options.limits},
+                                                            {&impl->service}));
+  return std::unique_ptr<AdapterServer>(new AdapterServer(std::move(impl)));
+}
+
+AdapterServer::AdapterServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+AdapterServer::~AdapterServer() { Shutdown(); }
+
+int AdapterServer::port() const { return impl_->listener.port; }
+
+void AdapterServer::Shutdown() { impl_->listener.Shutdown(); }
+
+}  // namespace fedumm::transport
