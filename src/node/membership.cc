@@ -1,5 +1,6 @@
 #include "node/membership.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,30 +14,35 @@ namespace {
 // A server that missed our leaving takes us for online for two heartbeat intervals, and refuses to
 // activate the key meanwhile.
 constexpr absl::Duration kPatience = absl::Seconds(75);
+constexpr absl::Duration kLongestPause = absl::Seconds(8);
 
 }  // namespace
 
-Membership::Membership(std::string public_key_pem, std::function<void(const std::string&)> on_event)
-    : public_key_pem_(std::move(public_key_pem)), on_event_(std::move(on_event)) {}
+Membership::Membership(Options options) : options_(std::move(options)) {}
 
 absl::StatusOr<uint64_t> Membership::Join(Caller& caller) {
-  const bool first_contact = !std::exchange(active_, false);
+  const bool was_active = std::exchange(active_, false);
   const absl::Time give_up = caller.Now() + kPatience;
+  Backoff backoff(options_.seed, kLongestPause);
   while (true) {
     absl::StatusOr<uint64_t> joined = TryJoin(caller);
-    if (joined.ok() || first_contact || !IsRefusal(joined.status()) || caller.Now() >= give_up) {
-      return joined;
-    }
-    on_event_(absl::StrCat("the server does not take this node back yet, trying on for ",
-                           absl::ToInt64Seconds(give_up - caller.Now()),
-                           " s: ", Printable(joined.status().message())));
-    FEDUMM_RETURN_IF_ERROR(caller.AwaitRetry(joined.status()));
+    // Of a key that never was here only the server's FAILED_PRECONDITION may pass: it is what
+    // "still online" looks like.
+    const bool may_pass = was_active
+                              ? IsRefusal(joined.status())
+                              : options_.keeps_key && absl::IsFailedPrecondition(joined.status());
+    if (!may_pass || caller.Now() >= give_up) return joined;
+    options_.on_event(absl::StrCat("the server does not take this node ",
+                                   was_active ? "back yet" : "yet, perhaps for being online still",
+                                   ", trying on for ", absl::ToInt64Seconds(give_up - caller.Now()),
+                                   " s: ", Printable(joined.status().message())));
+    FEDUMM_RETURN_IF_ERROR(caller.Wait(std::min(backoff.Next(), give_up - caller.Now())));
   }
 }
 
 absl::StatusOr<uint64_t> Membership::TryJoin(Caller& caller) {
   flwr::proto::RegisterNodeFleetRequest registration;
-  registration.set_public_key(public_key_pem_);
+  registration.set_public_key(options_.public_key_pem);
   const auto registered = caller.Call(&FleetClient::RegisterNode, registration);
   if (registered.ok()) {
     node_id_ = registered->node_id();
@@ -46,7 +52,7 @@ absl::StatusOr<uint64_t> Membership::TryJoin(Caller& caller) {
      // tells
 
   flwr::proto::ActivateNodeRequest activation;
-  activation.set_public_key(public_key_pem_);
+  activation.set_public_key(options_.public_key_pem);
   activation.set_heartbeat_interval(absl::ToDoubleSeconds(kHeartbeatInterval));
   const auto activated = caller.Call(&FleetClient::ActivateNode, activation);
   if (!activated.ok()) {
@@ -71,6 +77,7 @@ void Membership::Leave(Caller& caller) {
     deactivation.set_node_id(node_id_);
     caller.Call(&FleetClient::DeactivateNode, deactivation, kTimeout).IgnoreError();
   }
+  if (options_.keeps_key) return;
   flwr::proto::UnregisterNodeFleetRequest unregistration;
   unregistration.set_node_id(std::exchange(node_id_, 0));
   caller.Call(&FleetClient::UnregisterNode, unregistration, kTimeout).IgnoreError();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -22,19 +23,25 @@ inline bool IsRefusal(const absl::Status& status) {
 // A key's place among the nodes of a server: registered, active, and gone again. Not thread-safe.
 class Membership {
  public:
-  Membership(std::string public_key_pem, std::function<void(const std::string&)> on_event);
+  struct Options {
+    std::string public_key_pem;
+    bool keeps_key = false;  // outlives this process: never unregistered, which would burn it
+    uint64_t seed = 0;       // of the back-off
+    std::function<void(const std::string&)> on_event;
+  };
+  explicit Membership(Options options);
 
-  // Registers and activates; returns the node id. At first contact a refusal is final. A node that
-  // was active before tries on for as long as a server may take it for online still.
+  // Registers and activates; returns the node id. A node that may have been active before, in this
+  // process or with its key in another one, tries on for as long as a server may take it for online
+  // still. Any other refusal is final.
   absl::StatusOr<uint64_t> Join(Caller& caller);
-  // Deactivates and unregisters, as far as the server can be reached.
+  // Deactivates and, unless the key is kept, unregisters, as far as the server can be reached.
   void Leave(Caller& caller);
 
  private:
   absl::StatusOr<uint64_t> TryJoin(Caller& caller);
 
-  const std::string public_key_pem_;
-  const std::function<void(const std::string&)> on_event_;
+  const Options options_;
   uint64_t node_id_ = 0;  // 0: not registered
   bool active_ = false;
 };

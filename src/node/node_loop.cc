@@ -77,8 +77,10 @@ class Node {
         options_(options),
         environment_(environment),
         stop_(std::move(stop)),
-        membership_(std::move(public_key_pem),
-                    [this](const std::string& event) { Announce(event); }),
+        membership_({.public_key_pem = std::move(public_key_pem),
+                     .keeps_key = !options.private_key.empty(),
+                     .seed = environment.seed,
+                     .on_event = [this](const std::string& event) { Announce(event); }}),
         transfer_(options.limits) {}
 
   absl::Status Run() {
