@@ -11,7 +11,10 @@ install(TARGETS ${_targets} EXPORT fedummTargets ARCHIVE DESTINATION ${CMAKE_INS
 install(EXPORT fedummTargets NAMESPACE fedumm:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/fedumm)
 install(DIRECTORY include/fedumm DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 if(TARGET fedumm-superlink)
-  install(TARGETS fedumm-superlink fedumm-supernode fedumm RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(TARGETS fedumm-superlink RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+endif()
+if(TARGET fedumm)
+  install(TARGETS fedumm-supernode fedumm RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
 
 configure_package_config_file(cmake/fedummConfig.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/fedummConfig.cmake

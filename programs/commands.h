@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "programs/server_flags.h"
 
 namespace fedumm::programs {
 
@@ -25,6 +26,16 @@ struct SimulateArguments : CommonArguments {
   bool compare = false;  // also train alone and centralized, and write the report
 };
 absl::Status SimulateCommand(const SimulateArguments& arguments);
+
+// Serves the federation to nodes of other processes and runs its strategy.
+struct ServeArguments : CommonArguments {
+  ServerFlags server;
+  std::string fab;  // app bundle for Python nodes; empty: nodes bring their own
+  std::string run_dir;
+  bool resume = false;
+  bool evaluate = true;
+};
+absl::Status ServeCommand(const ServeArguments& arguments);
 
 // Puts a finished run beside its alternatives: each client alone, and all examples in one place.
 // Writes report.html and summary.json.

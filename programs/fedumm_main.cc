@@ -13,8 +13,8 @@ namespace {
 int Main(int argc, char** argv) {
   using namespace fedumm::programs;
   CLI::App app(
-      "Federated fine-tuning of unified multimodal models: pre-train, simulate, evaluate, draw, "
-      "inspect.",
+      "Federated fine-tuning of unified multimodal models: pre-train, simulate, serve, evaluate, "
+      "draw, inspect.",
       "fedumm");
   app.require_subcommand(0, 1);  // an unknown flag is then named; none at all is noticed below
   std::function<absl::Status()> command;
@@ -57,6 +57,28 @@ int Main(int argc, char** argv) {
   simulate->add_flag("--compare", simulate_arguments.compare,
                      "Then train each client alone and all together, and write the report");
   simulate->callback([&] { command = [&] { return SimulateCommand(simulate_arguments); }; });
+
+  ServeArguments serve_arguments;
+  CLI::App* serve = app.add_subcommand(
+      "serve",
+      "Serve a federated fine-tuning to SuperNodes of other processes, and run its "
+      "strategy (also: fedumm-superlink --config)");
+  serve->add_option("--config", serve_arguments.config, "Settings of the run (TOML)")
+      ->required()
+      ->check(CLI::ExistingFile);
+  serve->add_option("--data", data, "Data folder of easy-VQA, for held-out evaluation")
+      ->check(CLI::ExistingDirectory)
+      ->capture_default_str();
+  serve->add_option("--fab", serve_arguments.fab, "App bundle (flwr build) for Python SuperNodes")
+      ->check(CLI::ExistingFile);
+  serve->add_option("--run-dir", serve_arguments.run_dir,
+                    "Where results go (default: runs/<name>)");
+  serve->add_flag("--resume", serve_arguments.resume,
+                  "Go on after the last whole round in the run folder");
+  serve->add_flag("!--no-evaluate", serve_arguments.evaluate, "Leave out evaluation by the server");
+  AddServerFlags(*serve, serve_arguments.server);
+  AddIgnoredFlags(*serve);
+  serve->callback([&] { command = [&] { return ServeCommand(serve_arguments); }; });
 
   CompareArguments compare_arguments;
   CLI::App* compare = app.add_subcommand(
@@ -115,13 +137,16 @@ int Main(int argc, char** argv) {
   }
   for (CommonArguments* arguments :
        {static_cast<CommonArguments*>(&simulate_arguments),
+        static_cast<CommonArguments*>(&serve_arguments),
         static_cast<CommonArguments*>(&compare_arguments), &evaluate_arguments,
         static_cast<CommonArguments*>(&generate_arguments)}) {
     arguments->data = data;
     arguments->command = CommandLine(argc, argv);
   }
-  if (const absl::Status status = StartLog("", verbose); !status.ok()) {
-    return Fail("fedumm", status);
+  if (!serve->parsed()) {  // which logs to its run folder
+    if (const absl::Status status = StartLog("", verbose); !status.ok()) {
+      return Fail("fedumm", status);
+    }
   }
   UseOneThread();
   const absl::Status status = command();

@@ -1,69 +1,113 @@
-// fedumm-superlink: the server of a federated fine-tuning and its strategy.
+// fedumm-superlink: a Flower SuperLink. It hosts the apps of `flwr run`; with --config it is
+// `fedumm serve`, which brings a strategy of its own.
+#include <unistd.h>
+
+#include <cerrno>
+#include <condition_variable>
 #include <cstdio>
+#include <cstring>
 #include <exception>
+#include <filesystem>
 #include <memory>
-#include <optional>
+#include <mutex>
 #include <stop_token>
 #include <string>
+#include <system_error>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "base/file.h"
+#include "base/log.h"
 #include "base/status_macros.h"
 #include "fedumm/super_link.h"
-#include "programs/federation.h"
 #include "programs/program.h"
-#include "programs/threads.h"
+#include "programs/server_flags.h"
+#include "programs/superexec.h"
 
 namespace fedumm::programs {
 namespace {
 
+constexpr const char* kProgram = "fedumm-superlink";
+
 struct Arguments {
-  std::string config;
-  std::string address = "127.0.0.1:9092";
-  std::string data = DefaultDataFolder();
-  std::string run_dir;
-  std::string port_file;
-  std::string command;
-  bool insecure = false;
-  bool resume = false;
-  bool no_evaluate = false;
-  bool verbose = false;
+  ServerFlags server;
+  std::string isolation = "subprocess";
+  std::string superexec = "flower-superexec";
+  bool install_dependencies = false;
 };
 
-absl::Status Serve(const Arguments& arguments, const std::stop_token& stop) {
-  FEDUMM_ASSIGN_OR_RETURN(const RunConfig config, RunConfig::Load(arguments.config));
-  const std::string run_dir =
-      arguments.run_dir.empty() ? "runs/" + config.Text("name") : arguments.run_dir;
-  FEDUMM_RETURN_IF_ERROR(MakeRunDir(run_dir));
-  FEDUMM_RETURN_IF_ERROR(StartLog(run_dir + "/superlink.log", arguments.verbose));
-  FEDUMM_ASSIGN_OR_RETURN(const model::EasyVqa data,
-                          model::EasyVqa::Load(arguments.data, config.Flag("data.negated")));
-  FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Experiment> experiment,
-                          Experiment::Create(config, data));
+bool IsConfig(const char* argument) {
+  return std::strcmp(argument, "--config") == 0 ||
+         std::strncmp(argument, "--config=", std::strlen("--config=")) == 0;
+}
 
-  FEDUMM_ASSIGN_OR_RETURN(
-      const std::unique_ptr<SuperLink> link,
-      SuperLink::Start({.fleet_api_address = arguments.address, .insecure = arguments.insecure}));
-  const std::stop_callback stop_link(stop, [&] { link->Stop(); });
-  if (!arguments.port_file.empty()) {
-    FEDUMM_RETURN_IF_ERROR(
-        WriteFileAtomically(arguments.port_file, absl::StrCat(link->fleet_port(), "\n")));
+// Becomes `fedumm serve` with the same arguments. Returns only if that fails.
+absl::Status BecomeServe(int argc, char** argv) {
+  std::error_code error;
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
+  std::string program = (self.parent_path() / "fedumm").string();
+  std::string command = "serve";
+  std::vector<char*> arguments = {program.data(), command.data()};
+  for (int i = 1; i < argc; ++i) arguments.push_back(argv[i]);
+  arguments.push_back(nullptr);
+  execv(program.c_str(), arguments.data());
+  return absl::NotFoundError(absl::StrCat(
+      "--config needs the program 'fedumm', which is built with the model: cannot start ", program,
+      ": ", std::strerror(errno)));
+}
+
+// Where a process on this machine reaches HTTP.
+std::string LocalAddress(const std::string& host, int port) {
+  if (host == "0.0.0.0") return absl::StrCat("127.0.0.1:", port);
+  if (host == "[::]" || host == "::") return absl::StrCat("[::1]:", port);
+  return absl::StrCat(host, ":", port);
+}
+
+absl::StatusOr<std::unique_ptr<SuperExec>> StartSuperExec(const Arguments& arguments,
+                                                          const SuperLink& link) {
+  if (arguments.isolation == "process" || link.http_port() == 0) return nullptr;
+  absl::StatusOr<std::unique_ptr<SuperExec>> superexec = SuperExec::Start(
+      {.program = arguments.superexec,
+       .runtime_api_address = LocalAddress(arguments.server.host, link.http_port()),
+       .root_certificates = arguments.server.insecure ? "" : arguments.server.ssl_ca_certfile,
+       .install_dependencies = arguments.install_dependencies});
+  // Nodes of other servers and apps of other SuperExecs can be served all the same.
+  if (absl::IsNotFound(superexec.status()) && arguments.superexec == Arguments().superexec) {
+    std::fprintf(stderr, "%s: %s\n", kProgram, std::string(superexec.status().message()).c_str());
+    return nullptr;
   }
-  std::printf(
-      "SuperLink on port %d, waiting for %lld nodes; results go to %s\n", link->fleet_port(),
-      static_cast<long long>(config.Integer("federation.min-available-nodes")), run_dir.c_str());
+  return superexec;
+}
+
+absl::Status Serve(const Arguments& arguments, const std::stop_token& stop) {
+  FEDUMM_ASSIGN_OR_RETURN(SuperLinkOptions options, ToSuperLinkOptions(arguments.server, "8000"));
+  const bool starts_superexec =
+      arguments.isolation == "subprocess" && !options.http_address.empty();
+  if (options.tls.has_value() && arguments.server.ssl_ca_certfile.empty() && starts_superexec) {
+    return absl::InvalidArgumentError(
+        "--ssl-ca-certfile is needed too, for the SuperExec that is started here; or pass "
+        "--isolation process and start one yourself");
+  }
+  FEDUMM_RETURN_IF_ERROR(StartLog("", arguments.server.verbose));
+  options.host_apps = true;
+  options.max_pull_hold = absl::Seconds(15);
+  FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<SuperLink> link, SuperLink::Start(options));
+  std::unique_ptr<KeyFile> keys;
+  if (!arguments.server.supernode_keys.empty()) {
+    FEDUMM_ASSIGN_OR_RETURN(keys, KeyFile::Follow(*link, arguments.server.supernode_keys));
+  }
+  FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<SuperExec> superexec,
+                          StartSuperExec(arguments, *link));
+  if (!arguments.server.port_file.empty()) {
+    FEDUMM_RETURN_IF_ERROR(WritePorts(*link, arguments.server.port_file));
+  }
+  std::printf("SuperLink ready: %s\n", DescribePorts(*link, options).c_str());
   std::fflush(stdout);
-  FEDUMM_ASSIGN_OR_RETURN(
-      const std::unique_ptr<Grid> grid,
-      link->CreateRun({.fab_id = "fedumm/fine-tuning", .run_config = config.values}));
-  return RunFederation(*experiment, *grid,
-                       {.run_dir = run_dir,
-                        .command = arguments.command,
-                        .evaluate = !arguments.no_evaluate,
-                        .resume = arguments.resume})
-      .status();
+  std::mutex mutex;
+  std::condition_variable_any stopped;
+  std::unique_lock<std::mutex> lock(mutex);
+  stopped.wait(lock, stop, [] { return false; });
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -73,38 +117,34 @@ namespace {
 
 int Main(int argc, char** argv) {
   using namespace fedumm::programs;
+  for (int i = 1; i < argc; ++i) {
+    if (IsConfig(argv[i])) return Fail(kProgram, BecomeServe(argc, argv));
+  }
   Arguments arguments;
   CLI::App app(
-      "Serve one federated fine-tuning to Flower SuperNodes over gRPC, and run its strategy.",
-      "fedumm-superlink");
-  app.add_option("--config", arguments.config, "Settings of the run (TOML)")
-      ->required()
-      ->check(CLI::ExistingFile);
-  app.add_flag(
-      "--insecure", arguments.insecure,
-      "Serve in plaintext. There is no TLS yet, so this is required: use a trusted network");
-  app.add_option("--fleet-api-address", arguments.address,
-                 "HOST:PORT for SuperNodes; port 0 takes a free one")
+      "A Flower SuperLink: serves SuperNodes of Flower and fedumm over gRPC and HTTP at once, and "
+      "hosts the apps that `flwr run` sends.",
+      kProgram);
+  std::string config;
+  app.add_option("--config", config,
+                 "Settings (TOML) of a fine-tuning with a strategy in C++: runs it instead, as "
+                 "`fedumm serve` does, whose --help tells the other flags");
+  AddServerFlags(app, arguments.server);
+  app.add_option("--isolation", arguments.isolation,
+                 "subprocess: start a flower-superexec, which runs the ServerApps; process: one is "
+                 "started beside this server")
+      ->check(CLI::IsMember({"subprocess", "process"}))
       ->capture_default_str();
-  app.add_option("--data", arguments.data, "Data folder of easy-VQA, for held-out evaluation")
-      ->check(CLI::ExistingDirectory)
+  app.add_option("--superexec", arguments.superexec,
+                 "The flower-superexec to start: a path, or a name to be found in PATH")
       ->capture_default_str();
-  app.add_option("--run-dir", arguments.run_dir, "Where results go (default: runs/<name>)");
-  app.add_option("--port-file", arguments.port_file, "Write the port here once nodes can connect");
-  app.add_flag("--resume", arguments.resume, "Go on after the last whole round in the run folder");
-  app.add_flag("--no-evaluate", arguments.no_evaluate, "Leave out evaluation by the server");
-  app.add_flag("-v,--verbose", arguments.verbose, "Log everything to the terminal too");
+  app.add_flag("--allow-runtime-dependency-installation", arguments.install_dependencies,
+               "Let ServerApps install what their pyproject.toml asks for");
+  AddIgnoredFlags(app);
   if (const int code = ParseArguments(app, argc, argv); code >= 0) return code;
-  if (!arguments.insecure) {
-    return Fail("fedumm-superlink",
-                absl::InvalidArgumentError("TLS is not built yet: pass --insecure to serve in "
-                                           "plaintext on a network that you trust"));
-  }
-  arguments.command = CommandLine(argc, argv);
   const SignalStop signals;
-  UseOneThread();
   const absl::Status status = Serve(arguments, signals.token());
-  return status.ok() ? kExitOk : Fail("fedumm-superlink", status);
+  return status.ok() ? kExitOk : Fail(kProgram, status);
 }
 
 }  // namespace

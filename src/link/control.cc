@@ -106,14 +106,31 @@ absl::StatusOr<flwr::proto::StopRunResponse> Control::StopRun(
   return response;
 }
 
+absl::StatusOr<flwr::proto::RegisterNodeResponse> Control::RegisterNode(
+    const flwr::proto::RegisterNodeRequest& request) {
+  Admission::Enrolment enrolment;
+  enrolment.public_key = request.public_key();
+  if (request.has_location()) enrolment.location = request.location();
+  if (request.has_name()) enrolment.name = request.name();
+  const absl::StatusOr<uint64_t> node = admission_.RegisterNode(std::move(enrolment));
+  if (absl::IsInvalidArgument(node.status())) return Unusable("it cannot join", node.status());
+  FEDUMM_RETURN_IF_ERROR(node.status());
+  flwr::proto::RegisterNodeResponse response;
+  response.set_node_id(*node);
+  return response;
+}
+
+absl::StatusOr<flwr::proto::UnregisterNodeResponse> Control::UnregisterNode(
+    const flwr::proto::UnregisterNodeRequest& request) {
+  FEDUMM_RETURN_IF_ERROR(admission_.UnregisterNode(request.node_id()));
+  return flwr::proto::UnregisterNodeResponse();
+}
+
 absl::StatusOr<flwr::proto::ListNodesResponse> Control::ListNodes(
     const flwr::proto::ListNodesRequest& /*request*/) {
   flwr::proto::ListNodesResponse response;
-  MutexLock lock(state_.mu);
-  for (const NodeStatus& node : state_.nodes.List(state_.options.timer())) {
-    flwr::proto::NodeInfo& info = *response.add_nodes_info();
-    info.set_node_id(node.node_id);
-    info.set_status(node.online ? "online" : "offline");
+  for (flwr::proto::NodeInfo& node : admission_.Nodes()) {
+    *response.add_nodes_info() = std::move(node);
   }
   response.set_now(IsoTime(state_.options.clock()));
   return response;

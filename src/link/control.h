@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "flwr/proto/control.pb.h"
+#include "link/admission.h"
 #include "link/link_state.h"
 
 namespace fedumm::link {
@@ -20,7 +21,7 @@ namespace fedumm::link {
 class Control {
  public:
   // `state` outlives the control.
-  explicit Control(LinkState& state) : state_(state) {}
+  explicit Control(LinkState& state) : state_(state), admission_(state) {}
 
   // FAILED_PRECONDITION for a bundle that is none, and for an override of a key that its config
   // does not have.
@@ -29,6 +30,11 @@ class Control {
   absl::StatusOr<flwr::proto::ListRunsResponse> ListRuns(
       const flwr::proto::ListRunsRequest& request);
   absl::StatusOr<flwr::proto::StopRunResponse> StopRun(const flwr::proto::StopRunRequest& request);
+  // FAILED_PRECONDITION for what is no key, ALREADY_EXISTS for one that is or was a node's.
+  absl::StatusOr<flwr::proto::RegisterNodeResponse> RegisterNode(
+      const flwr::proto::RegisterNodeRequest& request);
+  absl::StatusOr<flwr::proto::UnregisterNodeResponse> UnregisterNode(
+      const flwr::proto::UnregisterNodeRequest& request);
   absl::StatusOr<flwr::proto::ListNodesResponse> ListNodes(
       const flwr::proto::ListNodesRequest& request);
 
@@ -45,6 +51,7 @@ class Control {
 
  private:
   LinkState& state_;
+  Admission admission_;
 };
 
 }  // namespace fedumm::link

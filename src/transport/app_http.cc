@@ -29,6 +29,9 @@ constexpr int kNoPermission = 9;
 constexpr int kInvalidRunConfig = 15;
 constexpr int kRunNotFound = 16;
 constexpr int kRunFinished = 18;
+constexpr int kInvalidKey = 22;
+constexpr int kKeyInUse = 23;
+constexpr int kNodeNotFound = 24;
 constexpr int kAuthenticationFailed = 1008;
 constexpr int kTaskStartFailed = 3002;
 constexpr int kUnexpectedNode = 3004;
@@ -39,6 +42,7 @@ constexpr int kWrongRun = 3014;
 struct Codes {
   int precondition = kRunFinished;
   int argument = kInvalidProtobuf;
+  int not_found = kRunNotFound;
 };
 
 HttpResponse ToResponse(const absl::Status& status, const Codes& codes) {
@@ -51,7 +55,9 @@ HttpResponse ToResponse(const absl::Status& status, const Codes& codes) {
     case absl::StatusCode::kPermissionDenied:
       return ErrorResponse(403, kWrongRun, detail);
     case absl::StatusCode::kNotFound:
-      return ErrorResponse(404, kRunNotFound, detail);
+      return ErrorResponse(404, codes.not_found, detail);
+    case absl::StatusCode::kAlreadyExists:
+      return ErrorResponse(412, kKeyInUse, detail);
     case absl::StatusCode::kFailedPrecondition:
       return ErrorResponse(412, codes.precondition, detail);
     case absl::StatusCode::kInvalidArgument:
@@ -176,6 +182,8 @@ class ControlHandler {
     Add("start-run", &Control::StartRun, {.precondition = kInvalidRunConfig});
     Add("list-runs", &Control::ListRuns, {});
     Add("stop-run", &Control::StopRun, {.precondition = kRunFinished});
+    Add("register-node", &Control::RegisterNode, {.precondition = kInvalidKey});
+    Add("unregister-node", &Control::UnregisterNode, {.not_found = kNodeNotFound});
     Add("list-nodes", &Control::ListNodes, {});
     calls_["stream-logs"] = [this](const std::shared_ptr<HttpExchange>& exchange) {
       flwr::proto::StreamLogsRequest request;

@@ -1,0 +1,60 @@
+#include <csignal>
+#include <cstdio>
+#include <memory>
+#include <stop_token>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "fedumm/fab.h"
+#include "fedumm/super_link.h"
+#include "programs/commands.h"
+#include "programs/federation.h"
+#include "programs/program.h"
+
+namespace fedumm::programs {
+
+absl::Status ServeCommand(const ServeArguments& arguments) {
+  const SignalStop signals;  // before any thread
+  // HTTP only if it is asked for: several fine-tunings of one machine are nothing unusual.
+  FEDUMM_ASSIGN_OR_RETURN(SuperLinkOptions options, ToSuperLinkOptions(arguments.server, "off"));
+  FEDUMM_ASSIGN_OR_RETURN(const RunConfig config, RunConfig::Load(arguments.config));
+  RunOptions run{.fab_id = "fedumm/fine-tuning", .run_config = config.values};
+  if (!arguments.fab.empty()) {
+    FEDUMM_ASSIGN_OR_RETURN(Fab fab, Fab::Load(arguments.fab));
+    run.fab = std::make_shared<const Fab>(std::move(fab));
+  }
+  const std::string run_dir =
+      arguments.run_dir.empty() ? "runs/" + config.Text("name") : arguments.run_dir;
+  FEDUMM_RETURN_IF_ERROR(MakeRunDir(run_dir));
+  FEDUMM_RETURN_IF_ERROR(StartLog(run_dir + "/superlink.log", arguments.server.verbose));
+  FEDUMM_ASSIGN_OR_RETURN(const model::EasyVqa data,
+                          model::EasyVqa::Load(arguments.data, config.Flag("data.negated")));
+  FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Experiment> experiment,
+                          Experiment::Create(config, data));
+
+  options.host_apps = true;  // `flwr list` and `flwr stop` see this run
+  FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<SuperLink> link, SuperLink::Start(options));
+  const std::stop_callback stop_link(signals.token(), [&] { link->Stop(); });
+  std::unique_ptr<KeyFile> keys;
+  if (!arguments.server.supernode_keys.empty()) {
+    FEDUMM_ASSIGN_OR_RETURN(keys, KeyFile::Follow(*link, arguments.server.supernode_keys));
+  }
+  if (!arguments.server.port_file.empty()) {
+    FEDUMM_RETURN_IF_ERROR(WritePorts(*link, arguments.server.port_file));
+  }
+  std::printf("SuperLink on %s, waiting for %lld nodes; results go to %s\n",
+              DescribePorts(*link, options).c_str(),
+              static_cast<long long>(config.Integer("federation.min-available-nodes")),
+              run_dir.c_str());
+  std::fflush(stdout);
+  FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Grid> grid, link->CreateRun(run));
+  return RunFederation(*experiment, *grid,
+                       {.run_dir = run_dir,
+                        .command = arguments.command,
+                        .evaluate = arguments.evaluate,
+                        .resume = arguments.resume})
+      .status();
+}
+
+}  // namespace fedumm::programs
