@@ -19,8 +19,12 @@ namespace fedumm::link {
 // A SuperLink without network, whose time the test sets, and one run.
 class LinkFixture : public ::testing::Test {
  protected:
+  explicit LinkFixture(bool known_keys_only = false) : known_keys_only_(known_keys_only) {}
+
   LinkOptions Options() {
-    return {.clock = [this] { return now_; }, .timer = [this] { return now_; }};
+    return {.known_keys_only = known_keys_only_,
+            .clock = [this] { return now_; },
+            .timer = [this] { return now_; }};
   }
   std::unique_ptr<Grid> NewRun() {
     MutexLock lock(state_.mu);
@@ -51,6 +55,7 @@ class LinkFixture : public ::testing::Test {
     return *grid_->PullMessages(ids, absl::InfinitePast());
   }
 
+  const bool known_keys_only_;
   absl::Time now_ = absl::FromUnixSeconds(1'800'000'000);
   LinkState state_{Options()};
   Fleet fleet_{state_};
