@@ -8,7 +8,7 @@
 #     --force       overwrite what an earlier call made
 #     --quiet       do not print how to use the files
 #
-# DIR/ca.crt ca.key server.crt server.key client.crt client.key node-*. Needs openssl; OpenSSH is not needed.
+# DIR/ca.crt ca.key server.crt server.key client.crt client.key node-*, and node-keys, which lists the public keys. Needs openssl only.
 set -euo pipefail
 
 fail() { echo "make_certificates: $*" >&2; exit 2; }
@@ -139,7 +139,10 @@ node_key() { # file name, comment
   echo "ecdsa-sha2-nistp256 $(printf '%s' "$public" | base64_of) $2" >"$1.pub"
   chmod 644 "$1.pub"
 }
-for ((i = 1; i <= nodes; ++i)); do node_key "node-$i" "node-$i"; done
+for ((i = 1; i <= nodes; ++i)); do
+  node_key "node-$i" "node-$i"
+  cat "node-$i.pub" >>node-keys
+done
 
 [ $quiet = 0 ] || exit 0
 cat <<USE
@@ -147,10 +150,11 @@ Made in $here: a CA, certificates for $san, $nodes node keys.
 
 fedumm-superlink   --ssl-ca-certfile $here/ca.crt --ssl-certfile $here/server.crt --ssl-keyfile $here/server.key
 flower-superlink   the same three
-  and, for mTLS (fedumm only)       --ssl-client-ca $here/ca.crt
-  and, for known nodes only         --enable-supernode-auth  (fedumm-superlink: and --auth-list-public-keys with the node-*.pub files)
+  for known nodes only              --enable-supernode-auth; the keys: --supernode-keys $here/node-keys (fedumm-superlink), or
+                                    flwr supernode register $here/node-1.pub CONNECTION (both)
+  for mTLS (fedumm-superlink)       --ssl-client-ca-certfile $here/ca.crt
 fedumm-supernode   --root-certificates $here/ca.crt --auth-supernode-private-key $here/node-1
 flower-supernode   the same two
-  and, for mTLS (fedumm only)       --ssl-certfile $here/client.crt --ssl-keyfile $here/client.key
-flwr supernode register $here/node-1.pub CONNECTION, with in \$FLWR_HOME/config.toml:  root-certificates = "$here/ca.crt"
+  for mTLS (fedumm-supernode)       --client-certfile $here/client.crt --client-keyfile $here/client.key
+flwr               in the connection of \$FLWR_HOME/config.toml: root-certificates = "$here/ca.crt"
 USE
