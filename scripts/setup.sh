@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Installs what fedumm needs on Debian 12 or Ubuntu 24.04, once: packages of the distribution, LibTorch (out of the pinned torch wheel) and the
-# easy-VQA images. Says what it does and how large it is; does nothing the second time.
+# Installs what fedumm needs on Debian 12 or Ubuntu 24.04, once: packages of the distribution, LibTorch (out of the pinned torch wheel), the
+# easy-VQA images, and the three versions of Flower that the tests federate with. Says what it does and how large it is; does nothing the second
+# time.
 #
 #   scripts/setup.sh              everything for make demo and make test
-#   scripts/setup.sh --core       without LibTorch and data: fedumm::core and fedumm::kernels only
+#   scripts/setup.sh --core       without LibTorch, data and Flower: fedumm::core and fedumm::kernels only
 #   scripts/setup.sh --checks     also clang tools, for the format check, clang-tidy and the fuzzers
 #   scripts/setup.sh --peers      also a Python environment with PEFT and PyTorch (3 GB, 5 GB on disk), which one test compares us with
 #   scripts/setup.sh --print-dir  print where LibTorch and the data are, and nothing else
 #
-# FEDUMM_DEPS: where LibTorch and the data go (default: ${XDG_CACHE_HOME:-~/.cache}/fedumm/deps).
+# FEDUMM_DEPS: where all but the packages goes (default: ${XDG_CACHE_HOME:-~/.cache}/fedumm/deps).
 set -euo pipefail
 
 deps=${FEDUMM_DEPS:-${XDG_CACHE_HOME:-$HOME/.cache}/fedumm/deps}
@@ -21,7 +22,7 @@ for arg in "$@"; do
     --checks) with_checks=1 ;;
     --peers) with_peers=1 ;;
     --print-dir) echo "$deps"; exit 0 ;;
-    -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "setup.sh: unknown option '$arg'; see setup.sh --help" >&2; exit 2 ;;
   esac
 done
@@ -109,6 +110,34 @@ P
 done < <(wheels)
 
 # --- Python peers of the tests ------------------------------------------------------------------------------------------------------------
+# The last Flower that FLARE runs, the last whose nodes speak gRPC, and the newest, which speaks HTTP.
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Flower needs Python 3.11 or newer, this is $(python3 --version)"
+install_flower() { # venv, version
+  local pip=("$1/bin/pip" install -q --disable-pip-version-check --retries 5)
+  [ -x "$1/bin/pip" ] || python3 -m venv --clear "$1" || return
+  if [ "$2" != 1.42.0 ]; then
+    "${pip[@]}" "flwr==$2"
+    return
+  fi
+  # Pinned to a certifi that not every index has: any will do.
+  "${pip[@]}" --no-deps "flwr==$2" || return
+  "$1/bin/python" -c 'import importlib.metadata as m
+for r in m.requires("flwr"):
+    if "extra ==" not in r: print("certifi" if r.startswith("certifi") else r)' >"$1/requirements.txt" || return
+  "${pip[@]}" --no-warn-conflicts -r "$1/requirements.txt"
+}
+for version in 1.28.0 1.39.0 1.42.0; do
+  name=${version%.*} name=flwr${name/./}
+  [ -e "$deps/.done/$name" ] && continue
+  say "installing Flower $version into $deps/venvs/$name (about 80 MB, 300 MB on disk)"
+  for try in 1 2 3; do
+    install_flower "$deps/venvs/$name" "$version" && break
+    [ $try = 3 ] && fail "cannot install Flower $version; run this again to go on where it stopped"
+    sleep $((try * 2))
+  done
+  touch "$deps/.done/$name"
+done
+
 [ $with_peers = 1 ] || exit 0
 if [ ! -e "$deps/.done/peft" ]; then
   say "installing PEFT 0.21.2 with PyTorch into $deps/venvs/peft (about 3 GB)"
