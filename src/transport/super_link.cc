@@ -6,11 +6,13 @@
 #include <utility>
 
 #include "base/status_macros.h"
+#include "link/admission.h"
 #include "link/control.h"
 #include "link/fleet.h"
 #include "link/link_state.h"
 #include "link/run_grid.h"
 #include "link/runtime.h"
+#include "transport/adapter_server.h"
 #include "transport/app_http.h"
 #include "transport/fleet_http.h"
 #include "transport/grpc_server.h"
@@ -19,10 +21,42 @@
 
 namespace fedumm {
 
+namespace {
+
+// What protects the nodes must be chosen, and must hold on every transport.
+absl::Status CheckOptions(const SuperLinkOptions& options) {
+  if (options.fleet_api_address.empty() && options.http_address.empty() &&
+      options.grpc_adapter_address.empty()) {
+    return absl::InvalidArgumentError("every transport is left out");
+  }
+  if (!options.tls.has_value() && !options.insecure) {
+    return absl::FailedPreconditionError(
+        "there is no certificate: set `tls`, or `insecure` to serve in plaintext");
+  }
+  if (options.tls.has_value() && options.insecure) {
+    return absl::InvalidArgumentError("`tls` and `insecure` exclude each other");
+  }
+  if (!options.enable_supernode_auth) return absl::OkStatus();
+  if (!options.tls.has_value()) {
+    return absl::FailedPreconditionError("`enable_supernode_auth` needs `tls`");
+  }
+  if (!options.grpc_adapter_address.empty()) {
+    return absl::InvalidArgumentError(
+        "`enable_supernode_auth` excludes the grpc-adapter, which carries no keys");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 class SuperLink::Impl {
  public:
   explicit Impl(const SuperLinkOptions& options)
-      : state({.lease = options.lease, .limits = options.limits, .clock = options.clock}),
+      : state({.lease = options.lease,
+               .limits = options.limits,
+               .known_keys_only = options.enable_supernode_auth,
+               .clock = options.clock}),
+        admission(state),
         fleet(state),
         control(state),
         runtime(state) {}
@@ -33,27 +67,38 @@ class SuperLink::Impl {
   void Stop() {
     fleet.Stop();
     if (server != nullptr) server->Shutdown();
+    if (adapter != nullptr) adapter->Shutdown();
     if (http != nullptr) http->Shutdown();
   }
 
   link::LinkState state;
+  link::Admission admission;
   link::Fleet fleet;
   link::Control control;
   link::Runtime runtime;
   std::unique_ptr<transport::GrpcServer> server;
+  std::unique_ptr<transport::AdapterServer> adapter;
   std::unique_ptr<transport::HttpServer> http;
   std::thread timers;
 };
 
 absl::StatusOr<std::unique_ptr<SuperLink>> SuperLink::Start(SuperLinkOptions options) {
-  if (!options.insecure) {
-    return absl::FailedPreconditionError("TLS is not built: set `insecure` to serve in plaintext");
-  }
+  FEDUMM_RETURN_IF_ERROR(CheckOptions(options));
   auto impl = std::make_unique<Impl>(options);
-  FEDUMM_ASSIGN_OR_RETURN(impl->server, transport::GrpcServer::Start(
-                                            impl->fleet, {.address = options.fleet_api_address,
-                                                          .max_pull_hold = options.max_pull_hold,
-                                                          .limits = options.limits}));
+  if (!options.fleet_api_address.empty()) {
+    FEDUMM_ASSIGN_OR_RETURN(impl->server, transport::GrpcServer::Start(
+                                              impl->fleet, {.address = options.fleet_api_address,
+                                                            .tls = options.tls,
+                                                            .max_pull_hold = options.max_pull_hold,
+                                                            .limits = options.limits}));
+  }
+  if (!options.grpc_adapter_address.empty()) {
+    FEDUMM_ASSIGN_OR_RETURN(
+        impl->adapter,
+        transport::AdapterServer::Start(impl->fleet, {.address = options.grpc_adapter_address,
+                                                      .tls = options.tls,
+                                                      .limits = options.limits}));
+  }
   if (!options.http_address.empty()) {
     std::map<std::string, transport::HttpHandler> handlers;
     handlers[transport::kFleetPath] = transport::NewFleetHandler(
@@ -78,9 +123,13 @@ absl::StatusOr<std::unique_ptr<SuperLink>> SuperLink::Start(SuperLinkOptions opt
 SuperLink::SuperLink(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 SuperLink::~SuperLink() = default;
 
-int SuperLink::fleet_port() const { return impl_->server->port(); }
+int SuperLink::fleet_port() const { return impl_->server == nullptr ? 0 : impl_->server->port(); }
 
 int SuperLink::http_port() const { return impl_->http == nullptr ? 0 : impl_->http->port(); }
+
+int SuperLink::grpc_adapter_port() const {
+  return impl_->adapter == nullptr ? 0 : impl_->adapter->port();
+}
 
 absl::StatusOr<std::unique_ptr<Grid>> SuperLink::CreateRun(RunOptions options) {
   link::LinkState& state = impl_->state;
@@ -93,6 +142,18 @@ absl::StatusOr<std::unique_ptr<Grid>> SuperLink::CreateRun(RunOptions options) {
 std::vector<NodeStatus> SuperLink::Nodes() const {
   MutexLock lock(impl_->state.mu);
   return impl_->state.nodes.List(impl_->state.options.timer());
+}
+
+absl::Status SuperLink::AllowKeys(const std::vector<std::string>& public_keys) {
+  return impl_->admission.AllowKeys(public_keys);
+}
+
+absl::StatusOr<uint64_t> SuperLink::RegisterNode(const std::string& public_key) {
+  return impl_->admission.RegisterNode({.public_key = public_key});
+}
+
+absl::Status SuperLink::UnregisterNode(uint64_t node_id) {
+  return impl_->admission.UnregisterNode(node_id);
 }
 
 void SuperLink::Stop() { impl_->Stop(); }
