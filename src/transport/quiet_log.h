@@ -1,0 +1,29 @@
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "base/mutex.h"
+
+namespace fedumm::transport {
+
+// One line about each kind of trouble every ten seconds, however many peers make it. Thread-safe.
+class QuietLog {
+ public:
+  enum Kind { kHandshake, kPlaintext, kTls, kFull, kAccept, kNumKinds };
+
+  void Warn(Kind kind, const std::string& peer, const std::string& text);
+
+ private:
+  struct Entry {
+    std::chrono::steady_clock::time_point next;
+    int64_t unsaid = 0;
+  };
+  Mutex mu_;
+  std::array<Entry, kNumKinds> entries_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace fedumm::transport
