@@ -1,6 +1,7 @@
 #include "link/fleet.h"
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -202,8 +203,35 @@ void Fleet::CancelPull(uint64_t node, uint64_t ticket) {
 
 absl::StatusOr<flwr::proto::PushMessagesResponse> Fleet::PushMessages(
     const Caller& caller, const flwr::proto::PushMessagesRequest& request) {
+  FEDUMM_RETURN_IF_ERROR(Admit(caller, request.node().node_id()));
+  return Push(request);
+}
+
+void Fleet::AnnounceReply(const Caller& caller, const flwr::proto::PushMessagesRequest& request,
+                          PushDone done) {
+  if (absl::Status status = Admit(caller, request.node().node_id()); !status.ok()) {
+    done(std::move(status));
+    return;
+  }
+  if (request.messages_list_size() == 1) {
+    const std::string& id = request.messages_list(0).metadata().reply_to_message_id();
+    MutexLock lock(state_.mu);
+    const int64_t num_bytes = state_.mailbox.NumBytes(id);
+    const absl::Time now = state_.options.timer();
+    if (num_bytes > 0 && !state_.stopping && !state_.gate.Enter(id, num_bytes, now)) {
+      state_.gate.Hold(id, num_bytes, now,
+                       [this, request, done = std::move(done)] { done(Push(request)); });
+      state_.timer_changed.NotifyOne();
+      return;
+    }
+  }
+  done(Push(request));
+}
+
+absl::StatusOr<flwr::proto::PushMessagesResponse> Fleet::Push(
+    const flwr::proto::PushMessagesRequest& request) {
   const uint64_t node = request.node().node_id();
-  FEDUMM_RETURN_IF_ERROR(Admit(caller, node));
+  FEDUMM_RETURN_IF_ERROR(CheckServing());
   if (request.messages_list_size() != 1 || request.message_object_trees_size() != 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("one message and its object tree are expected, got ",
@@ -230,6 +258,7 @@ absl::StatusOr<flwr::proto::PushMessagesResponse> Fleet::PushMessages(
       state_.changed.NotifyAll();
       state_.WakeApps(answers);
     }
+    if (!receipt.ok()) state_.gate.Leave(message.metadata().reply_to_message_id());
     state_.timer_changed.NotifyOne();
   }
   uint32_t& result = (*response.mutable_results())[message.metadata().message_id()];
@@ -367,6 +396,7 @@ void Fleet::Tick() {
   }
   for (const uint64_t node : state_.mailbox.Expire(now)) state_.Deliver(node, answers);
   state_.ExpireApps(now, answers);
+  state_.OpenGate(answers);
 }
 
 void Fleet::RunTimers() {
@@ -374,8 +404,8 @@ void Fleet::RunTimers() {
     Tick();
     MutexLock lock(state_.mu);
     if (state_.stopping) return;
-    const absl::Time due =
-        std::min({state_.pulls.NextEnd(), state_.mailbox.next_due(), state_.NextAppsDue()});
+    const absl::Time due = std::min({state_.pulls.NextEnd(), state_.mailbox.next_due(),
+                                     state_.NextAppsDue(), state_.gate.next_due()});
     const absl::Time now = state_.options.timer();
     if (due > now) state_.timer_changed.WaitFor(state_.mu, due - now);
   }
@@ -387,6 +417,7 @@ void Fleet::Stop() {
   state_.stopping = true;
   for (const uint64_t node : state_.pulls.Nodes()) AnswerEmpty(state_.pulls.Take(node), answers);
   state_.StopApps(answers);
+  for (std::function<void()>& go : state_.gate.OpenAll()) answers.Add(std::move(go));
   state_.changed.NotifyAll();
   state_.timer_changed.NotifyAll();
 }

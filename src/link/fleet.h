@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -52,6 +53,11 @@ class Fleet {
 
   absl::StatusOr<flwr::proto::PushMessagesResponse> PushMessages(
       const Caller& caller, const flwr::proto::PushMessagesRequest& request);
+  // As PushMessages, but the answer waits, up to half a minute, until there is room for the reply.
+  // Calls `done` exactly once, perhaps before it returns.
+  using PushDone = std::function<void(absl::StatusOr<flwr::proto::PushMessagesResponse>)>;
+  void AnnounceReply(const Caller& caller, const flwr::proto::PushMessagesRequest& request,
+                     PushDone done);
   absl::StatusOr<flwr::proto::GetRunResponse> GetRun(const Caller& caller,
                                                      const flwr::proto::GetRunRequest& request);
   absl::StatusOr<flwr::proto::GetFabResponse> GetFab(const Caller& caller,
@@ -90,6 +96,9 @@ class Fleet {
   // Whether the caller owns the node, and the server still serves.
   absl::Status Admit(const Caller& caller, uint64_t node);
   absl::Status CheckServing();
+  // PushMessages of a caller that was admitted.
+  absl::StatusOr<flwr::proto::PushMessagesResponse> Push(
+      const flwr::proto::PushMessagesRequest& request);
 
   LinkState& state_;
 };

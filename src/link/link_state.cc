@@ -9,6 +9,10 @@ absl::Time MonotonicNow() {
   return absl::UnixEpoch() + absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
 }
 
+void LinkState::OpenGate(Answers& answers) {
+  for (std::function<void()>& go : gate.Open(options.timer())) answers.Add(std::move(go));
+}
+
 void LinkState::Deliver(uint64_t node, Answers& answers) {
   const HeldPulls::Pull* held = pulls.Find(node);
   if (held == nullptr) return;

@@ -16,6 +16,7 @@
 #include "link/mailbox.h"
 #include "link/node_auth.h"
 #include "link/node_registry.h"
+#include "link/reply_gate.h"
 #include "link/runs.h"
 #include "store/object_store.h"
 
@@ -28,6 +29,7 @@ struct LinkOptions {
   absl::Duration lease = absl::Seconds(60);
   absl::Duration session_timeout = absl::Seconds(180);
   Limits limits;
+  ReplyGate::Options replies;
   bool known_keys_only = false;                      // see Admission
   std::function<absl::Time()> clock = absl::Now;     // of signatures and messages
   std::function<absl::Time()> timer = MonotonicNow;  // of leases, holds and heartbeats
@@ -61,10 +63,14 @@ struct LinkState {
                .wall_clock = options.clock}),
         mailbox(objects, {.lease = options.lease,
                           .session_timeout = options.session_timeout,
-                          .limits = options.limits}) {}
+                          .limits = options.limits}),
+        gate(options.replies) {}
 
   // Gives the oldest message that waits for the node to its held pull, if there are both.
   void Deliver(uint64_t node, Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+
+  // Lets announced replies come for which there is room by now.
+  void OpenGate(Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
 
   // Ends a run, whoever runs it, and all that belongs to it. False if it was over already, or may
   // not end this way.
@@ -91,6 +97,7 @@ struct LinkState {
   Mailbox mailbox ABSL_GUARDED_BY(mu);
   HeldPulls pulls ABSL_GUARDED_BY(mu);
   HostedApps apps ABSL_GUARDED_BY(mu);
+  ReplyGate gate ABSL_GUARDED_BY(mu);
   bool stopping ABSL_GUARDED_BY(mu) = false;
   CondVar changed;        // a reply is complete, a node came or went, stopping
   CondVar timer_changed;  // something is due earlier than before, stopping

@@ -152,6 +152,11 @@ uint64_t Mailbox::Destination(const std::string& message_id) const {
   return it == entries_.end() ? 0 : it->second.instruction.metadata.dst_node_id;
 }
 
+int64_t Mailbox::NumBytes(const std::string& message_id) const {
+  const auto it = entries_.find(message_id);
+  return it == entries_.end() ? 0 : it->second.instruction.num_bytes;
+}
+
 void Mailbox::Withdraw(uint64_t run_id, const std::string& message_id) {
   const auto it = entries_.find(message_id);
   if (it == entries_.end() || it->second.instruction.metadata.run_id != run_id) return;

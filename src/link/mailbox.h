@@ -44,6 +44,7 @@ class Mailbox {
     flwr::proto::Message message;  // as it travels
     flwr::proto::ObjectTree tree;
     std::vector<std::string> object_ids;  // one reference on each is handed over
+    int64_t num_bytes = 0;  // of the objects, if the reply is to wait for room; see ReplyGate
   };
   void Post(Instruction instruction, absl::Time now);
 
@@ -80,6 +81,8 @@ class Mailbox {
                                     absl::Time gone_at, absl::Time now) const;
   // The node that an instruction was sent to; 0 if there is no such instruction.
   uint64_t Destination(const std::string& message_id) const;
+  // Its Instruction::num_bytes; 0 if there is no such instruction.
+  int64_t NumBytes(const std::string& message_id) const;
   void Withdraw(uint64_t run_id, const std::string& message_id);
   void DropRun(uint64_t run_id);
 

@@ -4,10 +4,12 @@
 #include <cmath>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "base/text.h"
 #include "link/reply_rules.h"
 #include "wire/proto.h"
 
@@ -28,11 +30,46 @@ absl::Status CheckOwnInstruction(const Message& message) {
   return absl::OkStatus();
 }
 
+// Replies are given to the application one by one, or as many together as make this.
+constexpr int64_t kHandful = int64_t{8} << 20;
+
+// The objects of a reply while it is put together. Chunks go with their last use: an array that had
+// to be copied, to be aligned, then does not take twice its memory.
+class ReplyObjects {
+ public:
+  ReplyObjects(const store::ObjectStore& store, const std::vector<std::string>& ids,
+               const Limits& limits) {
+    for (const std::string& id : ids) objects_[id].bytes = store.Find(id);
+    for (const std::string& id : ids) {
+      const wire::ObjectBytes& bytes = objects_[id].bytes;
+      if (bytes == nullptr) continue;
+      const absl::StatusOr<wire::ObjectView> view = wire::ParseObject(*bytes, limits);
+      if (!view.ok() || view->type != "Array") continue;
+      for (const std::string_view chunk : view->children) ++objects_[Text(chunk)].arrays;
+    }
+  }
+
+  wire::ObjectBytes Use(std::string_view id) {
+    const auto it = objects_.find(Text(id));
+    if (it == objects_.end()) return nullptr;
+    Entry& entry = it->second;
+    return entry.arrays > 0 && --entry.arrays == 0 ? std::move(entry.bytes) : entry.bytes;
+  }
+
+ private:
+  struct Entry {
+    wire::ObjectBytes bytes;
+    int64_t arrays = 0;  // of which it is a chunk, and which have not been put together yet
+  };
+  absl::flat_hash_map<std::string, Entry> objects_;
+};
+
 }  // namespace
 
 RunGrid::~RunGrid() {
   Answers answers;
   MutexLock lock(state_.mu);
+  ReturnUsed(answers);
   state_.FinishRun(run_id_, kCompleted, "", answers);
 }
 
@@ -92,6 +129,7 @@ absl::StatusOr<std::string> RunGrid::Push(Message message, wire::Deflater& defla
                                    .tree = std::move(deflated.tree)};
   for (const wire::Object& object : deflated.objects) {
     state_.objects.Add(object);
+    instruction.num_bytes += static_cast<int64_t>(object.bytes->size());
     instruction.object_ids.push_back(object.id);
   }
   Answers answers;
@@ -103,6 +141,11 @@ absl::StatusOr<std::string> RunGrid::Push(Message message, wire::Deflater& defla
 
 absl::StatusOr<std::vector<Message>> RunGrid::PullMessages(
     const std::vector<std::string>& message_ids, absl::Time deadline) {
+  {
+    Answers answers;
+    MutexLock lock(state_.mu);
+    ReturnUsed(answers);
+  }
   std::vector<Mailbox::Outcome> outcomes;
   {
     MutexLock lock(state_.mu);
@@ -121,9 +164,17 @@ absl::StatusOr<std::vector<Message>> RunGrid::PullMessages(
   return replies;
 }
 
+void RunGrid::ReturnUsed(Answers& answers) {
+  if (used_.empty()) return;
+  for (const std::string& id : used_) state_.gate.Leave(id);
+  used_.clear();
+  state_.OpenGate(answers);
+}
+
 std::vector<Mailbox::Outcome> RunGrid::Take(const std::vector<std::string>& message_ids,
                                             absl::Time& recheck) {
   std::vector<Mailbox::Outcome> outcomes;
+  int64_t num_bytes = 0;
   const absl::Time now = state_.options.timer();
   for (const std::string& id : message_ids) {
     const absl::Time gone_at = state_.nodes.GoneAt(state_.mailbox.Destination(id));
@@ -132,6 +183,9 @@ std::vector<Mailbox::Outcome> RunGrid::Take(const std::vector<std::string>& mess
       recheck = std::min(recheck, outcome.recheck);
     } else if (outcome.reply.has_value() || outcome.error.has_value()) {
       outcomes.push_back(std::move(outcome));
+      used_.push_back(id);
+      num_bytes += state_.mailbox.NumBytes(id);
+      if (num_bytes >= kHandful) break;
     }
   }
   return outcomes;
@@ -147,10 +201,11 @@ Message RunGrid::ToMessage(Mailbox::Outcome outcome) {
   if (outcome.error.has_value()) {
     return error_reply(*std::move(outcome.error));
   }
-  absl::StatusOr<Message> message = wire::Inflate(
-      outcome.reply->message_id, [this](std::string_view id) { return state_.objects.Find(id); },
-      state_.options.limits, /*verified=*/true);
+  ReplyObjects objects(state_.objects, outcome.reply_objects, state_.options.limits);
   state_.objects.Release(outcome.reply_objects);
+  absl::StatusOr<Message> message = wire::Inflate(
+      outcome.reply->message_id, [&](std::string_view id) { return objects.Use(id); },
+      state_.options.limits, /*verified=*/true);
   if (!message.ok()) {
     Log()->warn("the reply of node {} in run {} is malformed: {}", outcome.reply->src_node_id,
                 run_id_, Printable(message.status().message()));
@@ -163,8 +218,11 @@ Message RunGrid::ToMessage(Mailbox::Outcome outcome) {
 }
 
 void RunGrid::Withdraw(const std::vector<std::string>& message_ids) {
+  Answers answers;
   MutexLock lock(state_.mu);
   for (const std::string& id : message_ids) state_.mailbox.Withdraw(run_id_, id);
+  used_.insert(used_.end(), message_ids.begin(), message_ids.end());
+  ReturnUsed(answers);
 }
 
 Grid::Traffic RunGrid::NodeTraffic(uint64_t node_id) {

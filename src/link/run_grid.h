@@ -32,7 +32,10 @@ class RunGrid final : public Grid {
   // CANCELLED when the server is stopping or the run is over.
   absl::Status CheckGoesOn() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mu);
   absl::StatusOr<std::string> Push(Message message, wire::Deflater& deflater);
-  // Each instruction that is over, taken. `recheck` is when time alone can end another.
+  // The application asks for more, so it has done with the replies that it was given.
+  void ReturnUsed(Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mu);
+  // Instructions that are over, taken: as many as make a handful of bytes. `recheck` is when time
+  // alone can end another.
   std::vector<Mailbox::Outcome> Take(const std::vector<std::string>& message_ids,
                                      absl::Time& recheck) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mu);
   Message ToMessage(Mailbox::Outcome outcome);
@@ -40,6 +43,7 @@ class RunGrid final : public Grid {
   LinkState& state_;
   const uint64_t run_id_;
   double last_created_at_ ABSL_GUARDED_BY(state_.mu) = 0;
+  std::vector<std::string> used_ ABSL_GUARDED_BY(state_.mu);  // instructions whose reply was given
 };
 
 }  // namespace fedumm::link

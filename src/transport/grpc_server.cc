@@ -108,7 +108,17 @@ class FleetService final : public flwr::proto::Fleet::CallbackService {
   ServerUnaryReactor* PushMessages(CallbackServerContext* context,
                                    const flwr::proto::PushMessagesRequest* request,
                                    flwr::proto::PushMessagesResponse* response) override {
-    return Serve(context, *request, *response, &Fleet::PushMessages);
+    ServerUnaryReactor* reactor = context->DefaultReactor();
+    fleet_.AnnounceReply(CallerOf(*context), *request,
+                         [this, reactor, request,
+                          response](absl::StatusOr<flwr::proto::PushMessagesResponse> result) {
+                           if (result.ok()) {
+                             *response = *std::move(result);
+                             CountTraffic(fleet_, *request, *response);
+                           }
+                           reactor->Finish(ToGrpcStatus(result.status()));
+                         });
+    return reactor;
   }
   ServerUnaryReactor* GetRun(CallbackServerContext* context,
                              const flwr::proto::GetRunRequest* request,

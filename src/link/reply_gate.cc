@@ -1,0 +1,81 @@
+#include "link/reply_gate.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace fedumm::link {
+
+bool ReplyGate::Enter(const std::string& instruction_id, int64_t num_bytes, absl::Time now) {
+  ForgetOld(now);
+  const bool is_inside = inside_.contains(instruction_id);
+  if (is_inside || (held_.empty() && HasRoom(num_bytes))) {
+    Leave(instruction_id);
+    Admit(instruction_id, num_bytes, now);
+    return true;
+  }
+  return false;
+}
+
+void ReplyGate::Hold(const std::string& instruction_id, int64_t num_bytes, absl::Time now,
+                     std::function<void()> go) {
+  held_.push_back({.instruction_id = instruction_id,
+                   .num_bytes = num_bytes,
+                   .until = now + options_.longest_hold,
+                   .go = std::move(go)});
+}
+
+void ReplyGate::Leave(const std::string& instruction_id) {
+  const auto it = inside_.find(instruction_id);
+  if (it == inside_.end()) return;
+  bytes_inside_ -= it->second.num_bytes;
+  inside_.erase(it);
+}
+
+std::vector<std::function<void()>> ReplyGate::Open(absl::Time now) {
+  ForgetOld(now);
+  std::vector<std::function<void()>> ready;
+  while (!held_.empty() && (held_.front().until <= now || HasRoom(held_.front().num_bytes))) {
+    Held next = std::move(held_.front());
+    held_.pop_front();
+    Leave(next.instruction_id);
+    Admit(next.instruction_id, next.num_bytes, now);
+    ready.push_back(std::move(next.go));
+  }
+  return ready;
+}
+
+std::vector<std::function<void()>> ReplyGate::OpenAll() {
+  std::vector<std::function<void()>> ready;
+  for (Held& held : held_) ready.push_back(std::move(held.go));
+  held_.clear();
+  return ready;
+}
+
+absl::Time ReplyGate::next_due() const {
+  if (held_.empty()) return absl::InfiniteFuture();
+  absl::Time due = held_.front().until;
+  for (const auto& [id, inside] : inside_) due = std::min(due, inside.until);
+  return due;
+}
+
+bool ReplyGate::HasRoom(int64_t num_bytes) const {
+  return inside_.empty() || bytes_inside_ + num_bytes <= options_.max_bytes;
+}
+
+void ReplyGate::Admit(const std::string& instruction_id, int64_t num_bytes, absl::Time now) {
+  inside_[instruction_id] = {.num_bytes = num_bytes, .until = now + options_.patience};
+  bytes_inside_ += num_bytes;
+}
+
+void ReplyGate::ForgetOld(absl::Time now) {
+  for (auto it = inside_.begin(); it != inside_.end();) {
+    if (now >= it->second.until) {
+      bytes_inside_ -= it->second.num_bytes;
+      it = inside_.erase(it);
+    } else {
+      ++it;
+    }
+  }
+}
+
+}  // namespace fedumm::link
