@@ -40,8 +40,8 @@ RoundData RoundDataOf(const RoundResult& result, const std::vector<std::string>&
     if (std::isfinite(accuracy)) round.accuracies[task] = accuracy;
   }
   for (const NodeOutcome& node : result.nodes) {
-    round.nodes.push_back(
-        {node.node_id, node.accepted, node.reason, node.traffic.bytes_down, node.traffic.bytes_up});
+    round.nodes.push_back({node.node_id, node.accepted, node.reason, node.traffic.bytes_down,
+                           node.traffic.bytes_up, NumberOr(node.metrics, "num-examples", 0)});
   }
   return round;
 }
@@ -78,6 +78,7 @@ class RunLog {
       line["nodes"].push_back({{"node_id", node.node_id},
                                {"accepted", node.accepted},
                                {"reason", node.reason},
+                               {"num-examples", node.num_examples},
                                {"bytes_down", node.bytes_down},
                                {"bytes_up", node.bytes_up}});
     }

@@ -42,6 +42,7 @@ struct NodeRound {
   std::string reason;  // why not
   uint64_t bytes_down = 0;
   uint64_t bytes_up = 0;
+  double num_examples = 0;  // as its reply said, its weight
 };
 
 struct RoundData {
