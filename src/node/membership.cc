@@ -56,6 +56,7 @@ absl::StatusOr<uint64_t> Membership::TryJoin(Caller& caller) {
   activation.set_heartbeat_interval(absl::ToDoubleSeconds(kHeartbeatInterval));
   const auto activated = caller.Call(&FleetClient::ActivateNode, activation);
   if (!activated.ok()) {
+    active_ = absl::IsCancelled(activated.status());  // the server may have it: Leave takes it back
     return !registered.ok() && absl::IsFailedPrecondition(activated.status())
                ? registered.status()  // says more
                : activated.status();

@@ -111,6 +111,16 @@ TEST_F(MembershipTest, F8_KeptKeyOfAWrongClockIsRefusedAtOnce) {
   EXPECT_THAT(events_, IsEmpty());
 }
 
+TEST_F(MembershipTest, ActivationThatWasStoppedOnItsWayIsTakenBack) {
+  Caller uncancelled(fleet_, environment_, {.server = "here:1"});
+  fleet_.Fail("ActivateNode", {absl::CancelledError("stopped")});
+  environment_.wait = [](absl::Duration, const std::stop_token&) { return false; };
+  Membership membership = New(/*keeps_key=*/true);
+  EXPECT_THAT(membership.Join(uncancelled), StatusIs(absl::StatusCode::kCancelled));
+  membership.Leave(uncancelled);
+  EXPECT_EQ(fleet_.calls().back(), "DeactivateNode");
+}
+
 TEST_F(MembershipTest, StopEndsTheWait) {
   fleet_.Fail("RegisterNode", std::vector<absl::Status>(100, KeyInUse()));
   fleet_.Fail("ActivateNode", std::vector<absl::Status>(100, NotActivated()));
