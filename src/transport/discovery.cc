@@ -1,5 +1,6 @@
 #include "transport/discovery.h"
 
+#include <span>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -89,6 +90,23 @@ class DiscoveringClient final : public Discovery {
       const flwr::proto::ConfirmMessageReceivedRequest& request,
       const CallOptions& options) override {
     return Call(&FleetClient::ConfirmMessageReceived, request, options);
+  }
+  // Made after other calls, when it is known what the server speaks: UNIMPLEMENTED says no more
+  // than that it lacks this one.
+  absl::Status PullObjects(const proto::PullObjectsRequest& request, const OnObject& on_object,
+                           const CallOptions& options) override {
+    FEDUMM_ASSIGN_OR_RETURN(const Shared client, Client(options));
+    const absl::Status pulled = client->PullObjects(request, on_object, options);
+    if (pulled.ok() || absl::IsUnavailable(pulled)) Note(pulled.ok());
+    return pulled;
+  }
+  absl::StatusOr<proto::PushObjectsResponse> PushObjects(const proto::PushObjectsRequest& sender,
+                                                         std::span<const wire::Object> objects,
+                                                         const CallOptions& options) override {
+    FEDUMM_ASSIGN_OR_RETURN(const Shared client, Client(options));
+    auto pushed = client->PushObjects(sender, objects, options);
+    if (pushed.ok() || absl::IsUnavailable(pushed.status())) Note(pushed.ok());
+    return pushed;
   }
 
  private:

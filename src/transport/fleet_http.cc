@@ -81,14 +81,6 @@ absl::StatusOr<std::string> Base64Header(const HttpRequest& request, std::string
   return bytes;
 }
 
-absl::StatusOr<Caller> CallerOf(const HttpRequest& request) {
-  Caller caller;
-  FEDUMM_ASSIGN_OR_RETURN(caller.public_key, Base64Header(request, "flwr-public-key"));
-  FEDUMM_ASSIGN_OR_RETURN(caller.signature, Base64Header(request, "flwr-signature"));
-  caller.timestamp = request.Header("flwr-timestamp");
-  return caller;
-}
-
 template <typename Request, typename Response>
 uint64_t NodeOf(const Request& request, const Response& response) {
   if constexpr (requires { request.node(); }) {
@@ -141,10 +133,10 @@ class FleetHandler : public std::enable_shared_from_this<FleetHandler> {
     Add("unregister-node", &Fleet::UnregisterNode,
         {.precondition = closed ? kUnregistrationDisabled : kUnregistrationFailed});
     Add("send-node-heartbeat", &Fleet::SendNodeHeartbeat, {.argument = kInvalidInterval});
-    Add("push-messages", &Fleet::PushMessages, {});
     Add("get-run", &Fleet::GetRun, {.permission = kGetRunFailed});
     Add("get-fab", &Fleet::GetFab, {.permission = kGetFabFailed});
     Add("confirm-message-received", &Fleet::ConfirmMessageReceived, {});
+    calls_["push-messages"] = [this](auto exchange) { PushMessages(std::move(exchange)); };
     calls_["push-object"] = [this](auto exchange) { PushObject(std::move(exchange)); };
     calls_["pull-object"] = [this](auto exchange) { PullObject(std::move(exchange)); };
     calls_["pull-messages"] = [this](auto exchange) { PullMessages(std::move(exchange)); };
@@ -202,6 +194,22 @@ class FleetHandler : public std::enable_shared_from_this<FleetHandler> {
       }
       Respond(*exchange, NodeOf(request, *response), ProtobufResponse(*response));
     };
+  }
+
+  // The answer may have to wait for room.
+  void PushMessages(const std::shared_ptr<HttpExchange>& exchange) {
+    flwr::proto::PushMessagesRequest request;
+    const std::optional<Caller> caller = Decode(*exchange, request);
+    if (!caller.has_value()) return;
+    fleet_.AnnounceReply(*caller, request,
+                         [self = shared_from_this(), exchange, node = request.node().node_id()](
+                             absl::StatusOr<flwr::proto::PushMessagesResponse> response) {
+                           if (response.ok()) {
+                             self->Respond(*exchange, node, ProtobufResponse(*response));
+                           } else {
+                             exchange->Respond(ToResponse(response.status(), {}));
+                           }
+                         });
   }
 
   void PushObject(const std::shared_ptr<HttpExchange>& exchange) const {
@@ -266,6 +274,16 @@ class FleetHandler : public std::enable_shared_from_this<FleetHandler> {
 };
 
 }  // namespace
+
+absl::StatusOr<Caller> CallerOf(const HttpRequest& request) {
+  Caller caller;
+  FEDUMM_ASSIGN_OR_RETURN(caller.public_key, Base64Header(request, "flwr-public-key"));
+  FEDUMM_ASSIGN_OR_RETURN(caller.signature, Base64Header(request, "flwr-signature"));
+  caller.timestamp = request.Header("flwr-timestamp");
+  return caller;
+}
+
+HttpResponse FailureResponse(const absl::Status& status) { return ToResponse(status, {}); }
 
 HttpHandler NewFleetHandler(link::Fleet& fleet, FleetHttpOptions options) {
   return [handler = std::make_shared<FleetHandler>(fleet, options)](

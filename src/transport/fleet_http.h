@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "link/fleet.h"
 #include "transport/http_server.h"
@@ -22,5 +24,10 @@ struct FleetHttpOptions {
 // Serves a Fleet to Flower's nodes from 1.40: POST /v1/fleet/<call>, protobuf both ways, the caller
 // in headers. `fleet` outlives the handler and what it was given. Thread-safe.
 HttpHandler NewFleetHandler(link::Fleet& fleet, FleetHttpOptions options);
+
+// For other calls of nodes: who the headers say is calling (UNAUTHENTICATED if they are no base64),
+// and the answer to a call on objects that failed.
+absl::StatusOr<link::Caller> CallerOf(const HttpRequest& request);
+HttpResponse FailureResponse(const absl::Status& status);
 
 }  // namespace fedumm::transport

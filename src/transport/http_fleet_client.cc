@@ -1,5 +1,10 @@
 #include "transport/http_fleet_client.h"
 
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+
+#include <algorithm>
+#include <iterator>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -8,6 +13,8 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/status_macros.h"
@@ -15,12 +22,14 @@
 #include "nlohmann/json.hpp"
 #include "transport/call_signature.h"
 #include "transport/http_client.h"
+#include "wire/object_frame.h"
 
 namespace fedumm::transport {
 namespace {
 
-constexpr int64_t kEnvelope = int64_t{1} << 20;  // what an answer holds beside one object
-constexpr int kVersionRefused = 1001;            // a Flower client that is told this leaves
+constexpr int64_t kEnvelope = int64_t{1} << 20;   // what an answer holds beside one object
+constexpr int64_t kBodyBytes = int64_t{8} << 20;  // of many objects in one request or answer
+constexpr int kVersionRefused = 1001;             // a Flower client that is told this leaves
 
 // What the server says of an error: "detail (code 2007)".
 struct Trouble {
@@ -95,7 +104,9 @@ class HttpFleetClient final : public FleetClient {
   HttpFleetClient(const HostPort& server, const TlsClient* tls, const NodeKey& key,
                   const Limits& limits)
       : key_(key),
-        client_(server, tls, {.max_body_bytes = limits.max_object_bytes + kEnvelope}),
+        limits_(limits),
+        client_(server, tls,
+                {.max_body_bytes = std::max(limits.max_object_bytes, kBodyBytes) + kEnvelope}),
         headers_(absl::StrCat(
             "User-Agent: fedumm/" FEDUMM_VERSION
             "\r\nContent-Type: application/protobuf\r\nAccept: application/protobuf\r\n"
@@ -154,13 +165,65 @@ class HttpFleetClient final : public FleetClient {
                                                              options);
   }
 
+  absl::Status PullObjects(const proto::PullObjectsRequest& request, const OnObject& on_object,
+                           const CallOptions& options) override {
+    const absl::Time deadline = absl::Now() + options.timeout;
+    proto::PullObjectsRequest rest = request;
+    while (rest.object_ids_size() > 0) {
+      FEDUMM_ASSIGN_OR_RETURN(
+          const std::string body,
+          Exchange("/v1/fedumm/pull-objects", rest.SerializeAsString(),
+                   {.timeout = deadline - absl::Now(), .cancel = options.cancel}));
+      google::protobuf::io::ArrayInputStream stream(body.data(), static_cast<int>(body.size()));
+      FEDUMM_ASSIGN_OR_RETURN(wire::ReceivedFrame frame, wire::ParseObjectFrame(stream, limits_));
+      if (frame.objects.empty()) break;  // the server has none of them
+      // They come in the order asked; what was passed over is not there.
+      const auto last =
+          std::find(rest.object_ids().begin(), rest.object_ids().end(), frame.objects.back().id);
+      if (last == rest.object_ids().end()) {
+        return absl::DataLossError("the server sent an object unasked");
+      }
+      rest.mutable_object_ids()->erase(rest.object_ids().begin(), std::next(last));
+      for (wire::ReceivedObject& object : frame.objects) {
+        FEDUMM_RETURN_IF_ERROR(on_object(std::move(object.id), std::move(object.bytes)));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<proto::PushObjectsResponse> PushObjects(const proto::PushObjectsRequest& sender,
+                                                         std::span<const wire::Object> objects,
+                                                         const CallOptions& options) override {
+    const absl::Time deadline = absl::Now() + options.timeout;
+    const std::string head = sender.SerializeAsString();
+    proto::PushObjectsResponse total;
+    while (!objects.empty()) {
+      const std::span<const wire::Object> frame =
+          objects.first(wire::NumInFrame(objects, kBodyBytes));
+      objects = objects.subspan(frame.size());
+      FEDUMM_ASSIGN_OR_RETURN(
+          const std::string body,
+          Exchange("/v1/fedumm/push-objects", wire::FormatFrame(head, frame),
+                   {.timeout = deadline - absl::Now(), .cancel = options.cancel}));
+      proto::PushObjectsResponse response;
+      if (!response.ParseFromString(body)) {
+        return absl::InternalError("the server's answer to push-objects is malformed");
+      }
+      total.set_num_stored(total.num_stored() + response.num_stored());
+      total.set_refused_object_id(response.refused_object_id());
+      if (!response.refused_object_id().empty()) break;
+    }
+    return total;
+  }
+
  private:
   template <typename Response>
   absl::StatusOr<Response> Call(std::string_view route,
                                 const google::protobuf::MessageLite& request,
                                 const CallOptions& options) {
-    FEDUMM_ASSIGN_OR_RETURN(const std::string body,
-                            Exchange(route, request.SerializeAsString(), options));
+    FEDUMM_ASSIGN_OR_RETURN(
+        const std::string body,
+        Exchange(absl::StrCat("/v1/fleet/", Text(route)), request.SerializeAsString(), options));
     Response response;
     if (!response.ParseFromString(body)) {
       return absl::InternalError(
@@ -170,10 +233,9 @@ class HttpFleetClient final : public FleetClient {
   }
 
   // The body of the answer.
-  absl::StatusOr<std::string> Exchange(std::string_view route, const std::string& body,
+  absl::StatusOr<std::string> Exchange(const std::string& path, const std::string& body,
                                        const CallOptions& options) {
     const Until until = Until::After(options.timeout, options.cancel);
-    const std::string path = absl::StrCat("/v1/fleet/", Text(route));
     FEDUMM_ASSIGN_OR_RETURN(const CallSignature call, SignCall(key_));
     const std::string headers =
         absl::StrCat(headers_, "flwr-timestamp: ", call.timestamp,
@@ -199,6 +261,7 @@ class HttpFleetClient final : public FleetClient {
   }
 
   const NodeKey& key_;
+  const Limits limits_;
   HttpClient client_;
   const std::string headers_;  // those that all calls share
   Mutex mutex_;

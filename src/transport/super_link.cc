@@ -18,6 +18,7 @@
 #include "transport/grpc_server.h"
 #include "transport/http_routes.h"
 #include "transport/http_server.h"
+#include "transport/objects_http.h"
 
 namespace fedumm {
 
@@ -104,6 +105,7 @@ absl::StatusOr<std::unique_ptr<SuperLink>> SuperLink::Start(SuperLinkOptions opt
     handlers[transport::kFleetPath] = transport::NewFleetHandler(
         impl->fleet, {.max_pull_hold = options.max_pull_hold,
                       .enable_supernode_auth = options.enable_supernode_auth});
+    handlers[transport::kObjectsPath] = transport::NewObjectsHandler(impl->fleet, options.limits);
     if (options.host_apps) {
       const transport::AppHttpOptions apps{.allow_remote_control = options.allow_remote_control};
       handlers[transport::kControlPath] = transport::NewControlHandler(impl->control, apps);

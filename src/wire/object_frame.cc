@@ -109,12 +109,12 @@ void AppendVarint(uint32_t number, std::string& text) {
 
 }  // namespace
 
-size_t NumInFrame(std::span<const Object> objects) {
+size_t NumInFrame(std::span<const Object> objects, int64_t max_bytes) {
   int64_t num_bytes = 0;
   size_t count = 0;
   for (const Object& object : objects) {
     num_bytes += static_cast<int64_t>(object.bytes->size()) + kObjectOverhead;
-    if (num_bytes > kFrameBytes && count > 0) break;
+    if (num_bytes > max_bytes && count > 0) break;
     ++count;
   }
   return count;
@@ -131,6 +131,19 @@ std::string ObjectPrefix(std::string_view id, size_t num_bytes) {
   AppendVarint(kObject, prefix);
   AppendVarint(static_cast<uint32_t>(inner.size() + num_bytes), prefix);
   return prefix + inner;
+}
+
+std::string FormatFrame(std::string_view head, std::span<const Object> objects) {
+  size_t num_bytes = head.size();
+  for (const Object& object : objects) num_bytes += object.bytes->size() + kObjectOverhead;
+  std::string frame;
+  frame.reserve(num_bytes);
+  frame += head;
+  for (const Object& object : objects) {
+    frame += ObjectPrefix(object.id, object.bytes->size());
+    frame += *object.bytes;
+  }
+  return frame;
 }
 
 absl::StatusOr<ReceivedFrame> ParseObjectFrame(google::protobuf::io::ZeroCopyInputStream& stream,

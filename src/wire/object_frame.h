@@ -20,11 +20,14 @@ namespace fedumm::wire {
 inline constexpr int64_t kFrameBytes = int64_t{1} << 20;
 inline constexpr int64_t kObjectOverhead = 80;  // at most, of what stands before an object's bytes
 
-// How many of `objects` the next frame takes; none if there are none.
-size_t NumInFrame(std::span<const Object> objects);
+// How many of `objects` the next frame takes, of `max_bytes`; none if there are none.
+size_t NumInFrame(std::span<const Object> objects, int64_t max_bytes = kFrameBytes);
 
 // What stands before the bytes of an object in a frame.
 std::string ObjectPrefix(std::string_view id, size_t num_bytes);
+
+// A frame in one piece. `head`: its other fields, as Protobuf writes them.
+std::string FormatFrame(std::string_view head, std::span<const Object> objects);
 
 struct ReceivedObject {
   std::string id;

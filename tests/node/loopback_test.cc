@@ -206,8 +206,10 @@ TEST_F(LoopbackTest, StopsWithinTwoSecondsWhetherTheServerIsThereOrNot) {
   EXPECT_LT(absl::Now() - stopped, absl::Seconds(2));
 }
 
-TEST(SuperNode, AsksForPlaintextByName) {
-  EXPECT_THAT(RunSuperNode(ClientApp(), {.superlink = "127.0.0.1:1"}, {}),
+TEST_F(LoopbackTest, PlaintextMustBeAskedForByName) {
+  StartLink();
+  const std::string address = absl::StrCat("127.0.0.1:", link_->fleet_port());
+  EXPECT_THAT(RunSuperNode(ClientApp(), {.superlink = address}, {}),
               ::fedumm::testing::StatusIs(absl::StatusCode::kFailedPrecondition));
 }
 
