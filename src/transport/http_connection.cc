@@ -61,7 +61,8 @@ class HttpConnectionExchange final : public HttpExchange,
       : connection_(std::move(connection)),
         request_(std::move(request)),
         reservation_(std::move(reservation)) {}
-  ~HttpConnectionExchange() override {
+  // Only want of memory throws here.
+  ~HttpConnectionExchange() override {  // NOLINT(bugprone-exception-escape)
     if (!answered_) {
       connection_->Run([connection = connection_.get()] {
         connection->Answer({.status = 503,
@@ -632,9 +633,9 @@ void HttpConnection::Answer(HttpResponse response,
   } else if (response_.body.size() <= kCopyBelow) {
     head_ += response_.body;
   }
-  buffers.push_back(asio::buffer(head_));
+  buffers.emplace_back(asio::buffer(head_));
   if (!is_head_ && response_.body.size() > kCopyBelow) {
-    buffers.push_back(asio::buffer(response_.body));
+    buffers.emplace_back(asio::buffer(response_.body));
   }
   for (const auto& segment : response_.segments) buffers.push_back(asio::buffer(*segment));
   Write(std::move(buffers), [this](const error_code& error) { OnAnswered(error); });

@@ -92,7 +92,8 @@ class HttpServer::Impl {
       : shared_(std::make_shared<HttpServerState>(std::move(options), std::move(handler))),
         work_(shared_->io.get_executor()) {}
 
-  ~Impl() {
+  // Only want of memory throws here.
+  ~Impl() {  // NOLINT(bugprone-exception-escape)
     Shutdown();
     work_.reset();
     for (std::thread& thread : threads_) thread.join();
