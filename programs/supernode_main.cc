@@ -12,6 +12,7 @@
 #include "base/status_macros.h"
 #include "fedumm/super_node.h"
 #include "programs/federation.h"
+#include "programs/node_flags.h"
 #include "programs/program.h"
 #include "programs/threads.h"
 
@@ -60,8 +61,7 @@ class FineTuningApp {
 };
 
 struct Arguments {
-  SuperNodeOptions node;
-  std::string node_config;
+  NodeFlags node;
   std::string data = DefaultDataFolder();
   std::string checkpoint;
   bool verbose = false;
@@ -69,9 +69,9 @@ struct Arguments {
 
 absl::Status Serve(Arguments arguments, const std::stop_token& stop) {
   FEDUMM_RETURN_IF_ERROR(StartLog("", arguments.verbose));
-  FEDUMM_ASSIGN_OR_RETURN(arguments.node.node_config, ParseKeyValues(arguments.node_config));
+  FEDUMM_ASSIGN_OR_RETURN(SuperNodeOptions options, ToSuperNodeOptions(arguments.node));
   for (const char* key : {"partition-id", "num-partitions"}) {
-    const ConfigValue* value = arguments.node.node_config.Find(key);
+    const ConfigValue* value = options.node_config.Find(key);
     if (value == nullptr || !std::holds_alternative<int64_t>(*value)) {
       return absl::InvalidArgumentError(
           absl::StrCat("--node-config must say which part of the data is here: 'partition-id=0 "
@@ -80,11 +80,11 @@ absl::Status Serve(Arguments arguments, const std::stop_token& stop) {
     }
   }
   FineTuningApp app(arguments.data, arguments.checkpoint);
-  arguments.node.on_event = [](const std::string& event) {
+  options.on_event = [](const std::string& event) {
     std::printf("%s\n", event.c_str());
     std::fflush(stdout);
   };
-  return RunSuperNode(app.AsClientApp(), arguments.node, stop);
+  return RunSuperNode(app.AsClientApp(), std::move(options), stop);
 }
 
 }  // namespace
@@ -97,28 +97,15 @@ int Main(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Join a federated fine-tuning as one client. Sends adapters, never data.",
                "fedumm-supernode");
-  app.add_option("--superlink", arguments.node.superlink, "HOST:PORT of the SuperLink")
-      ->capture_default_str();
-  app.add_flag(
-      "--insecure", arguments.node.insecure,
-      "Connect in plaintext. There is no TLS yet, so this is required: use a trusted network");
-  app.add_option("--node-config", arguments.node_config,
-                 "What this node is, e.g. 'partition-id=0 num-partitions=4'");
+  AddNodeFlags(app, arguments.node);
   app.add_option("--data", arguments.data, "Data folder of easy-VQA")
       ->check(CLI::ExistingDirectory)
       ->capture_default_str();
   app.add_option("--checkpoint", arguments.checkpoint,
                  "Folder of the backbone here (default: what the run's settings name)")
       ->check(CLI::ExistingDirectory);
-  app.add_option("--max-retries", arguments.node.max_retries,
-                 "Failed tries in a row before giving up (default: never)");
   app.add_flag("-v,--verbose", arguments.verbose, "Log everything");
   if (const int code = ParseArguments(app, argc, argv); code >= 0) return code;
-  if (!arguments.node.insecure) {
-    return Fail("fedumm-supernode",
-                absl::InvalidArgumentError("TLS is not built yet: pass --insecure to connect in "
-                                           "plaintext on a network that you trust"));
-  }
   const SignalStop signals;
   UseOneThread();
   const absl::Status status = Serve(std::move(arguments), signals.token());

@@ -51,7 +51,14 @@ class Cli(unittest.TestCase):
 
     def test_plaintext_must_be_asked_for(self):
         self.assertRefused(run('fedumm-superlink', '--config', CONFIG), '--insecure')
-        self.assertRefused(run('fedumm-supernode'), '--insecure')
+        plaintext = run('fedumm-supernode', '--insecure', '--root-certificates', 'README.md')
+        self.assertRefused(plaintext, '--insecure', 'certificates')
+
+    def test_flags_of_a_node_that_contradict_each_other(self):
+        self.assertRefused(run('fedumm-supernode', '--grpc-adapter', '--transport', 'http'), 'http', 'grpc-adapter')
+        self.assertRefused(run('fedumm-supernode', '--client-certfile', 'README.md'), '--client-keyfile')
+        self.assertRefused(run('fedumm-supernode', '--root-certificates', '/no/ca.crt'), '/no/ca.crt')
+        self.assertRefused(run('fedumm-supernode', '--transport', 'rest'), 'rest')
 
     def test_bad_values_name_the_value(self):
         self.assertRefused(run('fedumm-supernode', '--insecure', '--node-config', 'partition-id'), "'partition-id'")

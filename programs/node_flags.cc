@@ -1,0 +1,119 @@
+#include "programs/node_flags.h"
+
+#include <array>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "programs/program.h"
+
+namespace fedumm::programs {
+namespace {
+
+constexpr std::array<std::pair<const char*, Transport>, 4> kTransports = {
+    {{"auto", Transport::kAuto},
+     {"grpc-rere", Transport::kGrpcRere},
+     {"grpc-adapter", Transport::kGrpcAdapter},
+     {"http", Transport::kHttp}}};
+
+absl::StatusOr<Transport> TransportOf(const NodeFlags& flags) {
+  std::vector<std::string> named;
+  if (!flags.transport.empty()) named.push_back(flags.transport);
+  if (flags.grpc_rere) named.emplace_back("grpc-rere");
+  if (flags.grpc_adapter) named.emplace_back("grpc-adapter");
+  for (const std::string& name : named) {
+    if (name != named.front()) {
+      return absl::InvalidArgumentError(absl::StrCat("the transport cannot be both ", named.front(),
+                                                     " and ", name, ": pass --transport only"));
+    }
+  }
+  for (const auto& [name, transport] : kTransports) {
+    if (!named.empty() && named.front() == name) return transport;
+  }
+  return Transport::kAuto;
+}
+
+absl::StatusOr<std::string> ReadPem(const std::string& path) {
+  constexpr int64_t kMaxBytes = 1 << 20;
+  if (path.empty()) return std::string();
+  return ReadFile(path, kMaxBytes);
+}
+
+}  // namespace
+
+void AddNodeFlags(CLI::App& app, NodeFlags& flags) {
+  app.add_option("--superlink", flags.superlink, "HOST:PORT of the SuperLink")
+      ->capture_default_str();
+  app.add_option("--transport", flags.transport,
+                 "What the SuperLink speaks: auto (finds out), grpc-rere (Flower up to 1.39), "
+                 "grpc-adapter (under NVIDIA FLARE) or http (Flower from 1.40)")
+      ->check(CLI::IsMember({"auto", "grpc-rere", "grpc-adapter", "http"}))
+      ->default_str("auto");
+  app.add_flag("--grpc-rere", flags.grpc_rere, "Flower's word for --transport grpc-rere");
+  app.add_flag("--grpc-adapter", flags.grpc_adapter, "Flower's word for --transport grpc-adapter");
+  app.add_flag("--insecure", flags.insecure,
+               "Connect in plaintext, on a network that you trust. Without it the SuperLink must "
+               "prove who it is (TLS)");
+  app.add_option("--root-certificates", flags.root_certificates,
+                 "PEM file of the authorities that may vouch for the SuperLink (default: the "
+                 "system's)")
+      ->check(CLI::ExistingFile);
+  app.add_option("--client-certfile", flags.client_certfile,
+                 "This node's certificate chain (PEM), for a SuperLink that asks for one")
+      ->check(CLI::ExistingFile);
+  app.add_option("--client-keyfile", flags.client_keyfile, "Private key of that certificate (PEM)")
+      ->check(CLI::ExistingFile);
+  app.add_option("--auth-supernode-private-key", flags.private_key,
+                 "File of the EC key that identifies this node (OpenSSH or PEM); the SuperLink "
+                 "must know it (default: a fresh key)")
+      ->check(CLI::ExistingFile);
+  app.add_option("--node-config", flags.node_config,
+                 "What this node is, e.g. 'partition-id=0 num-partitions=4'");
+  app.add_option("--max-retries", flags.max_retries,
+                 "Failed tries in a row before giving up (default: never)");
+  app.add_option("--max-wait-time", flags.max_wait_time_s,
+                 "Seconds without the SuperLink before giving up (default: never)");
+
+  constexpr const char* kIgnored = "Accepted for compatibility with Flower, without effect";
+  const auto ignore = [](const std::vector<std::string>& /*values*/) { return true; };
+  for (const char* name : {"--clientappio-api-address", "--host", "--port"}) {
+    app.add_option(name, CLI::callback_t(ignore), "Where Flower's ClientApp processes connect")
+        ->group(kIgnored);
+  }
+  app.add_flag_function(
+         "--allow-runtime-dependency-installation", [](int64_t) {}, "There are none to install")
+      ->group(kIgnored);
+}
+
+absl::StatusOr<SuperNodeOptions> ToSuperNodeOptions(const NodeFlags& flags) {
+  SuperNodeOptions options{.superlink = flags.superlink, .insecure = flags.insecure};
+  FEDUMM_ASSIGN_OR_RETURN(options.transport, TransportOf(flags));
+  if (flags.insecure && !(flags.root_certificates.empty() && flags.client_certfile.empty() &&
+                          flags.client_keyfile.empty())) {
+    return absl::InvalidArgumentError("--insecure and certificates exclude each other");
+  }
+  if (flags.client_certfile.empty() != flags.client_keyfile.empty()) {
+    return absl::InvalidArgumentError("--client-certfile and --client-keyfile need each other");
+  }
+  FEDUMM_ASSIGN_OR_RETURN(options.tls.root_certificates, ReadPem(flags.root_certificates));
+  if (!flags.root_certificates.empty() && options.tls.root_certificates.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--root-certificates is an empty file: ", flags.root_certificates));
+  }
+  FEDUMM_ASSIGN_OR_RETURN(options.tls.certificate_chain, ReadPem(flags.client_certfile));
+  FEDUMM_ASSIGN_OR_RETURN(options.tls.private_key, ReadPem(flags.client_keyfile));
+  FEDUMM_ASSIGN_OR_RETURN(options.private_key, ReadPem(flags.private_key));
+  if (!flags.private_key.empty() && options.private_key.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--auth-supernode-private-key is an empty file: ", flags.private_key));
+  }
+  FEDUMM_ASSIGN_OR_RETURN(options.node_config, ParseKeyValues(flags.node_config));
+  options.max_retries = flags.max_retries;
+  if (flags.max_wait_time_s >= 0) options.max_wait_time = absl::Seconds(flags.max_wait_time_s);
+  return options;
+}
+
+}  // namespace fedumm::programs

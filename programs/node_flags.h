@@ -1,0 +1,34 @@
+// The flags with which a program of ours joins a federation; names as Flower's where Flower has
+// one.
+#pragma once
+
+#include <string>
+
+#include "CLI/App.hpp"
+#include "absl/status/statusor.h"
+#include "fedumm/super_node.h"
+
+namespace fedumm::programs {
+
+struct NodeFlags {
+  std::string superlink = "127.0.0.1:9092";
+  std::string transport;  // empty: none was named
+  bool grpc_rere = false;
+  bool grpc_adapter = false;
+  bool insecure = false;
+  std::string root_certificates;
+  std::string client_certfile;
+  std::string client_keyfile;
+  std::string private_key;
+  std::string node_config;
+  int64_t max_retries = -1;
+  double max_wait_time_s = -1;
+};
+
+void AddNodeFlags(CLI::App& app, NodeFlags& flags);
+
+// What the flags ask for, with the files that they name read. INVALID_ARGUMENT for flags that
+// contradict each other, NOT_FOUND for a file that cannot be read.
+absl::StatusOr<SuperNodeOptions> ToSuperNodeOptions(const NodeFlags& flags);
+
+}  // namespace fedumm::programs
