@@ -89,6 +89,8 @@ void AddServerFlags(CLI::App& app, ServerFlags& flags) {
   app.add_option("--port", flags.port,
                  "Port of HTTP (SuperNodes from 1.40, flwr, flower-superexec); 0 takes a free one, "
                  "'off' leaves HTTP out");
+  app.add_option("--control-api-address", flags.control_api_address,
+                 "HOST:PORT in place of --host and --port, as some of Flower's versions call it");
   app.add_option("--fleet-api-address", flags.fleet_api_address,
                  "HOST:PORT of gRPC (SuperNodes up to 1.39); port 0 takes a free one, 'off' leaves "
                  "gRPC out")
@@ -118,11 +120,9 @@ void AddServerFlags(CLI::App& app, ServerFlags& flags) {
 void AddIgnoredFlags(CLI::App& app) {
   constexpr const char* kGroup = "Of Flower, accepted and ignored";
   const auto ignore = [](const std::vector<std::string>& /*values*/) { return true; };
-  for (const char* name : {"--serverappio-api-address", "--control-api-address", "--database"}) {
-    app.add_option(name, CLI::callback_t(ignore), "Apps and the command line are served over HTTP")
-        ->group(kGroup);
-  }
-  app.get_option("--database")->description("State is kept in memory");
+  app.add_option("--serverappio-api-address", CLI::callback_t(ignore), "Apps connect over HTTP")
+      ->group(kGroup);
+  app.add_option("--database", CLI::callback_t(ignore), "State is kept in memory")->group(kGroup);
   app.add_flag_function(
          "--disable-runtime-dependency-installation", [](int64_t) {}, "So it is by default")
       ->group(kGroup);
@@ -133,12 +133,19 @@ absl::StatusOr<SuperLinkOptions> ToSuperLinkOptions(const ServerFlags& flags,
   SuperLinkOptions options;
   FEDUMM_ASSIGN_OR_RETURN(options.tls, TlsOf(flags));
   options.insecure = flags.insecure;
+  if (!flags.control_api_address.empty() && !flags.port.empty()) {
+    return absl::InvalidArgumentError("--control-api-address and --port exclude each other");
+  }
   const std::string port = flags.port.empty() ? default_port : flags.port;
   uint32_t number = 0;
   if (port != kOff && (!absl::SimpleAtoi(port, &number) || number > 65535)) {
     return absl::InvalidArgumentError(absl::StrCat("--port is no port: ", port));
   }
-  if (port != kOff) options.http_address = absl::StrCat(flags.host, ":", port);
+  if (!flags.control_api_address.empty()) {
+    options.http_address = AddressOf(flags.control_api_address);
+  } else if (port != kOff) {
+    options.http_address = absl::StrCat(flags.host, ":", port);
+  }
   options.fleet_api_address = AddressOf(flags.fleet_api_address);
   options.grpc_adapter_address = AddressOf(flags.grpc_adapter_address);
   if (flags.fleet_api_type == "grpc-adapter") {

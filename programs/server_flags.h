@@ -23,6 +23,7 @@ struct ServerFlags {
   std::string ssl_client_ca_certfile;
   std::string host = "127.0.0.1";
   std::string port;  // of HTTP; empty: what the program takes for it
+  std::string control_api_address;
   std::string fleet_api_address = "127.0.0.1:9092";
   std::string fleet_api_type = "grpc-rere";
   std::string grpc_adapter_address;

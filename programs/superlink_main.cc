@@ -57,18 +57,20 @@ absl::Status BecomeServe(int argc, char** argv) {
 }
 
 // Where a process on this machine reaches HTTP.
-std::string LocalAddress(const std::string& host, int port) {
+std::string LocalAddress(const std::string& http_address, int port) {
+  const std::string host = http_address.substr(0, http_address.rfind(':'));
   if (host == "0.0.0.0") return absl::StrCat("127.0.0.1:", port);
   if (host == "[::]" || host == "::") return absl::StrCat("[::1]:", port);
   return absl::StrCat(host, ":", port);
 }
 
 absl::StatusOr<std::unique_ptr<SuperExec>> StartSuperExec(const Arguments& arguments,
+                                                          const SuperLinkOptions& options,
                                                           const SuperLink& link) {
   if (arguments.isolation == "process" || link.http_port() == 0) return nullptr;
   absl::StatusOr<std::unique_ptr<SuperExec>> superexec = SuperExec::Start(
       {.program = arguments.superexec,
-       .runtime_api_address = LocalAddress(arguments.server.host, link.http_port()),
+       .runtime_api_address = LocalAddress(options.http_address, link.http_port()),
        .root_certificates = arguments.server.insecure ? "" : arguments.server.ssl_ca_certfile,
        .install_dependencies = arguments.install_dependencies});
   // Nodes of other servers and apps of other SuperExecs can be served all the same.
@@ -97,12 +99,12 @@ absl::Status Serve(const Arguments& arguments, const std::stop_token& stop) {
     FEDUMM_ASSIGN_OR_RETURN(keys, KeyFile::Follow(*link, arguments.server.supernode_keys));
   }
   FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<SuperExec> superexec,
-                          StartSuperExec(arguments, *link));
+                          StartSuperExec(arguments, options, *link));
+  std::printf("SuperLink ready: %s\n", DescribePorts(*link, options).c_str());
+  std::fflush(stdout);
   if (!arguments.server.port_file.empty()) {
     FEDUMM_RETURN_IF_ERROR(WritePorts(*link, arguments.server.port_file));
   }
-  std::printf("SuperLink ready: %s\n", DescribePorts(*link, options).c_str());
-  std::fflush(stdout);
   std::mutex mutex;
   std::condition_variable_any stopped;
   std::unique_lock<std::mutex> lock(mutex);

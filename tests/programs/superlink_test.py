@@ -45,7 +45,8 @@ class Server:
         self.ports_file, self.out = folder / 'ports', folder / 'out'
         self.out_file = self.out.open('w')
         self.process = subprocess.Popen(
-            [PROGRAM, '--insecure', '--fleet-api-address', '127.0.0.1:0', '--port', '0', '--port-file', self.ports_file, *arguments],
+            [PROGRAM, '--insecure', '--fleet-api-address', '127.0.0.1:0', '--control-api-address', '127.0.0.1:0',
+             '--port-file', self.ports_file, *arguments],
             stdout=self.out_file, stderr=subprocess.STDOUT)
 
     def __enter__(self):
@@ -102,6 +103,7 @@ class SuperLink(unittest.TestCase):
         self.assertRefused(run('--insecure', '--port', '65536'), '65536')
         self.assertRefused(run('--insecure', '--fleet-api-address', 'nowhere'), 'nowhere')
         self.assertRefused(run('--insecure', '--isolation', 'none'), 'none')
+        self.assertRefused(run('--insecure', '--port', '0', '--control-api-address', '127.0.0.1:0'), '--port')
         self.assertRefused(run('--insecure', '--port', 'off', '--fleet-api-address', 'off'), 'off')
         self.assertRefused(run('--insecure', '--port', '0', '--fleet-api-address', 'off', '--superexec', '/no/such'), '/no/such')
         program = shutil.copy(PROGRAM, self.folder)  # without the others
@@ -130,7 +132,7 @@ class SuperLink(unittest.TestCase):
 
     def test_flags_of_flower_that_mean_nothing_here_are_accepted(self):
         with Server(self.folder, '--isolation', 'process', '--database', 'x.db', '--serverappio-api-address', '127.0.0.1:1',
-                    '--control-api-address', '127.0.0.1:2', '--disable-runtime-dependency-installation') as server:
+                    '--disable-runtime-dependency-installation') as server:
             server.ports()
             self.assertEqual(server.stop(signal.SIGTERM), 0)
 
