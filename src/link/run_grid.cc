@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/status_macros.h"
 #include "base/text.h"
 #include "link/reply_rules.h"
@@ -141,11 +142,16 @@ absl::StatusOr<std::string> RunGrid::Push(Message message, wire::Deflater& defla
 
 absl::StatusOr<std::vector<Message>> RunGrid::PullMessages(
     const std::vector<std::string>& message_ids, absl::Time deadline) {
+  bool had_large = false;
   {
     Answers answers;
     MutexLock lock(state_.mu);
+    for (const std::string& id : used_) {
+      had_large = had_large || state_.mailbox.NumBytes(id) >= kHandful;
+    }
     ReturnUsed(answers);
   }
+  if (had_large) ReturnFreeMemory();
   std::vector<Mailbox::Outcome> outcomes;
   {
     MutexLock lock(state_.mu);

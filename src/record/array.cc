@@ -146,7 +146,12 @@ absl::StatusOr<Array> Array::Create(DType dtype, std::vector<int64_t> shape,
                                                    " has the wrong number of bytes: ", num_bytes));
   }
   if (!IsAligned(buffer->data() + offset, ElementSize(dtype))) {
-    buffer = std::make_shared<const std::string>(*buffer, offset);
+    if (buffer.use_count() == 1) {
+      // Nobody else has it: moved within, so that a large array does not take twice its memory.
+      const_cast<std::string&>(*buffer).erase(0, offset);
+    } else {
+      buffer = std::make_shared<const std::string>(*buffer, offset);
+    }
     offset = 0;
   }
   return Array(dtype, std::move(shape), num_elements, std::move(buffer), offset);

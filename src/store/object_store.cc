@@ -41,7 +41,7 @@ absl::Status ObjectStore::PutChecked(const std::string& id, std::string bytes,
   if (Sha256Hex(bytes) != id) {
     return absl::DataLossError(absl::StrCat("the bytes do not hash to their id: ", id));
   }
-  auto shared = std::make_shared<const std::string>(std::move(bytes));
+  auto shared = std::make_shared<std::string>(std::move(bytes));
   MutexLock lock(mu_);
   const auto it = entries_.find(id);
   if (it == entries_.end()) {

@@ -19,7 +19,7 @@ Object MakeObject(std::string_view type, const std::vector<std::string>& childre
                   std::string_view body) {
   std::string bytes = FormatObject(type, children, body);
   std::string id = Sha256Hex(bytes);
-  return {std::move(id), std::make_shared<const std::string>(std::move(bytes))};
+  return {std::move(id), std::make_shared<std::string>(std::move(bytes))};
 }
 
 struct DeflatedArray {

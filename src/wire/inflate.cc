@@ -179,11 +179,11 @@ class Inflater {
         absl::StrCat("array uses ", num_used, " of its ", num_chunks, " chunks"));
   }
 
-  absl::StatusOr<Array> ReadChunks(const ArrayBody& body, const std::vector<Fetched>& chunks) {
+  absl::StatusOr<Array> ReadChunks(const ArrayBody& body, std::vector<Fetched>& chunks) {
     if (body.chunks.size() == 1) {
-      const Fetched& chunk = chunks[0];
+      Fetched& chunk = chunks[0];
       const size_t offset = chunk.bytes->size() - chunk.view.body.size();
-      return ArrayFromData(body.format, chunk.bytes, offset, limits_);
+      return ArrayFromData(body.format, std::move(chunk.bytes), offset, limits_);
     }
     size_t num_bytes = 0;
     for (const int64_t place : body.chunks) {

@@ -57,6 +57,16 @@ TEST(ArrayTest, Create_CopiesATailThatIsNotAligned) {
   EXPECT_EQ(array.bytes(), std::string(8, '\1'));
 }
 
+TEST(ArrayTest, Create_MovesATailThatIsNotAlignedWithinABufferThatNobodyElseHas) {
+  auto buffer = std::make_shared<std::string>(100'002, '\1');
+  buffer->back() = '\2';
+  const char* start = buffer->data();
+  ASSERT_OK_AND_ASSIGN(const Array array,
+                       Array::Create(DType::kFloat32, {25'000}, std::move(buffer), 2));
+  EXPECT_EQ(array.bytes().data(), start);
+  EXPECT_EQ(array.bytes(), std::string(99'999, '\1') + '\2');
+}
+
 TEST(ArrayTest, CopiesShareTheBytesAndOutliveTheOriginal) {
   Array copy;
   {
