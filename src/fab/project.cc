@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -25,57 +27,94 @@ namespace {
 constexpr int64_t kMaxDots = 2000;
 constexpr size_t kMaxNameBytes = 200;
 
-// The length of the text (TOML's strings, of all four kinds) that begins `toml`. -1 for a text that
-// toml++ must not see.
-int64_t TextLength(std::string_view toml) {
+bool IsUtf8(std::string_view text) {
+  constexpr uint32_t kLeast[] = {0, 0x80, 0x800, 0x10000};  // by continuation bytes
+  for (size_t i = 0; i < text.size();) {
+    const auto lead = static_cast<unsigned char>(text[i++]);
+    if (lead < 0x80) continue;
+    const size_t more = lead >= 0xf0 ? 3 : lead >= 0xe0 ? 2 : 1;
+    if (lead < 0xc2 || lead > 0xf4 || text.size() - i < more) return false;
+    uint32_t point = lead & (0x3fu >> more);
+    for (const size_t end = i + more; i < end; ++i) {
+      const auto byte = static_cast<unsigned char>(text[i]);
+      if ((byte & 0xc0) != 0x80) return false;
+      point = point << 6 | (byte & 0x3fu);
+    }
+    if (point < kLeast[more] || point > 0x10ffff || (point >= 0xd800 && point < 0xe000)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// toml++ 3.3 runs into undefined behaviour over many characters beyond ASCII where blanks may
+// stand. It gets none: they, and "~", become "~" with two hex digits a byte.
+std::string Mask(std::string_view text) {
+  constexpr char kDigits[] = "0123456789abcdef";
+  std::string masked;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x80 && c != '~') {
+      masked += c;
+    } else {
+      masked += {'~', kDigits[byte >> 4], kDigits[byte & 15]};
+    }
+  }
+  return masked;
+}
+absl::StatusOr<std::string> Unmask(std::string_view masked) {
+  std::string text;
+  for (size_t i = 0; i < masked.size(); ++i) {
+    if (masked[i] != '~') {
+      text += masked[i];
+      continue;
+    }
+    const std::string_view digits = masked.substr(i + 1, 2);
+    const bool hex = digits.size() == 2 && absl::ascii_isxdigit(digits[0]) != 0 &&
+                     absl::ascii_isxdigit(digits[1]) != 0;
+    if (!hex) {  // a "~" that was written as an escape
+      text += masked[i];
+      continue;
+    }
+    text += absl::HexStringToBytes(Text(digits));
+    i += 2;
+  }
+  if (IsUtf8(text)) return text;
+  return absl::InvalidArgumentError("app bundle: pyproject.toml has a text that is not UTF-8");
+}
+
+// The length of the text (TOML's strings, of all four kinds) that begins `toml`.
+size_t TextLength(std::string_view toml) {
   const char quote = toml[0];
   const bool multi_line = toml.substr(0, 3) == std::string(3, quote);
   const std::string_view end = toml.substr(0, multi_line ? 3 : 1);
   size_t i = end.size();
-  while (i < toml.size() && toml.substr(i, end.size()) != end) {
-    if (!multi_line && toml[i] == '\n') return static_cast<int64_t>(i);  // an error: it has no end
-    const bool escape = quote == '"' && toml[i] == '\\';
-    ++i;
-    if (!escape) continue;
-    if (multi_line) {  // what follows the end of a line is looked at as if it were a blank
-      const size_t next = std::min(toml.find_first_not_of(" \t\r\n", i), toml.size());
-      if (toml.substr(next, 1) == "\xef") return -1;
-      if (next > i) {
-        i = next;
-        continue;
-      }
-    }
-    ++i;
+  for (; i < toml.size() && toml.substr(i, end.size()) != end; ++i) {
+    if (!multi_line && toml[i] == '\n') return i;  // an error: it has no end
+    if (quote == '"' && toml[i] == '\\') ++i;
   }
   i += end.size();
   // Up to two more quotes belong to a text that ends with them.
   for (int more = 0; multi_line && more < 2 && i < toml.size() && toml[i] == quote; ++more) ++i;
-  return static_cast<int64_t>(std::min(i, toml.size()));
+  return std::min(i, toml.size());
 }
 
-// toml++ 3.3 has two weak spots. Tables nest as deep as keys have dots, and are taken apart by
-// recursion. And among the characters that it takes for blanks are some, from U+FC66 to U+FEFE, for
-// which its behaviour is undefined; outside of texts and comments TOML has nothing beyond ASCII.
-absl::Status CheckLexis(std::string_view toml) {
+// Dots outside of texts and comments. They bound how deep tables can nest, which toml++ takes apart
+// by recursion.
+int64_t CountDots(std::string_view toml) {
   int64_t dots = 0;
-  size_t i = 0;
-  while (i < toml.size()) {
+  for (size_t i = 0; i < toml.size();) {
     const char c = toml[i];
-    int64_t length = 1;
     if (c == '#') {
-      length = static_cast<int64_t>(std::min(toml.find('\n', i), toml.size()) - i);
+      i = std::min(toml.find('\n', i), toml.size());
     } else if (c == '"' || c == '\'') {
-      length = TextLength(toml.substr(i));
-    } else if (c == '.' && ++dots > kMaxDots) {
-      return absl::InvalidArgumentError("app bundle: pyproject.toml has too many dotted keys");
+      i += TextLength(toml.substr(i));
+    } else {
+      dots += c == '.' ? 1 : 0;
+      ++i;
     }
-    if (length < 0 || static_cast<unsigned char>(c) >= 0x80) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("app bundle: pyproject.toml has a strange character behind byte ", i));
-    }
-    i += length;
   }
-  return absl::OkStatus();
+  return dots;
 }
 
 // Ids, and with them paths, are made of these.
@@ -90,7 +129,7 @@ absl::Status CheckName(absl::string_view key, const std::string& name) {
 
 absl::StatusOr<std::string> RequiredText(const fab_toml::table& root, const std::string& key) {
   const std::optional<std::string> text = root.at_path(key).value_exact<std::string>();
-  if (text.has_value()) return *text;
+  if (text.has_value()) return Unmask(*text);
   return absl::InvalidArgumentError(
       absl::StrCat("app bundle: pyproject.toml has no text under ", key));
 }
@@ -99,7 +138,10 @@ absl::StatusOr<ConfigValue> ToConfigValue(const fab_toml::node& node, const std:
   if (const auto* const value = node.as_integer()) return ConfigValue(value->get());
   if (const auto* const value = node.as_floating_point()) return ConfigValue(value->get());
   if (const auto* const value = node.as_boolean()) return ConfigValue(value->get());
-  if (const auto* const value = node.as_string()) return ConfigValue(value->get());
+  if (const auto* const value = node.as_string()) {
+    FEDUMM_ASSIGN_OR_RETURN(std::string text, Unmask(value->get()));
+    return ConfigValue(std::move(text));
+  }
   return absl::InvalidArgumentError(
       absl::StrCat("app bundle: pyproject.toml: tool.flwr.app.config.", Printable(key),
                    " is neither a number, a bool nor a text"));
@@ -108,7 +150,8 @@ absl::StatusOr<ConfigValue> ToConfigValue(const fab_toml::node& node, const std:
 absl::Status Flatten(const fab_toml::table& table, const std::string& prefix,
                      ConfigRecord& config) {
   for (const auto& [name, node] : table) {
-    const std::string key = absl::StrCat(prefix, Text(name.str()));
+    FEDUMM_ASSIGN_OR_RETURN(const std::string own_key, Unmask(name.str()));
+    const std::string key = absl::StrCat(prefix, own_key);
     if (const fab_toml::table* const nested = node.as_table()) {
       FEDUMM_RETURN_IF_ERROR(Flatten(*nested, key + ".", config));
       continue;
@@ -126,8 +169,11 @@ absl::Status Flatten(const fab_toml::table& table, const std::string& prefix,
 }  // namespace
 
 absl::StatusOr<Project> ParseProject(std::string_view toml) {
-  FEDUMM_RETURN_IF_ERROR(CheckLexis(toml));
-  const fab_toml::parse_result parsed = fab_toml::parse(toml);
+  if (!IsUtf8(toml)) return absl::InvalidArgumentError("app bundle: pyproject.toml is not UTF-8");
+  if (CountDots(toml) > kMaxDots) {
+    return absl::InvalidArgumentError("app bundle: pyproject.toml has too many dotted keys");
+  }
+  const fab_toml::parse_result parsed = fab_toml::parse(Mask(toml));
   if (!parsed) {
     return absl::InvalidArgumentError(absl::StrCat("app bundle: pyproject.toml, line ",
                                                    parsed.error().source().begin.line, ": ",

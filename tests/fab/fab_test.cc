@@ -215,15 +215,22 @@ TEST(FabTest, AConfigThatFlowerHasNoTypeForIsRefusedByItsKey) {
   ExpectRefused(Bundle(project), "config is no table");
 }
 
-TEST(FabTest, CharactersThatTheTomlReaderCannotTakeAreRefused) {
-  const auto with = [](const std::string& line) {
-    return Bundle(absl::StrCat(std::string(kProject), line));
+TEST(FabTest, TextsMayHoldAnyCharacterAndNothingElseMay) {
+  const auto with = [](const std::string& lines) {
+    return Fab::Parse(
+        Bundle(absl::StrCat(std::string(kProject), "[tool.flwr.app.config]\n", lines)));
   };
-  EXPECT_TRUE(Fab::Parse(with("a = \"\xef\xb1\xbf\" # \xef\xb1\xbf")).ok());
-  ExpectRefused(with("\xef\xb1\xbf = 1"), "strange character");
-  ExpectRefused(with("a = 1 \xef\xb1\xbf"), "strange character");
-  ExpectRefused(with("a = \"\"\"\\ \n \xef\xb1\xbf\"\"\""), "strange character");
-  ExpectRefused(with("a = \"\"\"\\\xef\xb1\xbf\"\"\""), "strange character");
+  const auto fab = with(
+      "a = \"\xc3\xa4~~e4\" # \xef\xb1\xbf\n\"\xef\xb1\xbf\" = '\xf0\x9f\x8c\xbb'\n"
+      "b = \"\"\"x\\\n \xef\xb1\xbfy\"\"\"");
+  ASSERT_TRUE(fab.ok()) << fab.status();
+  EXPECT_EQ(TextOr(fab->config(), "a", ""), "\xc3\xa4~~e4");
+  EXPECT_EQ(TextOr(fab->config(), "b", ""), "x\xef\xb1\xbfy");
+  EXPECT_EQ(TextOr(fab->config(), "\xef\xb1\xbf", ""), "\xf0\x9f\x8c\xbb");
+  for (const std::string line : {"\xef\xb1\xbf = 1", "a = 1 \xef\xb1\xbf", "a = +i\"\xc9\x8a\"",
+                                 "a = \"\xc3\"", "a = \"\xed\xa0\x80\"", "a = \"\xc0\xaf\""}) {
+    EXPECT_FALSE(with(line).ok()) << line;
+  }
 }
 
 TEST(FabTest, DeepTablesAreRefusedBeforeTheyAreBuilt) {
