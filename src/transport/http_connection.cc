@@ -409,7 +409,7 @@ bool HttpConnection::TakeBody() {
 }
 
 bool HttpConnection::ParseChunks() {
-  if (!in_.empty()) {
+  if (in_.size() >= RequestParser::kMinChunkBytes) {
     error_code error;
     const size_t parsed = parser_->put(asio::const_buffer(in_.data(), in_.size()), error);
     if (error == http::error::body_limit) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <boost/beast/http/basic_parser.hpp>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -12,6 +13,10 @@ namespace fedumm::transport {
 // Takes a request's header, and its body if that comes in chunks.
 class RequestParser final : public boost::beast::http::basic_parser<true> {
  public:
+  // Every chunked body ends with as many bytes, and the base class must not see fewer: it asserts
+  // on an end that comes byte by byte.
+  static constexpr size_t kMinChunkBytes = 5;
+
   HttpRequest request;
   bool http10 = false;
   bool odd_encoding = false;  // a transfer encoding that is not just `chunked`

@@ -187,6 +187,8 @@ TEST_F(HttpServerTest, TakesChunkedBodies) {
   peer.Send(request + Post("/echo", "next"));
   EXPECT_EQ(peer.ReadAnswer().body, "first" + chunk);
   EXPECT_EQ(peer.ReadAnswer().body, "next");
+  for (const char c : head + "0\r\n\r\n") peer.Send({&c, 1});
+  EXPECT_EQ(peer.ReadAnswer().status, 200);
   for (const char c : head + "3\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n") peer.Send({&c, 1});
   EXPECT_EQ(peer.ReadAnswer().body, "abc0123456789");
 }
