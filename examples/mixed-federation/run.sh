@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One federation: a SuperLink in C++, two nodes in C++ over gRPC and one of Flower's over HTTP, all on this machine. Takes some four minutes,
+# One federation: a SuperLink in C++, two nodes in C++ over gRPC and one of Flower's over HTTP, all on this machine. Takes some five minutes,
 # and gives up after twenty.
 #   run.sh [BUILD_FOLDER]    default: build/release, which `make build` makes
 set -euo pipefail
@@ -60,9 +60,21 @@ for i in 0 1; do
   start "cpp-$i" "$programs/fedumm-supernode" --insecure --superlink "127.0.0.1:$grpc" --data "$data" \
     --node-config "partition-id=$i num-partitions=3"
 done
-start python flower-supernode --insecure --superlink "127.0.0.1:$http" --host 127.0.0.1 --port 0 \
+# Flower's node wants a port of its own named.
+own=$("$venv/bin/python" -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
+start python flower-supernode --insecure --superlink "127.0.0.1:$http" --host 127.0.0.1 --port "$own" \
   --node-config "partition-id=2 num-partitions=3 model='$PWD/configs/tiny' data='$data'"
 
 tail -n +1 -f --pid="$superlink" "$run/logs/superlink.log" &
+# A node that dies must not leave the server waiting for it.
+while kill -0 "$superlink" 2>/dev/null; do
+  for i in 1 2 3; do
+    kill -0 "${pids[i]}" 2>/dev/null && continue
+    kill -0 "$superlink" 2>/dev/null || break
+    echo "mixed: node $i of 3 ended early: $(tail -n 1 "$run"/logs/cpp-0.log "$run"/logs/cpp-1.log "$run"/logs/python.log)" >&2
+    exit 1
+  done
+  sleep 0.2
+done
 wait "$superlink" || { echo "mixed: the server failed; its nodes' logs are in $run/logs" >&2; exit 1; }
 "$venv/bin/python" "$here/report.py" "$run"
