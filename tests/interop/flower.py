@@ -12,11 +12,12 @@ VERSIONS = ("1.28", "1.39", "1.42")
 
 @dataclasses.dataclass
 class Trust:
-    """Files of one scenario's test CA; `certificate` and `key` are the server's."""
+    """Files of one scenario's test CA; `certificate` and `key` are the server's. Beside each node key lies its `.pub`."""
 
     ca: pathlib.Path
     certificate: pathlib.Path
     key: pathlib.Path
+    node_keys: list
 
 
 @dataclasses.dataclass

@@ -14,12 +14,12 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/file.h"
 #include "base/status_macros.h"
 #include "fedumm/strategies.h"
 #include "fedumm/super_link.h"
 #include "interop/arithmetic.h"
 #include "programs/program.h"
+#include "programs/server_flags.h"
 
 namespace fedumm::interop {
 namespace {
@@ -29,14 +29,10 @@ constexpr double kOffset = 1;    // the app's default
 constexpr const char* kGreeting = "hello";
 
 struct Arguments {
-  SuperLinkOptions link;
+  programs::ServerFlags server;
   int64_t nodes = 3;
   int64_t rounds = 2;
   std::string fab;  // file
-  std::string ports_file;
-  std::string certificate;
-  std::string private_key;
-  std::vector<std::string> allowed_keys;  // files
   int64_t deadline_s = 150;
 };
 
@@ -171,40 +167,23 @@ absl::Status Ask(Grid& grid, const ArrayRecord& arrays, const Arguments& argumen
   return Check("failures", replies["train.fail"], int64_t{1});
 }
 
-absl::StatusOr<std::unique_ptr<SuperLink>> StartLink(const Arguments& arguments) {
-  SuperLinkOptions options = arguments.link;
-  if (!arguments.certificate.empty()) {
-    options.tls.emplace();
-    FEDUMM_ASSIGN_OR_RETURN(options.tls->certificate_chain,
-                            ReadFile(arguments.certificate, 1 << 20));
-    FEDUMM_ASSIGN_OR_RETURN(options.tls->private_key, ReadFile(arguments.private_key, 1 << 20));
-  }
-  FEDUMM_ASSIGN_OR_RETURN(std::unique_ptr<SuperLink> link, SuperLink::Start(std::move(options)));
-  std::vector<std::string> keys;
-  for (const std::string& path : arguments.allowed_keys) {
-    FEDUMM_ASSIGN_OR_RETURN(keys.emplace_back(), ReadFile(path, 1 << 20));
-  }
-  if (!keys.empty()) FEDUMM_RETURN_IF_ERROR(link->AllowKeys(keys));
-  FEDUMM_RETURN_IF_ERROR(WriteFileAtomically(
-      arguments.ports_file,
-      absl::StrCat("{\"grpc\": ", link->fleet_port(), ", \"http\": ", link->http_port(),
-                   ", \"adapter\": ", link->grpc_adapter_port(), "}\n")));
-  return link;
-}
-
 absl::Status Run(const Arguments& arguments, const std::stop_token& stop) {
-  FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<SuperLink> link, StartLink(arguments));
+  FEDUMM_RETURN_IF_ERROR(programs::StartLog("", /*verbose=*/true));
+  FEDUMM_ASSIGN_OR_RETURN(SuperLinkOptions options,
+                          programs::ToSuperLinkOptions(arguments.server, "0"));
+  FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<SuperLink> link, SuperLink::Start(options));
   const std::stop_callback on_stop(stop, [&link] { link->Stop(); });
-  RunOptions run = {.run_config = {{"scale", kScale}}};
-  if (arguments.fab.empty()) {
-    run.run_config.Set("offset", kOffset);
-    run.run_config.Set("greeting", std::string(kGreeting));
-  } else {
-    FEDUMM_ASSIGN_OR_RETURN(Fab fab, Fab::Load(arguments.fab));
-    run.fab = std::make_shared<const Fab>(std::move(fab));
+  std::unique_ptr<programs::KeyFile> keys;
+  if (!arguments.server.supernode_keys.empty()) {
+    FEDUMM_ASSIGN_OR_RETURN(keys,
+                            programs::KeyFile::Follow(*link, arguments.server.supernode_keys));
   }
+  FEDUMM_RETURN_IF_ERROR(programs::WritePorts(*link, arguments.server.port_file));
+  FEDUMM_ASSIGN_OR_RETURN(Fab fab, Fab::Load(arguments.fab));
+  const RunOptions run = {.run_config = {{"scale", kScale}},
+                          .fab = std::make_shared<const Fab>(std::move(fab))};
   {
-    FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Grid> grid, link->CreateRun(std::move(run)));
+    FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Grid> grid, link->CreateRun(run));
     FEDUMM_ASSIGN_OR_RETURN(const ArrayRecord arrays, Train(*grid, arguments));
     FEDUMM_RETURN_IF_ERROR(Ask(*grid, arrays, arguments));
   }
@@ -224,22 +203,12 @@ absl::Status Run(const Arguments& arguments, const std::stop_token& stop) {
 
 int Main(int argc, char** argv) {
   Arguments arguments;
-  arguments.link.fleet_api_address.clear();
   CLI::App app("The server of the interop tests.", "interop_superlink");
-  app.add_option("--grpc", arguments.link.fleet_api_address);
-  app.add_option("--http", arguments.link.http_address);
-  app.add_option("--adapter", arguments.link.grpc_adapter_address);
-  app.add_flag("--insecure", arguments.link.insecure);
-  app.add_option("--ssl-certfile", arguments.certificate);
-  app.add_option("--ssl-keyfile", arguments.private_key);
-  app.add_flag("--enable-supernode-auth", arguments.link.enable_supernode_auth);
-  app.add_option("--allow-key", arguments.allowed_keys);
+  programs::AddServerFlags(app, arguments.server);
   app.add_option("--nodes", arguments.nodes);
-  app.add_option("--fab", arguments.fab);
-  app.add_option("--ports-file", arguments.ports_file)->required();
+  app.add_option("--fab", arguments.fab)->required();
   if (const int code = programs::ParseArguments(app, argc, argv); code >= 0) return code;
   const programs::SignalStop signals;
-  if (!programs::StartLog("", /*verbose=*/true).ok()) return programs::kExitFailed;
   const absl::Status status = Run(arguments, signals.token());
   return status.ok() ? programs::kExitOk : programs::Fail("interop_superlink", status);
 }

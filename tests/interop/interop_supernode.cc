@@ -1,17 +1,16 @@
 // The interop app's ClientApp in C++: what app/interop/client_app.py does, as a node without
 // Python.
 #include <cstdio>
-#include <map>
 #include <string>
 #include <utility>
 #include <variant>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "base/file.h"
 #include "base/status_macros.h"
 #include "fedumm/super_node.h"
 #include "interop/arithmetic.h"
+#include "programs/node_flags.h"
 #include "programs/program.h"
 
 namespace fedumm::interop {
@@ -92,23 +91,9 @@ ClientApp NewApp() {
   return app;
 }
 
-struct Arguments {
-  SuperNodeOptions node;
-  std::string node_config;
-  std::string root_certificates;
-  std::string private_key;
-};
-
-absl::Status Run(Arguments arguments, const std::stop_token& stop) {
-  SuperNodeOptions& node = arguments.node;
-  FEDUMM_ASSIGN_OR_RETURN(node.node_config, programs::ParseKeyValues(arguments.node_config));
-  if (!arguments.root_certificates.empty()) {
-    FEDUMM_ASSIGN_OR_RETURN(node.tls.root_certificates,
-                            ReadFile(arguments.root_certificates, 1 << 20));
-  }
-  if (!arguments.private_key.empty()) {
-    FEDUMM_ASSIGN_OR_RETURN(node.private_key, ReadFile(arguments.private_key, 1 << 20));
-  }
+absl::Status Run(const programs::NodeFlags& flags, const std::stop_token& stop) {
+  FEDUMM_RETURN_IF_ERROR(programs::StartLog("", /*verbose=*/true));
+  FEDUMM_ASSIGN_OR_RETURN(SuperNodeOptions node, programs::ToSuperNodeOptions(flags));
   node.on_event = [](const std::string& event) {
     std::printf("%s\n", event.c_str());
     std::fflush(stdout);
@@ -117,27 +102,13 @@ absl::Status Run(Arguments arguments, const std::stop_token& stop) {
 }
 
 int Main(int argc, char** argv) {
-  Arguments arguments;
+  programs::NodeFlags flags;
   CLI::App app("A node of the interop tests.", "interop_supernode");
-  app.add_option("--superlink", arguments.node.superlink)->required();
-  app.add_option("--transport", arguments.node.transport)
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, Transport>{{"auto", Transport::kAuto},
-                                           {"grpc-rere", Transport::kGrpcRere},
-                                           {"grpc-adapter", Transport::kGrpcAdapter},
-                                           {"http", Transport::kHttp}}));
-  app.add_flag("--insecure", arguments.node.insecure);
-  app.add_option("--root-certificates", arguments.root_certificates);
-  app.add_option("--auth-supernode-private-key", arguments.private_key);
-  app.add_option("--node-config", arguments.node_config)->required();
-  app.add_option("--max-retries", arguments.node.max_retries);
+  programs::AddNodeFlags(app, flags);
   if (const int code = programs::ParseArguments(app, argc, argv); code >= 0) return code;
   const programs::SignalStop signals;
-  if (programs::StartLog("", /*verbose=*/true).ok()) {
-    const absl::Status status = Run(std::move(arguments), signals.token());
-    return status.ok() ? programs::kExitOk : programs::Fail("interop_supernode", status);
-  }
-  return programs::kExitFailed;
+  const absl::Status status = Run(flags, signals.token());
+  return status.ok() ? programs::kExitOk : programs::Fail("interop_supernode", status);
 }
 
 }  // namespace
