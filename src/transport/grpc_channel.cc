@@ -49,7 +49,10 @@ absl::Status FromGrpcStatus(const grpc::Status& status) {
         absl::StrCat("the server lacks a call that fedumm ", FEDUMM_VERSION,
                      " makes: it is older than Flower 1.23, or no gRPC Fleet API: ", text));
   }
-  if (status.error_code() == grpc::StatusCode::UNAVAILABLE && absl::StrContains(text, "Ssl")) {
+  // gRPC tells them apart in its text only.
+  const bool tls_failed =
+      absl::StrContains(text, "Ssl handshake failed") || absl::StrContains(text, "certificate");
+  if (status.error_code() == grpc::StatusCode::UNAVAILABLE && tls_failed) {
     return absl::FailedPreconditionError(absl::StrCat("the TLS handshake failed: ", text));
   }
   return {static_cast<absl::StatusCode>(status.error_code()), text};
