@@ -42,8 +42,8 @@ class Federation:
                 "--node-config", f'partition-id={partition} name="{name}"', *(flags or ["--insecure"])]
         return self.scenario.start(name, argv, dict(os.environ))
 
-    def start_our_superlink(self, program, *flags, trust=None):
-        """Serves all transports. Itself, and its ports by transport."""
+    def start_our_superlink(self, program, *flags, trust=None, superexec="1.42"):
+        """Serves all transports. Itself, and its ports by transport. A fedumm-superlink starts the flower-superexec of that version."""
         ports_file = self.scenario.folder / "ports"
         argv = [program, "--port-file", ports_file, "--fleet-api-address", "127.0.0.1:0", "--port", "0", "--verbose", *flags]
         if trust is None:
@@ -52,8 +52,7 @@ class Federation:
             keys_file = self.scenario.folder / "keys"
             keys_file.write_text("".join(pathlib.Path(f"{key}.pub").read_text() for key in trust.node_keys[:-1]))
             argv += ["--ssl-certfile", trust.certificate, "--ssl-keyfile", trust.key, "--enable-supernode-auth", "--supernode-keys", keys_file]
-        # The flower-superexec that fedumm-superlink starts is the newest one.
-        env = flower.environment("1.42", self.scenario.folder / "superlink-home")
+        env = flower.environment(superexec, self.scenario.folder / "superlink-home")
         process = self.scenario.start("superlink-fedumm", argv, env)
         self.scenario.wait("the SuperLink's ports", ports_file.exists, alive=[process])
         return process, dict(line.split() for line in ("grpc " + ports_file.read_text()).splitlines())
@@ -149,7 +148,7 @@ def hosted_app(version):
     """An unmodified app on fedumm-superlink by `flwr run` and stock nodes; with 1.42 then again with C++ nodes beside one of them."""
 
     def scenario(federation):
-        link, ports = federation.start_our_superlink(federation.programs.superlink)
+        link, ports = federation.start_our_superlink(federation.programs.superlink, superexec=version)
         nodes = [flower.start_supernode(federation.scenario, peer, ports["http" if peer == "1.42" else "grpc"], partition)
                  for partition, peer in enumerate(("1.42", "1.28", "1.39"))]
         cli = flower.Cli(federation.scenario, version, ports["http"])
