@@ -220,7 +220,9 @@ void Fleet::AnnounceReply(const Caller& caller, const flwr::proto::PushMessagesR
     const absl::Time now = state_.options.timer();
     if (num_bytes > 0 && !state_.stopping && !state_.gate.Enter(id, num_bytes, now)) {
       state_.gate.Hold(id, num_bytes, now,
-                       [this, request, done = std::move(done)] { done(Push(request)); });
+                       [this, request, done = std::move(done)](absl::Status status) {
+                         done(status.ok() ? Push(request) : std::move(status));
+                       });
       state_.timer_changed.NotifyOne();
       return;
     }

@@ -53,7 +53,8 @@ class Fleet {
 
   absl::StatusOr<flwr::proto::PushMessagesResponse> PushMessages(
       const Caller& caller, const flwr::proto::PushMessagesRequest& request);
-  // As PushMessages, but the answer waits, up to half a minute, until there is room for the reply.
+  // As PushMessages, but the answer waits, up to half a minute, until there is room for the reply;
+  // UNAVAILABLE if there was none for so long.
   // Calls `done` exactly once, perhaps before it returns.
   using PushDone = std::function<void(absl::StatusOr<flwr::proto::PushMessagesResponse>)>;
   void AnnounceReply(const Caller& caller, const flwr::proto::PushMessagesRequest& request,

@@ -9,18 +9,17 @@ bool ReplyGate::Enter(const std::string& instruction_id, int64_t num_bytes, absl
   ForgetOld(now);
   const bool is_inside = inside_.contains(instruction_id);
   if (is_inside || (held_.empty() && HasRoom(num_bytes))) {
-    Leave(instruction_id);
     Admit(instruction_id, num_bytes, now);
     return true;
   }
   return false;
 }
 
-void ReplyGate::Hold(const std::string& instruction_id, int64_t num_bytes, absl::Time now,
-                     std::function<void()> go) {
+void ReplyGate::Hold(const std::string& instruction_id, int64_t num_bytes, absl::Time now, Go go) {
   held_.push_back({.instruction_id = instruction_id,
                    .num_bytes = num_bytes,
                    .until = now + options_.longest_hold,
+                   .num_left = num_left_,
                    .go = std::move(go)});
 }
 
@@ -29,6 +28,7 @@ void ReplyGate::Leave(const std::string& instruction_id) {
   if (it == inside_.end()) return;
   bytes_inside_ -= it->second.num_bytes;
   inside_.erase(it);
+  ++num_left_;
 }
 
 std::vector<std::function<void()>> ReplyGate::Open(absl::Time now) {
@@ -37,16 +37,23 @@ std::vector<std::function<void()>> ReplyGate::Open(absl::Time now) {
   while (!held_.empty() && (held_.front().until <= now || HasRoom(held_.front().num_bytes))) {
     Held next = std::move(held_.front());
     held_.pop_front();
-    Leave(next.instruction_id);
+    if (!HasRoom(next.num_bytes) && next.num_left != num_left_) {
+      ready.push_back([go = std::move(next.go)] {
+        go(absl::UnavailableError("the server has no room for another reply yet"));
+      });
+      continue;
+    }
     Admit(next.instruction_id, next.num_bytes, now);
-    ready.push_back(std::move(next.go));
+    ready.push_back([go = std::move(next.go)] { go(absl::OkStatus()); });
   }
   return ready;
 }
 
 std::vector<std::function<void()>> ReplyGate::OpenAll() {
   std::vector<std::function<void()>> ready;
-  for (Held& held : held_) ready.push_back(std::move(held.go));
+  for (Held& held : held_) {
+    ready.push_back([go = std::move(held.go)] { go(absl::OkStatus()); });
+  }
   held_.clear();
   return ready;
 }
@@ -63,6 +70,8 @@ bool ReplyGate::HasRoom(int64_t num_bytes) const {
 }
 
 void ReplyGate::Admit(const std::string& instruction_id, int64_t num_bytes, absl::Time now) {
+  const auto it = inside_.find(instruction_id);
+  if (it != inside_.end()) bytes_inside_ -= it->second.num_bytes;
   inside_[instruction_id] = {.num_bytes = num_bytes, .until = now + options_.patience};
   bytes_inside_ += num_bytes;
 }

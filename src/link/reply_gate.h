@@ -7,19 +7,21 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 
 namespace fedumm::link {
 
 // Bounds the replies that are in memory at once: a node that has announced one waits for its answer
 // while others are being uploaded or used, so that a server's memory does not grow with the number
-// of its nodes. It never waits long: who has waited for `longest_hold` comes in anyhow, and a reply
-// that has been inside for `patience` counts no more. Not thread-safe.
+// of its nodes. It never waits long: who has waited for `longest_hold` is asked to try again, or,
+// if nothing has moved meanwhile, comes in anyhow. A reply that has been inside for `patience`
+// counts no more. Not thread-safe.
 class ReplyGate {
  public:
   struct Options {
     int64_t max_bytes = int64_t{32} << 20;  // of all replies inside; a single one may be larger
-    absl::Duration longest_hold = absl::Seconds(15);  // stock nodes give up a call after 30 s
+    absl::Duration longest_hold = absl::Seconds(20);  // stock nodes give up a call after 30 s
     absl::Duration patience = absl::Seconds(10);
   };
   explicit ReplyGate(const Options& options) : options_(options) {}
@@ -27,9 +29,9 @@ class ReplyGate {
   // A reply of about `num_bytes` to this instruction is announced. True if it may come now, as one
   // that is inside may. Else it is to be held.
   bool Enter(const std::string& instruction_id, int64_t num_bytes, absl::Time now);
-  // Until Open gives `go` back.
-  void Hold(const std::string& instruction_id, int64_t num_bytes, absl::Time now,
-            std::function<void()> go);
+  // Until Open gives `go` back, to be called with OK, or with UNAVAILABLE if there was no room.
+  using Go = std::function<void(absl::Status)>;
+  void Hold(const std::string& instruction_id, int64_t num_bytes, absl::Time now, Go go);
   // The reply is no longer in memory, or will not come.
   void Leave(const std::string& instruction_id);
   // What is held and may come by now. To be called, once no lock is held, and soon.
@@ -47,7 +49,8 @@ class ReplyGate {
     std::string instruction_id;
     int64_t num_bytes;
     absl::Time until;
-    std::function<void()> go;
+    int64_t num_left;  // of the gate, then
+    Go go;
   };
 
   bool HasRoom(int64_t num_bytes) const;
@@ -57,6 +60,7 @@ class ReplyGate {
   const Options options_;
   std::map<std::string, Inside> inside_;
   int64_t bytes_inside_ = 0;
+  int64_t num_left_ = 0;   // replies that were used up
   std::deque<Held> held_;  // longest first
 };
 

@@ -25,7 +25,9 @@ class ReplyGateTest : public ::testing::Test {
   // Announces a reply; those that come later are in `came_` once Open was called.
   bool Announce(const std::string& id, int64_t num_bytes) {
     if (gate_.Enter(id, num_bytes, now_)) return true;
-    gate_.Hold(id, num_bytes, now_, [this, id] { came_.push_back(id); });
+    gate_.Hold(id, num_bytes, now_, [this, id](const absl::Status& status) {
+      (status.ok() ? came_ : sent_away_).push_back(id);
+    });
     return false;
   }
   void Open() {
@@ -36,6 +38,7 @@ class ReplyGateTest : public ::testing::Test {
   ReplyGate gate_{
       {.max_bytes = 100, .longest_hold = absl::Seconds(15), .patience = absl::Seconds(10)}};
   std::vector<std::string> came_;
+  std::vector<std::string> sent_away_;
 };
 
 TEST_F(ReplyGateTest, AsManyComeAsThereIsRoomForAndTheOthersInTheirOrder) {
@@ -79,7 +82,7 @@ TEST_F(ReplyGateTest, AReplyThatNeverLeavesKeepsOthersOutForItsPatienceOnly) {
   EXPECT_THAT(came_, ElementsAre("b"));
 }
 
-TEST_F(ReplyGateTest, NobodyWaitsLongerThanTheLongestHold) {
+TEST_F(ReplyGateTest, NobodyWaitsLongerThanTheLongestHoldWhereNothingMoves) {
   EXPECT_TRUE(Announce("a", 100));
   for (const char* id : {"b", "c", "d"}) EXPECT_FALSE(Announce(id, 100));
   now_ += absl::Seconds(10);
@@ -89,7 +92,20 @@ TEST_F(ReplyGateTest, NobodyWaitsLongerThanTheLongestHold) {
   now_ += absl::Seconds(5);
   Open();
   EXPECT_THAT(came_, ElementsAre("b", "c", "d"));
+  EXPECT_THAT(sent_away_, IsEmpty());
   EXPECT_EQ(gate_.next_due(), absl::InfiniteFuture());
+}
+
+TEST_F(ReplyGateTest, WhoHasWaitedWhileOthersWereServedIsAskedToTryAgain) {
+  EXPECT_TRUE(Announce("a", 100));
+  for (const char* id : {"b", "c", "d"}) EXPECT_FALSE(Announce(id, 100));
+  now_ += absl::Seconds(9);
+  gate_.Leave("a");
+  Open();
+  now_ += absl::Seconds(6);
+  Open();
+  EXPECT_THAT(came_, ElementsAre("b"));
+  EXPECT_THAT(sent_away_, ElementsAre("c", "d"));
 }
 
 // A server with room for one reply, one run and two nodes.
@@ -160,7 +176,7 @@ TEST_F(GatedServerTest, ASecondReplyComesAfterAWhileThoughTheFirstDoesNot) {
   Announce(first_, Reply(first_), first);
   Announce(second_, Reply(second_), second);
   EXPECT_FALSE(second.has_value());
-  now_ += absl::Seconds(15);
+  now_ += absl::Seconds(20);
   fleet_.Tick();
   ASSERT_TRUE(second.has_value());
   EXPECT_THAT(second->status(), testing::IsOk());
