@@ -382,8 +382,9 @@ const std::vector<Mailbox::Entry*>& Mailbox::Live(uint64_t node) const {
 
 void Mailbox::ReleaseInstruction(Entry& entry) {
   objects_.Release(entry.instruction.object_ids);
-  entry.instruction.object_ids.clear();
-  entry.instruction.tree.Clear();
+  // Clearing would keep their memory.
+  entry.instruction.object_ids = std::vector<std::string>();
+  entry.instruction.tree = flwr::proto::ObjectTree();
   entry.all.clear();
 }
 
