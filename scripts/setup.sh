@@ -50,7 +50,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     command -v sudo >/dev/null || fail "not root and no sudo: ask an administrator to install: ${missing[*]}"
     sudo=(sudo)
   fi
-  say "installing ${#missing[@]} packages with apt-get (about 100 MB): ${missing[*]}"
+  say "installing ${#missing[@]} packages with apt-get (about 250 MB): ${missing[*]}"
   "${sudo[@]}" apt-get update -q -o Acquire::Retries=3 >/dev/null
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
     -o Acquire::Retries=3 "${missing[@]}" >/dev/null

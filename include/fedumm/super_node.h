@@ -42,13 +42,13 @@ struct SuperNodeOptions {
   std::function<void(const std::string& event)> on_event;
 };
 
-// Runs one node until `stop` is requested (OK), the server turns it away for good (the server's
-// error), or retries are used up (UNAVAILABLE). A server that fails the TLS checks, or speaks
-// plaintext where TLS was expected or the reverse, is FAILED_PRECONDITION at once. Registers,
-// activates, beats its
-// heart on a thread of its own, pulls, verifies, runs `app`, pushes what is asked for, and finally
-// deactivates and unregisters. Survives a restart of the server. Returns within 2 s of the stop
-// request unless a handler of `app` does not return; `app` outlives the call.
+// Runs one node until `stop` is requested or a tunnel's server sends it home (OK), the server turns
+// it away for good (the server's error), or retries are used up (UNAVAILABLE). A server that fails
+// the TLS checks, or speaks plaintext where TLS was expected or the reverse, is FAILED_PRECONDITION
+// at once. Registers, activates, beats its heart on a thread of its own, pulls, verifies, runs
+// `app`, pushes what is asked for, and finally deactivates and unregisters. Survives a restart of
+// the server. Returns within 2 s of the stop request unless a handler of `app` does not return;
+// `app` outlives the call.
 absl::Status RunSuperNode(const ClientApp& app, SuperNodeOptions options, std::stop_token stop);
 
 }  // namespace fedumm

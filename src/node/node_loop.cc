@@ -86,7 +86,8 @@ class Node {
   absl::Status Run() {
     const absl::Status ended = RunSessions();
     Leave();
-    return stop_.stop_requested() ? absl::OkStatus() : ended;
+    if (absl::IsAborted(ended)) Announce(std::string(ended.message()));
+    return stop_.stop_requested() || absl::IsAborted(ended) ? absl::OkStatus() : ended;
   }
 
  private:

@@ -1,6 +1,5 @@
 #include <grpcpp/client_context.h>
 
-#include <optional>
 #include <stop_token>
 #include <utility>
 
@@ -21,9 +20,6 @@ namespace {
 
 using flwr::proto::GrpcAdapter;
 using flwr::proto::MessageContainer;
-
-// The tunnel belongs to a job: when it stays shut, the job is over.
-constexpr absl::Duration kLongestSilence = absl::Minutes(1);
 
 class AdapterFleetClient final : public FleetClient {
  public:
@@ -90,14 +86,10 @@ class AdapterFleetClient final : public FleetClient {
     MessageContainer answer;
     const absl::Status status = transport::FromGrpcStatus(
         stub_->SendReceive(&context, transport::Contain(request), &answer));
-    if (!status.ok()) return Failed(status);
+    FEDUMM_RETURN_IF_ERROR(status);
     const auto should_exit = answer.metadata().find(transport::kShouldExit);
     if (should_exit != answer.metadata().end() && should_exit->second == "true") {
-      return End("the server sent this node home");
-    }
-    {
-      const MutexLock lock(mu_);
-      silent_since_.reset();
+      return End();
     }
     Response response;
     if (answer.grpc_message_name() != Response::descriptor()->name() ||
@@ -113,28 +105,15 @@ class AdapterFleetClient final : public FleetClient {
     const MutexLock lock(mu_);
     return ended_;
   }
-  absl::Status End(const std::string& reason) {
+  absl::Status End() {
     const MutexLock lock(mu_);
-    if (ended_.ok()) ended_ = absl::AbortedError(reason);
+    ended_ = absl::AbortedError("the server sent this node home");
     return ended_;
-  }
-  // Silence is forgiven for a while.
-  absl::Status Failed(const absl::Status& status) {
-    if (!absl::IsUnavailable(status)) return status;
-    bool too_long = false;
-    {
-      const MutexLock lock(mu_);
-      const absl::Time now = absl::Now();
-      if (!silent_since_.has_value()) silent_since_ = now;
-      too_long = now - *silent_since_ > kLongestSilence;
-    }
-    return too_long ? End(absl::StrCat("the tunnel is shut: ", status.message())) : status;
   }
 
   const std::unique_ptr<GrpcAdapter::Stub> stub_;
   Mutex mu_;
   absl::Status ended_ ABSL_GUARDED_BY(mu_);  // once it is an error it stays
-  std::optional<absl::Time> silent_since_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace

@@ -16,7 +16,7 @@ std::unique_ptr<FleetClient> NewGrpcFleetClient(const std::string& address, cons
                                                 const NodeKey& key, const Limits& limits);
 
 // The same calls through Flower's tunnel (`grpc-adapter`), unsigned. ABORTED, from then on and at
-// once, when the server has sent the node home or was silent for a minute.
+// once, when the server has sent the node home.
 std::unique_ptr<FleetClient> NewGrpcAdapterFleetClient(const std::string& address,
                                                        const ClientTls* tls, const Limits& limits);
 

@@ -1,10 +1,12 @@
 #include "fedumm/super_node.h"
 
+#include <algorithm>
 #include <optional>
 #include <random>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "base/status_macros.h"
 #include "node/environment.h"
 #include "node/node_key.h"
@@ -12,6 +14,12 @@
 #include "transport/discovery.h"
 
 namespace fedumm {
+namespace {
+
+// A tunnel belongs to a job: when it stays shut, the job is over.
+constexpr absl::Duration kLongestTunnelSilence = absl::Minutes(1);
+
+}  // namespace
 
 absl::Status RunSuperNode(const ClientApp& app, SuperNodeOptions options, std::stop_token stop) {
   FEDUMM_ASSIGN_OR_RETURN(const NodeKey key, options.private_key.empty()
@@ -26,6 +34,9 @@ absl::Status RunSuperNode(const ClientApp& app, SuperNodeOptions options, std::s
                                .on_event = options.on_event},
                               key));
   FEDUMM_RETURN_IF_ERROR(fleet->LookOnce(stop));
+  if (options.transport == Transport::kGrpcAdapter) {
+    options.max_wait_time = std::min(options.max_wait_time, kLongestTunnelSilence);
+  }
   const NodeEnvironment environment = {.seed = std::random_device()()};
   return RunNode(app, *fleet, key.public_key_pem(), options, environment, std::move(stop));
 }

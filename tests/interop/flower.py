@@ -95,6 +95,11 @@ def start_supernode(scenario, version, port, partition, trust=None, key=None, ad
     return scenario.start(name, [program(version, "flower-supernode"), *argv], environment(version, scenario.folder / f"{name}-home"))
 
 
+def run_config(config):
+    """As `--run-config` takes it."""
+    return " ".join(f"{key.replace('_', '-')}={json.dumps(value)}" for key, value in config.items())
+
+
 class Cli:
     """`flwr` of one version, told of one SuperLink."""
 
@@ -121,12 +126,21 @@ class Cli:
 
     def run(self, app, **config):
         """Runs an app, to the end of the run; its last status."""
-        text = " ".join(f"{key.replace('_', '-')}={json.dumps(value)}" for key, value in config.items())
         self.calls += 1
         process = self.scenario.start(f"flwr-{self.version}-run-{self.calls}",
-                                      [program(self.version, "flwr"), "run", app, "test", "--run-config", text, "--stream"], self.env)
+                                      [program(self.version, "flwr"), "run", app, "test", "--run-config", run_config(config), "--stream"],
+                                      self.env)
         if (code := self.scenario.wait_for_end(process)) != 0:
             raise Failure(f"flwr run of {self.version} ended with exit code {code}")
+        return self.last_status()
+
+    def run_and_stop(self, app, **config):
+        """Starts a run and stops it; its last status."""
+        run = self.call("run", app, "test", "--run-config", run_config(config), "--format", "json")["run-id"]
+        self.call("stop", run, "test", "--format", "json")
+        return self.last_status()
+
+    def last_status(self):
         return self.call("list", "test", "--format", "json")["runs"][0]["status"]
 
     def register(self, public_key):

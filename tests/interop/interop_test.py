@@ -82,7 +82,7 @@ class Federation:
     def run_app(self, cli, nodes):
         """`flwr run` to the end; the result is what it must be, and from these nodes."""
         out = self.scenario.folder / f"result-{cli.version}.json"
-        status = cli.run(self.app, num_nodes=NODES, scale=SCALE, offset=1.0, greeting="hello", out=str(out))
+        status = cli.run(self.app, num_nodes=NODES, scale=SCALE, out=str(out))  # the rest are the bundle's defaults
         check("status of the run", status, "finished:completed")
         result = json.loads(out.read_text())
         # 2 rounds, each of which adds 0.25 * (1 * 1 + 3 * 2 + 4 * 3) / 8.
@@ -153,6 +153,8 @@ def hosted_app(version):
                  for partition, peer in enumerate(("1.42", "1.28", "1.39"))]
         cli = flower.Cli(federation.scenario, version, ports["http"])
         federation.run_app(cli, nodes)
+        # One that waits for nodes for ever, unless it is stopped.
+        check("status of a stopped run", cli.run_and_stop(federation.app, num_nodes=99), "finished:stopped")
         if version == "1.42":
             federation.leave(nodes[1:])
             nodes[1:] = [federation.start_our_node(ports[port], partition, transport)
