@@ -64,6 +64,9 @@ absl::StatusOr<GrpcListener> StartGrpcListener(const GrpcListenerOptions& option
   quota.Resize(kReceiveBufferBytes);
   builder.SetResourceQuota(quota);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxCallsOfOneConnection);
+  // A window is as large as the message that comes. gRPC would probe for larger ones, and keep a
+  // read buffer of that size, megabytes, for each connection as long as it lasts.
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   // Two servers on one port would share its calls at random.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 210'000);
