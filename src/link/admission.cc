@@ -64,7 +64,8 @@ absl::StatusOr<uint64_t> Admission::RegisterNode(Enrolment enrolment) {
   MutexLock lock(state_.mu);
   return state_.nodes.Enrol({.public_key = std::move(key),
                              .location = std::move(enrolment.location),
-                             .name = std::move(enrolment.name)});
+                             .name = std::move(enrolment.name)},
+                            state_.options.timer());
 }
 
 absl::Status Admission::UnregisterNode(uint64_t node) {

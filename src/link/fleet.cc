@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "base/text.h"
 #include "wire/object.h"
 #include "wire/proto.h"
 
@@ -20,9 +21,6 @@ namespace {
 constexpr uint64_t kReconnectSeconds = 5;
 constexpr uint32_t kRefused = 1;  // in PushMessagesResponse.results; 0 is accepted
 
-// Before the name of a keyless node in the registry. No key begins like this, so that nobody speaks
-// for a node that signs.
-constexpr char kKeyless[] = "keyless ";
 constexpr size_t kMaxKeylessName = 4096;
 
 // The key that a call names must be the key that signed it.
@@ -76,7 +74,11 @@ absl::StatusOr<std::string> Fleet::Identify(const Caller& caller, const std::str
     if (public_key.empty() || public_key.size() > kMaxKeylessName) {
       return absl::InvalidArgumentError("a node without keys needs a public key for its name");
     }
-    return absl::StrCat(kKeyless, public_key);
+    return absl::StrCat(Text(kKeyless), public_key);
+  }
+  if (state_.options.known_keys_only) {
+    MutexLock lock(state_.mu);
+    FEDUMM_RETURN_IF_ERROR(state_.nodes.CheckMayRegister(caller.public_key));
   }
   FEDUMM_RETURN_IF_ERROR(state_.auth.Check(caller));
   FEDUMM_RETURN_IF_ERROR(CheckOwnKey(caller, public_key));
@@ -91,12 +93,17 @@ absl::Status Fleet::Admit(const Caller& caller, uint64_t node) {
     if (identity.has_value() && identity->starts_with(kKeyless)) return absl::OkStatus();
     return absl::UnauthenticatedError(absl::StrCat("no node without keys has the id ", node));
   }
+  {
+    MutexLock lock(state_.mu);
+    FEDUMM_RETURN_IF_ERROR(state_.nodes.CheckOwner(caller.public_key, node));
+  }
   FEDUMM_RETURN_IF_ERROR(state_.auth.Check(caller));
   MutexLock lock(state_.mu);
-  const std::optional<uint64_t> owned = state_.nodes.Find(caller.public_key);
-  if (!owned.has_value()) return absl::UnauthenticatedError("the key is not registered");
-  if (*owned != node) {
-    return absl::UnauthenticatedError(absl::StrCat("the key is not that of node ", node));
+  FEDUMM_ASSIGN_OR_RETURN(const bool came_back,
+                          state_.nodes.Readmit(caller.public_key, node, state_.options.timer()));
+  if (came_back) {
+    state_.changed.NotifyAll();
+    Log()->info("node {} goes on: it joined before this server started", node);
   }
   return absl::OkStatus();
 }
@@ -106,7 +113,8 @@ absl::StatusOr<flwr::proto::RegisterNodeFleetResponse> Fleet::RegisterNode(
   FEDUMM_ASSIGN_OR_RETURN(const std::string identity, Identify(caller, request.public_key()));
   flwr::proto::RegisterNodeFleetResponse response;
   MutexLock lock(state_.mu);
-  FEDUMM_ASSIGN_OR_RETURN(const uint64_t node, state_.nodes.Register(identity));
+  FEDUMM_ASSIGN_OR_RETURN(const uint64_t node,
+                          state_.nodes.Register(identity, state_.options.timer()));
   response.set_node_id(node);
   return response;
 }

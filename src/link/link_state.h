@@ -57,7 +57,7 @@ class Answers {
 struct LinkState {
   explicit LinkState(LinkOptions link_options)
       : options(std::move(link_options)),
-        auth(options.clock),
+        auth({.clock = options.clock, .timer = options.timer}),
         nodes({.max_nodes = options.limits.max_nodes,
                .known_keys_only = options.known_keys_only,
                .wall_clock = options.clock}),

@@ -4,16 +4,14 @@
 #include <openssl/ecdsa.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
-#include <openssl/sha.h>
 
-#include <array>
-#include <cstring>
 #include <memory>
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "base/ec_key.h"
 #include "base/status_macros.h"
+#include "link/fingerprint.h"
 
 namespace fedumm::link {
 namespace {
@@ -24,7 +22,6 @@ constexpr size_t kMaxTimestampBytes = 64;
 constexpr size_t kMaxSignatureBytes = 256;
 constexpr absl::Duration kOldest = absl::Seconds(305);
 constexpr absl::Duration kMostAhead = absl::Seconds(5);
-constexpr size_t kMaxRemembered = size_t{1} << 22;
 
 struct Free {
   void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
@@ -53,7 +50,7 @@ absl::StatusOr<absl::Time> ParseTimestamp(const std::string& timestamp) {
 }
 
 // Names a signature by its number r alone: whoever saw (r, s) can write another valid s.
-absl::uint128 Fingerprint(const Caller& caller) {
+uint64_t FingerprintOf(const Caller& caller) {
   const unsigned char* at = Raw(caller.signature);
   const Owned<ECDSA_SIG> signature(
       d2i_ECDSA_SIG(nullptr, &at, static_cast<long>(caller.signature.size())));
@@ -64,11 +61,7 @@ absl::uint128 Fingerprint(const Caller& caller) {
     BN_bn2bin(r, reinterpret_cast<unsigned char*>(bytes.data()));
     text += bytes;
   }
-  std::array<unsigned char, SHA256_DIGEST_LENGTH> digest;
-  SHA256(Raw(text), text.size(), digest.data());
-  std::array<uint64_t, 2> words;
-  std::memcpy(words.data(), digest.data(), sizeof(words));
-  return absl::MakeUint128(words[0], words[1]);
+  return Fingerprint(text);
 }
 
 }  // namespace
@@ -82,7 +75,7 @@ absl::Status NodeAuth::Check(const Caller& caller) {
     return absl::UnauthenticatedError("key, timestamp or signature is too long");
   }
   FEDUMM_ASSIGN_OR_RETURN(const absl::Time signed_at, ParseTimestamp(caller.timestamp));
-  const absl::Time now = clock_();
+  const absl::Time now = options_.clock();
   const absl::Duration age = now - signed_at;
   if (age > kOldest || age < -kMostAhead) {
     return absl::UnauthenticatedError(absl::StrCat("the clocks differ: the call was signed at ",
@@ -97,7 +90,7 @@ absl::Status NodeAuth::Check(const Caller& caller) {
     return absl::UnauthenticatedError("the signature does not fit the key and timestamp");
   }
   if (is_new) RememberKey(caller.public_key, std::move(key));
-  return RememberSignature(caller, now);
+  return RememberSignature(caller);
 }
 
 absl::Time NodeAuth::SignedAt(const Caller& caller) {
@@ -107,7 +100,7 @@ absl::Time NodeAuth::SignedAt(const Caller& caller) {
 std::shared_ptr<evp_pkey_st> NodeAuth::FindKey(const std::string& public_key) {
   MutexLock lock(mu_);
   const auto it = keys_.find(public_key);
-  return it == keys_.end() ? nullptr : it->second;
+  return it == keys_.end() ? nullptr : it->second.key;
 }
 
 void NodeAuth::RememberKey(const std::string& public_key, std::shared_ptr<evp_pkey_st> key) {
@@ -115,26 +108,36 @@ void NodeAuth::RememberKey(const std::string& public_key, std::shared_ptr<evp_pk
   MutexLock lock(mu_);
   if (keys_.size() >= kMaxKeys) {
     const auto any = keys_.begin();
-    forgotten = std::move(any->second);
+    forgotten = std::move(any->second.key);
     keys_.erase(any);
   }
-  keys_.insert_or_assign(public_key, std::move(key));
+  keys_.try_emplace(public_key, KnownKey{.key = std::move(key)});
 }
 
-absl::Status NodeAuth::RememberSignature(const Caller& caller, absl::Time now) {
-  const absl::uint128 fingerprint = Fingerprint(caller);
+absl::Status NodeAuth::RememberSignature(const Caller& caller) {
+  const uint64_t fingerprint = FingerprintOf(caller);
+  absl::flat_hash_set<uint64_t> forgotten;  // freed after the lock is let go
   MutexLock lock(mu_);
-  while (!by_age_.empty() && now - by_age_.front().first > kOldest + kMostAhead) {
-    seen_.erase(by_age_.front().second);
-    by_age_.pop_front();
+  if (const absl::Time now = options_.timer(); now - began_ > kOldest + kMostAhead) {
+    forgotten = std::exchange(seen_before_, std::exchange(seen_, {}));
+    began_ = now;
+    ++generation_;
   }
-  if (seen_.size() >= kMaxRemembered) {
-    return absl::UnavailableError("too many calls in the last minutes, try again later");
-  }
-  if (!seen_.insert(fingerprint).second) {
+  if (seen_.contains(fingerprint) || seen_before_.contains(fingerprint)) {
     return absl::UnauthenticatedError("the signature was used before");
   }
-  by_age_.emplace_back(now, fingerprint);
+  if (seen_.size() >= options_.max_signatures) {
+    return absl::UnavailableError("too many calls in the last minutes, try again later");
+  }
+  if (const auto it = keys_.find(caller.public_key); it != keys_.end()) {
+    KnownKey& key = it->second;
+    if (std::exchange(key.generation, generation_) != generation_) key.signatures = 0;
+    if (key.signatures >= options_.max_signatures_of_key) {
+      return absl::UnavailableError("too many calls of this key in the last minutes");
+    }
+    ++key.signatures;
+  }
+  seen_.insert(fingerprint);
   return absl::OkStatus();
 }
 

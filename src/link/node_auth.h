@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -10,7 +9,6 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
-#include "absl/numeric/int128.h"
 #include "absl/status/status.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -35,10 +33,17 @@ struct Caller {
 // good for one call. Thread-safe.
 class NodeAuth {
  public:
-  // `clock` is wall time: nodes sign theirs.
-  explicit NodeAuth(std::function<absl::Time()> clock = absl::Now) : clock_(std::move(clock)) {}
+  struct Options {
+    std::function<absl::Time()> clock = absl::Now;  // wall time: nodes sign theirs
+    std::function<absl::Time()> timer = absl::Now;  // how long a signature is remembered
+    // What is remembered of five minutes, twice: 7 << 20 fill a table of 75 MB.
+    size_t max_signatures = size_t{7} << 20;
+    size_t max_signatures_of_key = size_t{1} << 19;  // so that no node takes all of it
+  };
+  explicit NodeAuth(Options options) : options_(std::move(options)) {}
 
   // UNAUTHENTICATED with the reason, or UNAVAILABLE if too many calls were made to remember them.
+  // Ask first whether the key is one that may call: each call that passes takes memory.
   absl::Status Check(const Caller& caller);
   // When a call that passed Check was signed, by the node's clock.
   static absl::Time SignedAt(const Caller& caller);
@@ -46,14 +51,23 @@ class NodeAuth {
  private:
   std::shared_ptr<evp_pkey_st> FindKey(const std::string& public_key);
   void RememberKey(const std::string& public_key, std::shared_ptr<evp_pkey_st> key);
-  absl::Status RememberSignature(const Caller& caller, absl::Time now);
+  absl::Status RememberSignature(const Caller& caller);
 
-  const std::function<absl::Time()> clock_;
+  struct KnownKey {
+    std::shared_ptr<evp_pkey_st> key;
+    uint64_t generation = 0;  // that `signatures` counts
+    size_t signatures = 0;
+  };
+
+  const Options options_;
   Mutex mu_;
   // Of callers that proved to hold them: reading a key takes half as long as checking a signature.
-  absl::flat_hash_map<std::string, std::shared_ptr<evp_pkey_st>> keys_ ABSL_GUARDED_BY(mu_);
-  absl::flat_hash_set<absl::uint128> seen_ ABSL_GUARDED_BY(mu_);
-  std::deque<std::pair<absl::Time, absl::uint128>> by_age_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<std::string, KnownKey> keys_ ABSL_GUARDED_BY(mu_);
+  // Fingerprints of signatures that came since `began_`, and in the generation before.
+  absl::flat_hash_set<uint64_t> seen_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_set<uint64_t> seen_before_ ABSL_GUARDED_BY(mu_);
+  absl::Time began_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();
+  uint64_t generation_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace fedumm::link

@@ -5,16 +5,16 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "link/fingerprint.h"
 #include "link/random_id.h"
+#include "link/runs.h"
 
 namespace fedumm::link {
 namespace {
 
 constexpr double kMinInterval = 10;  // seconds; Flower's bounds
 constexpr double kMaxInterval = 1800;
-// What Flower calls the owner where nobody logs in.
-constexpr char kNobodyId[] = "<id:none>";
-constexpr char kNobody[] = "none";
+constexpr double kUsualInterval = 30;  // of Flower's nodes
 
 absl::Status CheckInterval(double interval) {
   if (interval >= kMinInterval && interval <= kMaxInterval) return absl::OkStatus();
@@ -22,11 +22,12 @@ absl::Status CheckInterval(double interval) {
       absl::StrCat("the heartbeat interval must be 10 to 1800 s: ", interval));
 }
 
-std::string Shown(absl::Time time) {
-  return absl::FormatTime("%Y-%m-%dT%H:%M:%E6S+00:00", time, absl::UTCTimeZone());
-}
-
 }  // namespace
+
+uint64_t NodeIdOf(std::string_view public_key) {
+  const uint64_t id = Fingerprint(public_key);
+  return id > 1 ? id : id + 2;  // 0 and 1 are Flower's own
+}
 
 std::vector<uint64_t> NodeRegistry::Allow(absl::flat_hash_set<std::string> public_keys,
                                           absl::Time now) {
@@ -43,9 +44,9 @@ std::vector<uint64_t> NodeRegistry::Allow(absl::flat_hash_set<std::string> publi
   return turned_away;
 }
 
-absl::StatusOr<uint64_t> NodeRegistry::Enrol(Enrolment enrolment) {
+absl::StatusOr<uint64_t> NodeRegistry::Enrol(Enrolment enrolment, absl::Time now) {
   const auto it = ids_.find(enrolment.public_key);
-  if (it == ids_.end()) return Add(std::move(enrolment), /*enrolled=*/true);
+  if (it == ids_.end()) return Add(std::move(enrolment), /*enrolled=*/true, now);
   Node& node = nodes_.at(it->second);
   if (node.MayAct() || !node.registered) {
     return absl::AlreadyExistsError(
@@ -65,6 +66,7 @@ absl::Status NodeRegistry::Revoke(uint64_t node, absl::Time now) {
   it->second.registered = false;
   it->second.unregistered_at = options_.wall_clock();
   End(it->second, now);
+  forgettable_.erase({it->second.lease_end, it->second.order});
   return absl::OkStatus();
 }
 
@@ -77,26 +79,26 @@ std::vector<flwr::proto::NodeInfo> NodeRegistry::Describe(absl::Time now) const 
     const bool online = node.IsOnline(now);
     const bool was_active = node.activated_at != absl::InfinitePast();
     info.set_node_id(id);
-    info.set_owner_aid(kNobodyId);
-    info.set_owner_name(kNobody);
+    info.set_owner_aid(std::string(kNobodyId));
+    info.set_owner_name(std::string(kNobody));
     info.set_status(!node.MayAct() ? "unregistered"
                     : online       ? "online"
                     : was_active   ? "offline"
                                    : "registered");
-    info.set_registered_at(Shown(node.registered_at));
+    info.set_registered_at(IsoTime(node.registered_at));
     info.set_heartbeat_interval(node.interval);
     info.set_public_key(node.enrolment.public_key);
     if (node.enrolment.location.has_value()) info.set_location(*node.enrolment.location);
     if (node.enrolment.name.has_value()) info.set_name(*node.enrolment.name);
     if (was_active) {
-      info.set_last_activated_at(Shown(node.activated_at));
+      info.set_last_activated_at(IsoTime(node.activated_at));
       // One that fell silent was there until its lease ended.
       const absl::Time until = wall_now + (node.lease_end - now);
       const absl::Time left = node.active ? until : node.deactivated_at;
       info.set_online_until(absl::ToDoubleSeconds((online ? until : left) - absl::UnixEpoch()));
-      if (!online) info.set_last_deactivated_at(Shown(left));
+      if (!online) info.set_last_deactivated_at(IsoTime(left));
     }
-    if (!node.registered) info.set_unregistered_at(Shown(node.unregistered_at));
+    if (!node.registered) info.set_unregistered_at(IsoTime(node.unregistered_at));
     infos.push_back(std::move(info));
   }
   return infos;
@@ -106,38 +108,75 @@ bool NodeRegistry::MayRegister(const std::string& public_key) const {
   return !options_.known_keys_only || allowed_.contains(public_key);
 }
 
-absl::StatusOr<uint64_t> NodeRegistry::Register(const std::string& public_key) {
+absl::Status NodeRegistry::CheckMayRegister(const std::string& public_key) const {
   if (const auto it = ids_.find(public_key); it != ids_.end()) {
     const Node& node = nodes_.at(it->second);
-    if (node.MayAct()) return it->second;
+    if (node.MayAct()) return absl::OkStatus();
     if (!node.registered) {
       return absl::FailedPreconditionError(
           absl::StrCat("the key was unregistered, it belonged to node ", it->second));
     }
   }
-  if (!MayRegister(public_key)) {
-    return absl::FailedPreconditionError(
-        "registration is closed: the key is not among those that the server allows");
-  }
-  return Add({.public_key = public_key}, /*enrolled=*/false);
+  if (MayRegister(public_key)) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "registration is closed: the key is not among those that the server allows");
 }
 
-absl::StatusOr<uint64_t> NodeRegistry::Add(Enrolment enrolment, bool enrolled) {
-  if (static_cast<int64_t>(ids_.size()) >= options_.max_nodes && !left_.empty()) {
-    const auto oldest = nodes_.find(left_.front());
-    ids_.erase(oldest->second.enrolment.public_key);
-    nodes_.erase(oldest);
-    left_.pop_front();
-  }
+absl::StatusOr<uint64_t> NodeRegistry::Register(const std::string& public_key, absl::Time now) {
+  FEDUMM_RETURN_IF_ERROR(CheckMayRegister(public_key));
+  if (const auto it = ids_.find(public_key); it != ids_.end()) return it->second;
+  return Add({.public_key = public_key}, /*enrolled=*/false, now);
+}
+
+absl::Status NodeRegistry::CheckOwner(const std::string& public_key, uint64_t node) const {
+  const auto it = ids_.find(public_key);
+  const bool may_act = it != ids_.end() ? nodes_.at(it->second).MayAct()
+                                        : NodeIdOf(public_key) == node && MayRegister(public_key);
+  if (!may_act) return absl::UnauthenticatedError("the key is not registered");
+  if (it == ids_.end() || it->second == node) return absl::OkStatus();
+  return absl::UnauthenticatedError(absl::StrCat("the key is not that of node ", node));
+}
+
+absl::StatusOr<bool> NodeRegistry::Readmit(const std::string& public_key, uint64_t node,
+                                           absl::Time now) {
+  FEDUMM_RETURN_IF_ERROR(CheckOwner(public_key, node));
+  if (ids_.contains(public_key)) return false;
+  FEDUMM_RETURN_IF_ERROR(Add({.public_key = public_key}, /*enrolled=*/false, now).status());
+  Node& entry = nodes_.at(node);
+  Revive(entry, kUsualInterval, now);
+  entry.activated_at = options_.wall_clock();
+  return true;
+}
+
+void NodeRegistry::MakeRoom(absl::Time now) {
+  const auto first = forgettable_.begin();
+  if (first == forgettable_.end() || first->first.first > now) return;
+  const auto it = nodes_.find(first->second);
+  ids_.erase(it->second.enrolment.public_key);
+  nodes_.erase(it);
+  forgettable_.erase(first);
+}
+
+absl::StatusOr<uint64_t> NodeRegistry::Add(Enrolment enrolment, bool enrolled, absl::Time now) {
+  if (static_cast<int64_t>(ids_.size()) >= options_.max_nodes) MakeRoom(now);
   if (static_cast<int64_t>(ids_.size()) >= options_.max_nodes) {
     return absl::UnavailableError(absl::StrCat("no more nodes than ", options_.max_nodes));
   }
-  uint64_t id = RandomId();
-  while (nodes_.contains(id)) id = RandomId();
-  ids_.emplace(enrolment.public_key, id);
-  nodes_.emplace(id, Node{.enrolment = std::move(enrolment),
-                          .enrolled = enrolled,
-                          .registered_at = options_.wall_clock()});
+  const bool keyless = enrolment.public_key.starts_with(kKeyless);
+  uint64_t id = keyless ? RandomId() : NodeIdOf(enrolment.public_key);
+  while (keyless && nodes_.contains(id)) id = RandomId();
+  if (nodes_.contains(id)) {
+    return absl::FailedPreconditionError(absl::StrCat("another key has the node id ", id));
+  }
+  const auto& [at, added] = nodes_.emplace(id, Node{.enrolment = std::move(enrolment),
+                                                    .enrolled = enrolled,
+                                                    .order = ++last_order_,
+                                                    .registered_at = options_.wall_clock()});
+  const Node& node = at->second;
+  ids_.emplace(node.enrolment.public_key, id);
+  if (!enrolled && !options_.known_keys_only) {
+    forgettable_.emplace(std::pair(node.lease_end, node.order), id);
+  }
   return id;
 }
 
@@ -149,7 +188,7 @@ absl::StatusOr<uint64_t> NodeRegistry::Activate(const std::string& public_key, d
     // A node with a key of its own may only activate, as Flower's do: its key must be known.
     if (!options_.known_keys_only)
       return absl::FailedPreconditionError("the key is not registered");
-    FEDUMM_ASSIGN_OR_RETURN(id, Register(public_key));
+    FEDUMM_ASSIGN_OR_RETURN(id, Register(public_key, now));
   }
   Node& node = nodes_.at(*id);
   Revive(node, interval, now);
@@ -199,7 +238,7 @@ absl::Status NodeRegistry::Unregister(uint64_t node, absl::Time now) {
   }
   if (std::exchange(entry.registered, false)) {
     entry.unregistered_at = options_.wall_clock();
-    left_.push_back(node);
+    SetLeaseEnd(entry, absl::InfinitePast());
   }
   return absl::OkStatus();
 }
@@ -207,7 +246,15 @@ absl::Status NodeRegistry::Unregister(uint64_t node, absl::Time now) {
 void NodeRegistry::Revive(Node& node, double interval, absl::Time now) {
   node.active = true;
   node.interval = interval;
-  node.lease_end = now + 2 * absl::Seconds(interval);
+  SetLeaseEnd(node, now + 2 * absl::Seconds(interval));
+}
+
+void NodeRegistry::SetLeaseEnd(Node& node, absl::Time lease_end) {
+  auto place = forgettable_.extract({node.lease_end, node.order});
+  node.lease_end = lease_end;
+  if (place.empty()) return;
+  place.key().first = lease_end;
+  forgettable_.insert(std::move(place));
 }
 
 void NodeRegistry::End(Node& node, absl::Time now) {
@@ -248,6 +295,11 @@ std::vector<NodeStatus> NodeRegistry::List(absl::Time now) const {
     if (node.MayAct()) list.push_back({.node_id = id, .online = node.IsOnline(now)});
   }
   return list;
+}
+
+bool NodeRegistry::IsOnline(uint64_t node, absl::Time now) const {
+  const auto it = nodes_.find(node);
+  return it != nodes_.end() && it->second.IsOnline(now);
 }
 
 absl::Time NodeRegistry::GoneAt(uint64_t node) const {

@@ -1,12 +1,12 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -21,9 +21,19 @@
 
 namespace fedumm::link {
 
+// Before the name of a node that proves nothing. No key begins like this, so that nobody speaks for
+// a node that signs.
+inline constexpr std::string_view kKeyless = "keyless ";
+
+// The node of a key: the same on every server that it joins, and after a restart of one.
+uint64_t NodeIdOf(std::string_view public_key);
+
 // Which keys are nodes, and which nodes are alive: registered -> online <-> offline ->
 // unregistered. A node is online until twice its heartbeat interval has passed without a
-// heartbeat. A key keeps its node id for ever, and a key that was unregistered cannot come back.
+// heartbeat. A key has one node id (NodeIdOf), but that of a keyless node's name is random. A key
+// that was unregistered cannot come back. Where there is no room for another node, those that
+// registered themselves are forgotten once their lease is over: first who never came or has left,
+// then who has been silent longest.
 // Keys are PEM texts, of which a key has one (base/ec_key.h). Times are the caller's monotonic
 // `now`, but for `signed_at`: the node's own clock, which orders the calls of one node. Not
 // thread-safe.
@@ -49,7 +59,7 @@ class NodeRegistry {
   };
   // A node that has not joined yet. ALREADY_EXISTS for a key that is or was a node, UNAVAILABLE
   // when the registry is full.
-  absl::StatusOr<uint64_t> Enrol(Enrolment enrolment);
+  absl::StatusOr<uint64_t> Enrol(Enrolment enrolment, absl::Time now);
   // Turns a node away for good, whoever registered it. NOT_FOUND if there is none.
   absl::Status Revoke(uint64_t node, absl::Time now);
   // Every node that ever was, ascending, as `flwr supernode list` shows them.
@@ -59,7 +69,14 @@ class NodeRegistry {
 
   // The same key gets the same id again. FAILED_PRECONDITION for a key that was unregistered or may
   // not join, UNAVAILABLE when the registry is full.
-  absl::StatusOr<uint64_t> Register(const std::string& public_key);
+  absl::StatusOr<uint64_t> Register(const std::string& public_key, absl::Time now);
+  absl::Status CheckMayRegister(const std::string& public_key) const;
+  // Whether the key may speak for the node: its own, or one that Readmit would let in.
+  // UNAUTHENTICATED if not.
+  absl::Status CheckOwner(const std::string& public_key, uint64_t node) const;
+  // Puts a node online that joined before this server started, as its id shows; such nodes know
+  // nothing of a restart. Returns whether it was one. Errors of CheckOwner; UNAVAILABLE when full.
+  absl::StatusOr<bool> Readmit(const std::string& public_key, uint64_t node, absl::Time now);
   // Puts the key's node online, registering it if it is allowed; one that is online already is
   // taken over. FAILED_PRECONDITION for an unknown key, INVALID_ARGUMENT for an interval (seconds)
   // that Flower does not allow.
@@ -84,6 +101,7 @@ class NodeRegistry {
   // The key of a node that may act. Valid until the next call.
   std::optional<std::string_view> KeyOf(uint64_t node) const;
   bool IsRegistered(uint64_t node) const;
+  bool IsOnline(uint64_t node, absl::Time now) const;
   std::vector<uint64_t> Online(absl::Time now) const;  // ascending
   std::vector<NodeStatus> List(absl::Time now) const;  // ascending, registered ones
   // When nothing can be expected of the node any more: at the end of its lease, because a node that
@@ -97,6 +115,7 @@ class NodeRegistry {
   struct Node {
     Enrolment enrolment;
     bool enrolled = false;     // by name
+    uint64_t order = 0;        // of joining
     bool registered = true;    // false: for good
     bool turned_away = false;  // its key is not among the allowed ones any more
     bool active = false;
@@ -116,15 +135,20 @@ class NodeRegistry {
   };
 
   bool MayRegister(const std::string& public_key) const;
-  absl::StatusOr<uint64_t> Add(Enrolment enrolment, bool enrolled);
-  static void Revive(Node& node, double interval, absl::Time now);
+  absl::StatusOr<uint64_t> Add(Enrolment enrolment, bool enrolled, absl::Time now);
+  void MakeRoom(absl::Time now);
+  void Revive(Node& node, double interval, absl::Time now);
+  void SetLeaseEnd(Node& node, absl::Time lease_end);
   void End(Node& node, absl::Time now);
 
   const Options options_;
   absl::flat_hash_set<std::string> allowed_;
   absl::flat_hash_map<std::string, uint64_t> ids_;  // by key; burned keys stay
   std::map<uint64_t, Node> nodes_;
-  std::deque<uint64_t> left_;  // that registered and unregistered themselves, oldest first
+  // The nodes that may be forgotten, by the ends of their leases (past for who never came or has
+  // left) and the order of joining.
+  std::map<std::pair<absl::Time, uint64_t>, uint64_t> forgettable_;
+  uint64_t last_order_ = 0;
 };
 
 }  // namespace fedumm::link

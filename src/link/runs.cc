@@ -49,8 +49,8 @@ absl::StatusOr<uint64_t> Runs::Add(const RunOptions& options, absl::Time now) {
   }
   run.set_pending_at(IsoTime(now));
   run.mutable_status()->set_status(kPending);
-  run.set_flwr_aid("<id:none>");  // as Flower says where there are no accounts
-  run.set_account_name("none");
+  run.set_flwr_aid(std::string(kNobodyId));
+  run.set_account_name(std::string(kNobody));
   run.set_federation("@none/default");
   run.set_primary_task_type("flwr-serverapp");
   run.set_primary_task_id(RandomId());

@@ -22,6 +22,10 @@ inline constexpr std::string_view kCompleted = "completed";
 inline constexpr std::string_view kFailed = "failed";
 inline constexpr std::string_view kStopped = "stopped";
 
+// What Flower calls the owner where nobody logs in.
+inline constexpr std::string_view kNobodyId = "<id:none>";
+inline constexpr std::string_view kNobody = "none";
+
 // As Flower prints times.
 std::string IsoTime(absl::Time time);
 

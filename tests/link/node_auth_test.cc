@@ -73,7 +73,11 @@ class NodeAuthTest : public ::testing::Test {
  protected:
   static constexpr char kNow[] = "2026-11-23T12:00:00.000000+00:00";
   absl::Time now_ = absl::FromCivil(absl::CivilSecond(2026, 11, 23, 12, 0, 0), absl::UTCTimeZone());
-  NodeAuth auth_{[this] { return now_; }};
+  absl::Time timer_ = absl::UnixEpoch();
+  NodeAuth::Options Options() {
+    return {.clock = [this] { return now_; }, .timer = [this] { return timer_; }};
+  }
+  NodeAuth auth_{Options()};
   Key key_{"P-256"};
 };
 
@@ -131,10 +135,47 @@ TEST_F(NodeAuthTest, F7_SignatureIsGoodForOneCall) {
   const Caller caller = key_.Sign(kNow);
   EXPECT_THAT(auth_.Check(caller), IsOk());
   now_ += absl::Seconds(300);
+  timer_ += absl::Seconds(300);
   EXPECT_THAT(auth_.Check(caller), StatusIs(absl::StatusCode::kUnauthenticated));
   // Two threads of one node may sign the same microsecond, and call in any order.
   EXPECT_THAT(auth_.Check(key_.Sign(kNow)), IsOk());
   EXPECT_THAT(auth_.Check(key_.Sign("2026-11-23T11:59:59+00:00")), IsOk());
+}
+
+TEST_F(NodeAuthTest, F7_SignatureIsRememberedWhileItMayBeUsed) {
+  const Caller first = key_.Sign(kNow);
+  EXPECT_THAT(auth_.Check(first), IsOk());
+  timer_ += absl::Seconds(309);
+  const Caller late = key_.Sign("2026-11-23T12:00:01+00:00");
+  EXPECT_THAT(auth_.Check(late), IsOk());
+  // The wall clock stands still, and the second one was let in at the end of the first generation.
+  timer_ += absl::Seconds(309);
+  EXPECT_THAT(auth_.Check(key_.Sign("2026-11-23T12:00:02+00:00")), IsOk());
+  EXPECT_THAT(auth_.Check(late), StatusIs(absl::StatusCode::kUnauthenticated));
+}
+
+TEST_F(NodeAuthTest, OneKeyCannotTakeAllTheRoom) {
+  NodeAuth::Options options = Options();
+  options.max_signatures = 5;
+  options.max_signatures_of_key = 3;
+  NodeAuth auth(options);
+  for (int i = 0; i < 3; ++i) EXPECT_THAT(auth.Check(key_.Sign(kNow)), IsOk());
+  EXPECT_THAT(auth.Check(key_.Sign(kNow)), StatusIs(absl::StatusCode::kUnavailable));
+  const Key other("P-256");
+  for (int i = 0; i < 2; ++i) EXPECT_THAT(auth.Check(other.Sign(kNow)), IsOk());
+  EXPECT_THAT(auth.Check(other.Sign(kNow)), StatusIs(absl::StatusCode::kUnavailable));
+}
+
+TEST_F(NodeAuthTest, RoomComesBackWithTimeWhateverTheWallClockDoes) {
+  NodeAuth::Options options = Options();
+  options.max_signatures = 1;
+  options.max_signatures_of_key = 1;
+  NodeAuth auth(options);
+  EXPECT_THAT(auth.Check(key_.Sign(kNow)), IsOk());
+  EXPECT_THAT(auth.Check(key_.Sign(kNow)), StatusIs(absl::StatusCode::kUnavailable));
+  timer_ += absl::Seconds(311);
+  now_ -= absl::Hours(1);
+  EXPECT_THAT(auth.Check(key_.Sign("2026-11-23T11:00:00Z")), IsOk());
 }
 
 TEST_F(NodeAuthTest, F7_SignatureInItsOtherFormIsNoNewOne) {
@@ -142,7 +183,7 @@ TEST_F(NodeAuthTest, F7_SignatureInItsOtherFormIsNoNewOne) {
   Caller other = caller;
   other.signature = OtherForm(caller.signature);
   ASSERT_NE(other.signature, caller.signature);
-  EXPECT_THAT(NodeAuth([this] { return now_; }).Check(other), IsOk());
+  EXPECT_THAT(NodeAuth(Options()).Check(other), IsOk());
   EXPECT_THAT(auth_.Check(caller), IsOk());
   EXPECT_THAT(auth_.Check(other), StatusIs(absl::StatusCode::kUnauthenticated));
 }

@@ -99,10 +99,12 @@ TEST_F(NodeLifeTest, F29_KeyActsForItsOwnNodeOnly) {
 
 TEST_F(NodeLifeTest, RegistryIsBounded) {
   NodeRegistry registry({.max_nodes = 2});
-  EXPECT_THAT(registry.Register("a"), IsOk());
-  EXPECT_THAT(registry.Register("b"), IsOk());
-  EXPECT_THAT(registry.Register("c"), StatusIs(absl::StatusCode::kUnavailable));
-  EXPECT_THAT(registry.Register("a"), IsOk());
+  for (const char* key : {"a", "b"}) {
+    EXPECT_THAT(registry.Register(key, now_), IsOk());
+    EXPECT_THAT(registry.Activate(key, 30, now_), IsOk());
+  }
+  EXPECT_THAT(registry.Register("c", now_), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(registry.Register("a", now_), IsOk());
 }
 
 TEST_F(NodeLifeTest, RunDescribesItself) {

@@ -99,29 +99,60 @@ TEST_F(F24_TakeoverTest, HeldPullsReplaceEachOther) {
   EXPECT_EQ(present, 1);
 }
 
+constexpr absl::Time kStart = absl::UnixEpoch();
+
 TEST(NodeRegistryTest, NodesThatLeftMakeRoomForNewOnes) {
   NodeRegistry registry({.max_nodes = 2});
-  const auto first = registry.Register("a");
-  ASSERT_THAT(first, IsOk());
-  ASSERT_THAT(registry.Register("b"), IsOk());
-  EXPECT_THAT(registry.Register("c"), StatusIs(absl::StatusCode::kUnavailable));
-  ASSERT_THAT(registry.Unregister(*first, absl::InfinitePast()), IsOk());
-  EXPECT_THAT(registry.Register("c"), IsOk());
-  EXPECT_THAT(registry.Register("d"), StatusIs(absl::StatusCode::kUnavailable));
+  ASSERT_OK_AND_ASSIGN(const uint64_t first, registry.Register("a", kStart));
+  ASSERT_THAT(registry.Register("b", kStart), IsOk());
+  ASSERT_THAT(registry.Activate("a", 30, kStart), IsOk());
+  ASSERT_THAT(registry.Activate("b", 30, kStart), IsOk());
+  EXPECT_THAT(registry.Register("c", kStart), StatusIs(absl::StatusCode::kUnavailable));
+  ASSERT_THAT(registry.Unregister(first, kStart), IsOk());
+  ASSERT_THAT(registry.Register("c", kStart), IsOk());
+  ASSERT_THAT(registry.Activate("c", 30, kStart), IsOk());
+  EXPECT_THAT(registry.Register("d", kStart), StatusIs(absl::StatusCode::kUnavailable));
   // Calls of the forgotten node that were on their way find nobody.
-  EXPECT_THAT(registry.Heartbeat(*first, 30, absl::UnixEpoch()),
-              StatusIs(absl::StatusCode::kUnauthenticated));
-  EXPECT_FALSE(registry.Deactivate(*first, absl::UnixEpoch()));
-  EXPECT_FALSE(registry.Pulls(*first, absl::UnixEpoch(), absl::UnixEpoch()));
-  EXPECT_EQ(registry.List(absl::UnixEpoch()).size(), 2);
+  EXPECT_THAT(registry.Heartbeat(first, 30, kStart), StatusIs(absl::StatusCode::kUnauthenticated));
+  EXPECT_FALSE(registry.Deactivate(first, kStart));
+  EXPECT_FALSE(registry.Pulls(first, kStart, kStart));
+  EXPECT_EQ(registry.List(kStart).size(), 2);
+}
+
+TEST(NodeRegistryTest, KeysThatNeverCameMakeRoomFirstThenTheOneSilentLongest) {
+  NodeRegistry registry({.max_nodes = 3});
+  for (const char* key : {"idle", "silent", "there"}) {
+    ASSERT_THAT(registry.Register(key, kStart), IsOk());
+  }
+  ASSERT_THAT(registry.Activate("silent", 30, kStart), IsOk());
+  ASSERT_THAT(registry.Activate("there", 10, kStart), IsOk());
+  const absl::Time now = kStart + absl::Seconds(61);
+  ASSERT_THAT(registry.Heartbeat(*registry.Find("there"), 10, now), IsOk());
+  ASSERT_THAT(registry.Register("new", now), IsOk());
+  EXPECT_EQ(registry.Find("idle"), std::nullopt);
+  ASSERT_THAT(registry.Activate("new", 30, now), IsOk());
+  ASSERT_THAT(registry.Register("newer", now), IsOk());
+  EXPECT_EQ(registry.Find("silent"), std::nullopt);
+  EXPECT_TRUE(registry.Find("there").has_value());
+  EXPECT_TRUE(registry.Find("new").has_value());
+}
+
+TEST(NodeRegistryTest, NodesThatAnOperatorLetInAreNotForgotten) {
+  NodeRegistry open({.max_nodes = 1});
+  ASSERT_THAT(open.Enrol({.public_key = "a"}, kStart), IsOk());
+  EXPECT_THAT(open.Register("b", kStart), StatusIs(absl::StatusCode::kUnavailable));
+  NodeRegistry closed({.max_nodes = 1, .known_keys_only = true});
+  closed.Allow({"a", "b"}, kStart);
+  ASSERT_THAT(closed.Register("a", kStart), IsOk());
+  EXPECT_THAT(closed.Register("b", kStart), StatusIs(absl::StatusCode::kUnavailable));
 }
 
 TEST(NodeRegistryTest, RevokedKeysAreNeverForgotten) {
   NodeRegistry registry({.max_nodes = 1});
-  const auto node = registry.Register("a");
-  ASSERT_THAT(registry.Revoke(*node, absl::UnixEpoch()), IsOk());
-  EXPECT_THAT(registry.Register("b"), StatusIs(absl::StatusCode::kUnavailable));
-  EXPECT_THAT(registry.Register("a"), StatusIs(absl::StatusCode::kFailedPrecondition));
+  ASSERT_OK_AND_ASSIGN(const uint64_t node, registry.Register("a", kStart));
+  ASSERT_THAT(registry.Revoke(node, kStart), IsOk());
+  EXPECT_THAT(registry.Register("b", kStart), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(registry.Register("a", kStart), StatusIs(absl::StatusCode::kFailedPrecondition));
 }
 
 }  // namespace
