@@ -163,6 +163,9 @@ absl::StatusOr<SuperLinkOptions> ToSuperLinkOptions(const ServerFlags& flags,
     return absl::InvalidArgumentError("--supernode-keys needs --enable-supernode-auth");
   }
   options.enable_supernode_auth = flags.enable_supernode_auth;
+  if (!flags.supernode_keys.empty()) {
+    FEDUMM_ASSIGN_OR_RETURN(options.allowed_keys, ReadKeys(flags.supernode_keys));
+  }
   options.allow_remote_control = flags.allow_remote_control;
   return options;
 }

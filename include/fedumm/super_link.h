@@ -31,6 +31,7 @@ struct SuperLinkOptions {
   // Only nodes whose key was allowed or registered may join; see AllowKeys and RegisterNode. Wants
   // `tls`, and excludes the grpc-adapter.
   bool enable_supernode_auth = false;
+  std::vector<std::string> allowed_keys;  // as by AllowKeys, before the first peer can call
   // Whether `flwr run` and its like are served on `http_address`, and to other machines too. There
   // are no accounts: whoever may run an app runs code on this machine's SuperExec and on all nodes.
   bool host_apps = false;

@@ -86,6 +86,9 @@ class SuperLink::Impl {
 absl::StatusOr<std::unique_ptr<SuperLink>> SuperLink::Start(SuperLinkOptions options) {
   FEDUMM_RETURN_IF_ERROR(CheckOptions(options));
   auto impl = std::make_unique<Impl>(options);
+  if (!options.allowed_keys.empty()) {
+    FEDUMM_RETURN_IF_ERROR(impl->admission.AllowKeys(options.allowed_keys));
+  }
   if (!options.fleet_api_address.empty()) {
     FEDUMM_ASSIGN_OR_RETURN(impl->server, transport::GrpcServer::Start(
                                               impl->fleet, {.address = options.fleet_api_address,
