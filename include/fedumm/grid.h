@@ -12,7 +12,8 @@
 
 namespace fedumm {
 
-// What a ServerApp sends messages through: one run's view of the nodes. Thread-safe.
+// What a ServerApp sends messages through: one run's view of the nodes. Thread-safe. A deadline is
+// compared with the wall clock once, when it is given: no later step of that clock moves it.
 // Implementations: a SuperLink's run, a simulation.
 class Grid {
  public:

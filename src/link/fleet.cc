@@ -132,6 +132,7 @@ absl::StatusOr<flwr::proto::ActivateNodeResponse> Fleet::ActivateNode(
   // A node that activates has begun anew: its former self waits for nothing and did nothing.
   AnswerEmpty(state_.pulls.Take(node), answers);
   state_.mailbox.Restart(node);
+  ++state_.early_losses;  // with a shorter interval
   state_.changed.NotifyAll();
   response.set_node_id(node);
   return response;
@@ -157,6 +158,7 @@ absl::StatusOr<flwr::proto::UnregisterNodeFleetResponse> Fleet::UnregisterNode(
   const absl::Status unregistered =
       state_.nodes.Unregister(request.node_id(), state_.options.timer());
   AnswerEmpty(state_.pulls.Take(request.node_id()), answers);
+  ++state_.early_losses;
   state_.changed.NotifyAll();  // what it was asked will not be answered
   state_.WakeApps(answers);
   if (!unregistered.ok()) return unregistered;
@@ -166,12 +168,17 @@ absl::StatusOr<flwr::proto::UnregisterNodeFleetResponse> Fleet::UnregisterNode(
 absl::StatusOr<flwr::proto::SendNodeHeartbeatResponse> Fleet::SendNodeHeartbeat(
     const Caller& caller, const flwr::proto::SendNodeHeartbeatRequest& request) {
   FEDUMM_RETURN_IF_ERROR(Admit(caller, request.node().node_id()));
+  const uint64_t node = request.node().node_id();
   flwr::proto::SendNodeHeartbeatResponse response;
   MutexLock lock(state_.mu);
+  const absl::Time now = state_.options.timer();
+  const bool was_online = state_.nodes.IsOnline(node, now);
+  const absl::Time was_gone_at = state_.nodes.GoneAt(node);
   FEDUMM_RETURN_IF_ERROR(
-      state_.nodes.Heartbeat(request.node().node_id(), request.heartbeat_interval(),
-                             state_.options.timer(), NodeAuth::SignedAt(caller)));
-  state_.changed.NotifyAll();  // it may have been offline
+      state_.nodes.Heartbeat(node, request.heartbeat_interval(), now, NodeAuth::SignedAt(caller)));
+  const bool is_shorter = state_.nodes.GoneAt(node) < was_gone_at;
+  if (is_shorter) ++state_.early_losses;
+  if (is_shorter || !was_online) state_.changed.NotifyAll();
   response.set_success(true);
   return response;
 }

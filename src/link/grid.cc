@@ -1,48 +1,83 @@
 #include "fedumm/grid.h"
 
 #include <algorithm>
-#include <set>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/time/clock.h"
+#include "base/countdown.h"
 #include "base/status_macros.h"
 
 namespace fedumm {
+namespace {
+
+// Message ids of which any may go, in a form that PullMessages takes as it is.
+class Waiting {
+ public:
+  explicit Waiting(const std::vector<std::string>& ids) {
+    for (const std::string& id : ids) {
+      // "" was refused: there will be no reply.
+      if (!id.empty() && places_.emplace(id, ids_.size()).second) ids_.push_back(id);
+    }
+  }
+
+  const std::vector<std::string>& ids() const { return ids_; }
+  bool Erase(const std::string& id) {
+    const auto it = places_.find(id);
+    if (it == places_.end()) return false;
+    const size_t place = it->second;
+    places_.erase(it);
+    if (place + 1 < ids_.size()) {
+      ids_[place] = std::move(ids_.back());
+      places_[ids_[place]] = place;
+    }
+    ids_.pop_back();
+    return true;
+  }
+
+ private:
+  std::vector<std::string> ids_;
+  absl::flat_hash_map<std::string, size_t> places_;
+};
+
+}  // namespace
 
 absl::StatusOr<std::vector<uint64_t>> Grid::WaitForNodes(int64_t count, absl::Time deadline) {
+  const Countdown countdown(deadline - absl::Now());
   while (true) {
     std::vector<uint64_t> online = NodeIds();
-    const absl::Time now = absl::Now();
-    if (static_cast<int64_t>(online.size()) >= count || now >= deadline) return online;
+    const absl::Duration left = countdown.left();
+    if (static_cast<int64_t>(online.size()) >= count || left <= absl::ZeroDuration()) {
+      return online;
+    }
     // A pull of nothing tells whether the server is stopping; it may return at once.
-    FEDUMM_RETURN_IF_ERROR(PullMessages({}, now).status());
-    absl::SleepFor(std::min(absl::Milliseconds(50), deadline - now));
+    FEDUMM_RETURN_IF_ERROR(PullMessages({}, absl::InfinitePast()).status());
+    absl::SleepFor(std::min(absl::Milliseconds(50), left));
   }
 }
 
 absl::Status Grid::SendAndReceive(std::vector<Message> messages, absl::Duration timeout,
                                   const std::function<bool(Message reply)>& on_reply) {
-  const absl::Time deadline = absl::Now() + timeout;
+  const Countdown countdown(timeout);
   FEDUMM_ASSIGN_OR_RETURN(const std::vector<std::string> ids, PushMessages(std::move(messages)));
-  std::set<std::string> waiting(ids.begin(), ids.end());
-  waiting.erase("");  // refused: there will be no reply
+  Waiting waiting(ids);
 
   absl::Status status;
   bool enough = false;
-  while (status.ok() && !enough && !waiting.empty()) {
+  while (status.ok() && !enough && !waiting.ids().empty()) {
     absl::StatusOr<std::vector<Message>> replies =
-        PullMessages({waiting.begin(), waiting.end()}, deadline);
+        PullMessages(waiting.ids(), absl::Now() + countdown.left());
     status = replies.status();
     if (!status.ok() || replies->empty()) break;
     for (Message& reply : *replies) {
-      if (waiting.erase(reply.metadata.reply_to_message_id) == 0) continue;
+      if (!waiting.Erase(reply.metadata.reply_to_message_id)) continue;
       if (!on_reply(std::move(reply))) {
         enough = true;
         break;
       }
     }
   }
-  if (!waiting.empty()) Withdraw({waiting.begin(), waiting.end()});
+  if (!waiting.ids().empty()) Withdraw(waiting.ids());
   return status;
 }
 

@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <optional>
+#include <set>
+#include <string>
 
 #include "link/link_state.h"
 
@@ -8,6 +10,9 @@ namespace {
 
 // From acquire-task to pull-task-input; then a heartbeat is due every minute.
 constexpr absl::Duration kStartTimeout = absl::Seconds(30);
+// How long a reply waits for others, so that they come in one answer: as long as Flower's own
+// ServerApps wait between two pulls.
+constexpr absl::Duration kGather = absl::Seconds(3);
 
 }  // namespace
 
@@ -65,6 +70,16 @@ void LinkState::WakeApps(Answers& answers) {
         break;
       }
       pull.pending.pop_back();
+    }
+    if (!pull.gathers) {
+      const std::set<std::string>& answered = mailbox.Answered(pull.run_id);
+      pull.gathers = pull.pending.size() < pull.num_asked ||
+                     std::any_of(answered.begin(), answered.end(),
+                                 [&](const std::string& id) { return pull.all.contains(id); });
+      if (pull.gathers) {
+        pull.until = std::min(pull.until, now + kGather);
+        timer_changed.NotifyOne();
+      }
     }
     if (pull.pending.empty() || now >= pull.until) {
       answers.Add(std::move(pull.ready));

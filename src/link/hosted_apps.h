@@ -1,11 +1,13 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "flwr/proto/runtime.pb.h"
@@ -28,8 +30,11 @@ struct HostedApps {
   struct Pull {
     uint64_t run_id = 0;
     std::vector<std::string> pending;             // instruction ids; only the last is looked at
+    absl::flat_hash_set<std::string> all;         // what was pending at first
     absl::Time recheck = absl::InfiniteFuture();  // when time alone can end that one's wait
     absl::Time until;
+    size_t num_asked = 0;
+    bool gathers = false;  // there are some replies: `until` is near
     std::function<void()> ready;
   };
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -98,6 +99,8 @@ struct LinkState {
   HeldPulls pulls ABSL_GUARDED_BY(mu);
   HostedApps apps ABSL_GUARDED_BY(mu);
   ReplyGate gate ABSL_GUARDED_BY(mu);
+  // Grows when a node is gone earlier than was to be expected.
+  uint64_t early_losses ABSL_GUARDED_BY(mu) = 0;
   bool stopping ABSL_GUARDED_BY(mu) = false;
   CondVar changed;        // a reply is complete, a node came or went, stopping
   CondVar timer_changed;  // something is due earlier than before, stopping

@@ -100,6 +100,12 @@ std::vector<uint64_t> Mailbox::Complete(const Session& session) {
   return nodes;
 }
 
+const std::set<std::string>& Mailbox::Answered(uint64_t run_id) const {
+  static const std::set<std::string> kNone;
+  const auto it = answered_.find(run_id);
+  return it == answered_.end() ? kNone : it->second;
+}
+
 std::optional<absl::Time> Mailbox::Pending(uint64_t run_id, const std::string& message_id,
                                            absl::Time gone_at, absl::Time now) const {
   const auto it = entries_.find(message_id);
@@ -221,7 +227,7 @@ bool Mailbox::Refuse(uint64_t node, uint64_t run_id, const Error& error) {
   bool refused = false;
   for (Entry* entry : Live(node)) {
     if (entry->stage != Stage::kOffered || entry->instruction.metadata.run_id != run_id) continue;
-    entry->stage = Stage::kAnswered;
+    SetAnswered(*entry);
     entry->error = error;
     DropReply(*entry);
     ReleaseInstruction(*entry);
@@ -233,7 +239,7 @@ bool Mailbox::Refuse(uint64_t node, uint64_t run_id, const Error& error) {
 void Mailbox::TurnAway(uint64_t node, const Error& error) {
   for (Entry* entry : Live(node)) {
     if (entry->stage == Stage::kComing) continue;
-    entry->stage = Stage::kAnswered;
+    SetAnswered(*entry);
     entry->error = error;
     DropReply(*entry);
     ReleaseInstruction(*entry);
@@ -394,8 +400,14 @@ void Mailbox::DropReply(Entry& entry) {
   entry.reply.reset();
 }
 
-void Mailbox::Answer(Entry& entry) {
+void Mailbox::SetAnswered(Entry& entry) {
   entry.stage = Stage::kAnswered;
+  const Metadata& metadata = entry.instruction.metadata;
+  answered_[metadata.run_id].insert(metadata.message_id);
+}
+
+void Mailbox::Answer(Entry& entry) {
+  SetAnswered(entry);
   entry.reply_id = entry.reply->metadata.message_id;
   ReleaseInstruction(entry);
 }
@@ -405,6 +417,11 @@ void Mailbox::Close(Entry& entry, absl::Time now) {
   ReleaseInstruction(entry);
   DropReply(entry);
   entry.stage = Stage::kClosed;
+  const Metadata& metadata = entry.instruction.metadata;
+  if (const auto run = answered_.find(metadata.run_id); run != answered_.end()) {
+    run->second.erase(metadata.message_id);
+    if (run->second.empty()) answered_.erase(run);
+  }
   entry.forget_at = now + kRemember;
   Due(entry.forget_at);
 }

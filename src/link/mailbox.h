@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -76,6 +77,9 @@ class Mailbox {
   // Takes a complete reply out, or the reason why none will come. `gone_at` tells when to give up
   // on the node.
   Outcome Take(uint64_t run_id, const std::string& message_id, absl::Time gone_at, absl::Time now);
+  // The run's instructions that have a reply or an error to be taken, whatever the time. Valid
+  // until the next call.
+  const std::set<std::string>& Answered(uint64_t run_id) const;
   // When time alone can end the wait for that reply; nothing if Take would find it ended.
   std::optional<absl::Time> Pending(uint64_t run_id, const std::string& message_id,
                                     absl::Time gone_at, absl::Time now) const;
@@ -171,14 +175,17 @@ class Mailbox {
   void ReleaseInstruction(Entry& entry);
   void DropReply(Entry& entry);
   void Answer(Entry& entry);
+  // It is answered: by its reply, or by an error.
+  void SetAnswered(Entry& entry);
   void Close(Entry& entry, absl::Time now);
   void Unlink(const Entry& entry);
   void Due(absl::Time at) { next_due_ = std::min(next_due_, at); }
 
   store::ObjectStore& objects_;
   const Options options_;
-  std::map<std::string, Entry, std::less<>> entries_;  // by message id
-  std::map<uint64_t, std::vector<Entry*>> live_;       // by node, not closed, oldest first
+  std::map<std::string, Entry, std::less<>> entries_;   // by message id
+  std::map<uint64_t, std::vector<Entry*>> live_;        // by node, not closed, oldest first
+  std::map<uint64_t, std::set<std::string>> answered_;  // message ids by run
   std::map<std::string, Session, std::less<>> sessions_;
   absl::Time next_due_ = absl::InfiniteFuture();
 };

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
+#include <set>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -86,11 +88,13 @@ std::vector<uint64_t> RunGrid::NodeIds() {
 }
 
 absl::StatusOr<std::vector<uint64_t>> RunGrid::WaitForNodes(int64_t count, absl::Time deadline) {
+  const absl::Time end = state_.options.timer() + (deadline - absl::Now());
   MutexLock lock(state_.mu);
   while (true) {
     FEDUMM_RETURN_IF_ERROR(CheckGoesOn());
-    std::vector<uint64_t> online = state_.nodes.Online(state_.options.timer());
-    const absl::Duration left = deadline - absl::Now();
+    const absl::Time now = state_.options.timer();
+    std::vector<uint64_t> online = state_.nodes.Online(now);
+    const absl::Duration left = end - now;
     if (static_cast<int64_t>(online.size()) >= count || left <= absl::ZeroDuration()) {
       return online;
     }
@@ -135,13 +139,22 @@ absl::StatusOr<std::string> RunGrid::Push(Message message, wire::Deflater& defla
   }
   Answers answers;
   MutexLock lock(state_.mu);
-  state_.mailbox.Post(std::move(instruction), state_.options.timer());
+  if (absl::Status goes_on = CheckGoesOn(); !goes_on.ok()) {  // it ended meanwhile
+    state_.objects.Release(instruction.object_ids);
+    return goes_on;
+  }
+  const absl::Time now = state_.options.timer();
+  pending_.insert(metadata.message_id);
+  recheck_ = std::min(
+      {recheck_, now + absl::Seconds(metadata.ttl), state_.nodes.GoneAt(metadata.dst_node_id)});
+  state_.mailbox.Post(std::move(instruction), now);
   state_.Deliver(metadata.dst_node_id, answers);
   return metadata.message_id;
 }
 
 absl::StatusOr<std::vector<Message>> RunGrid::PullMessages(
     const std::vector<std::string>& message_ids, absl::Time deadline) {
+  const absl::Time end = state_.options.timer() + (deadline - absl::Now());
   bool had_large = false;
   {
     Answers answers;
@@ -154,14 +167,16 @@ absl::StatusOr<std::vector<Message>> RunGrid::PullMessages(
   if (had_large) ReturnFreeMemory();
   std::vector<Mailbox::Outcome> outcomes;
   {
+    const Ids wanted(message_ids.begin(), message_ids.end());
+    bool first = true;
     MutexLock lock(state_.mu);
     while (true) {
       FEDUMM_RETURN_IF_ERROR(CheckGoesOn());
-      absl::Time recheck = absl::InfiniteFuture();
-      outcomes = Take(message_ids, recheck);
-      const absl::Duration left = deadline - absl::Now();
-      if (!outcomes.empty() || message_ids.empty() || left <= absl::ZeroDuration()) break;
-      state_.changed.WaitFor(state_.mu, std::min(left, recheck - state_.options.timer()));
+      outcomes = Take(wanted);
+      if (outcomes.empty() && std::exchange(first, false)) outcomes = TakeUnknown(wanted);
+      const absl::Time now = state_.options.timer();
+      if (!outcomes.empty() || wanted.empty() || now >= end) break;
+      state_.changed.WaitFor(state_.mu, std::min(end, recheck_) - now);
     }
   }
   std::vector<Message> replies;
@@ -177,24 +192,62 @@ void RunGrid::ReturnUsed(Answers& answers) {
   state_.OpenGate(answers);
 }
 
-std::vector<Mailbox::Outcome> RunGrid::Take(const std::vector<std::string>& message_ids,
-                                            absl::Time& recheck) {
-  std::vector<Mailbox::Outcome> outcomes;
+std::vector<Mailbox::Outcome> RunGrid::Take(const Ids& wanted) {
+  if (state_.options.timer() >= recheck_ || state_.early_losses != early_losses_) Recheck();
+  std::vector<std::string> over;
   int64_t num_bytes = 0;
+  for (const std::set<std::string>* ids :
+       {&state_.mailbox.Answered(run_id_), &std::as_const(ended_)}) {
+    for (const std::string& id : *ids) {
+      if (num_bytes >= kHandful) break;
+      if (!wanted.contains(id)) continue;
+      over.push_back(id);
+      num_bytes += state_.mailbox.NumBytes(id);
+    }
+  }
+  return TakeAll(over);
+}
+
+std::vector<Mailbox::Outcome> RunGrid::TakeUnknown(const Ids& wanted) {
+  std::vector<std::string> unknown;
+  for (const absl::string_view id : wanted) {
+    if (!pending_.contains(id)) unknown.emplace_back(id);
+  }
+  return TakeAll(unknown);
+}
+
+std::vector<Mailbox::Outcome> RunGrid::TakeAll(const std::vector<std::string>& message_ids) {
   const absl::Time now = state_.options.timer();
+  std::vector<Mailbox::Outcome> outcomes;
   for (const std::string& id : message_ids) {
     const absl::Time gone_at = state_.nodes.GoneAt(state_.mailbox.Destination(id));
     Mailbox::Outcome outcome = state_.mailbox.Take(run_id_, id, gone_at, now);
-    if (outcome.pending) {
-      recheck = std::min(recheck, outcome.recheck);
-    } else if (outcome.reply.has_value() || outcome.error.has_value()) {
-      outcomes.push_back(std::move(outcome));
-      used_.push_back(id);
-      num_bytes += state_.mailbox.NumBytes(id);
-      if (num_bytes >= kHandful) break;
+    ended_.erase(id);
+    if (outcome.pending) {  // its node came back
+      recheck_ = std::min(recheck_, outcome.recheck);
+      continue;
     }
+    pending_.erase(id);
+    if (!outcome.reply.has_value() && !outcome.error.has_value()) continue;
+    outcomes.push_back(std::move(outcome));
+    used_.push_back(id);
   }
   return outcomes;
+}
+
+void RunGrid::Recheck() {
+  const absl::Time now = state_.options.timer();
+  early_losses_ = state_.early_losses;
+  recheck_ = absl::InfiniteFuture();
+  for (const std::string& id : pending_) {
+    const absl::Time gone_at = state_.nodes.GoneAt(state_.mailbox.Destination(id));
+    const std::optional<absl::Time> end = state_.mailbox.Pending(run_id_, id, gone_at, now);
+    if (end.has_value()) {
+      recheck_ = std::min(recheck_, *end);
+    } else {
+      ended_.insert(id);
+    }
+  }
 }
 
 Message RunGrid::ToMessage(Mailbox::Outcome outcome) {
@@ -226,7 +279,11 @@ Message RunGrid::ToMessage(Mailbox::Outcome outcome) {
 void RunGrid::Withdraw(const std::vector<std::string>& message_ids) {
   Answers answers;
   MutexLock lock(state_.mu);
-  for (const std::string& id : message_ids) state_.mailbox.Withdraw(run_id_, id);
+  for (const std::string& id : message_ids) {
+    state_.mailbox.Withdraw(run_id_, id);
+    pending_.erase(id);
+    ended_.erase(id);
+  }
   used_.insert(used_.end(), message_ids.begin(), message_ids.end());
   ReturnUsed(answers);
 }

@@ -1,10 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/string_view.h"
 #include "fedumm/grid.h"
 #include "link/link_state.h"
 #include "wire/object.h"
@@ -34,15 +37,26 @@ class RunGrid final : public Grid {
   absl::StatusOr<std::string> Push(Message message, wire::Deflater& deflater);
   // The application asks for more, so it has done with the replies that it was given.
   void ReturnUsed(Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mu);
-  // Instructions that are over, taken: as many as make a handful of bytes. `recheck` is when time
-  // alone can end another.
-  std::vector<Mailbox::Outcome> Take(const std::vector<std::string>& message_ids,
-                                     absl::Time& recheck) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mu);
+  using Ids = absl::flat_hash_set<absl::string_view>;
+  // Of `wanted`, instructions that are over, taken: as many as make a handful of bytes. Its time
+  // does not grow with those that are not over.
+  std::vector<Mailbox::Outcome> Take(const Ids& wanted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mu);
+  // Likewise, of those that are not pending, as far as this grid knows.
+  std::vector<Mailbox::Outcome> TakeUnknown(const Ids& wanted)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mu);
+  std::vector<Mailbox::Outcome> TakeAll(const std::vector<std::string>& message_ids)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mu);
+  // Looks at all that is pending for what time alone has ended, or a node's early loss.
+  void Recheck() ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mu);
   Message ToMessage(Mailbox::Outcome outcome);
 
   LinkState& state_;
   const uint64_t run_id_;
   double last_created_at_ ABSL_GUARDED_BY(state_.mu) = 0;
+  absl::flat_hash_set<std::string> pending_ ABSL_GUARDED_BY(state_.mu);  // sent, and not taken
+  std::set<std::string> ended_ ABSL_GUARDED_BY(state_.mu);  // of these, without an answer
+  absl::Time recheck_ ABSL_GUARDED_BY(state_.mu) = absl::InfiniteFuture();  // when it is due
+  uint64_t early_losses_ ABSL_GUARDED_BY(state_.mu) = 0;                    // seen by Recheck
   std::vector<std::string> used_ ABSL_GUARDED_BY(state_.mu);  // instructions whose reply was given
 };
 

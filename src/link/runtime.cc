@@ -279,13 +279,18 @@ void Runtime::PullMessages(std::string_view token,
     MutexLock lock(state_.mu);
     run_id = Admit(token);
     if (run_id.ok()) {
+      const absl::Time now = state_.options.timer();
       HostedApps::Pull pull;
       pull.run_id = *run_id;
       pull.pending = {request.message_ids().begin(), request.message_ids().end()};
       std::erase_if(pull.pending, [&](const std::string& id) {
-        return state_.apps.replies.Find(*run_id, id) != nullptr;
+        const absl::Time gone_at = state_.nodes.GoneAt(state_.mailbox.Destination(id));
+        return state_.apps.replies.Find(*run_id, id) != nullptr ||
+               !state_.mailbox.Pending(*run_id, id, gone_at, now).has_value();
       });
-      pull.until = state_.options.timer() + hold;
+      pull.num_asked = static_cast<size_t>(request.message_ids_size());
+      pull.all = {pull.pending.begin(), pull.pending.end()};
+      pull.until = now + hold;
       pull.ready = [this, run_id = *run_id, done,
                     ids = std::vector<std::string>(request.message_ids().begin(),
                                                    request.message_ids().end())] {

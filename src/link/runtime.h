@@ -54,8 +54,9 @@ class Runtime {
   absl::StatusOr<flwr::proto::PushAppMessagesResponse> PushMessages(
       std::string_view token, const flwr::proto::PushAppMessagesRequest& request);
   // Calls `done` exactly once, perhaps before it returns: as soon as all replies asked for are
-  // complete or have been given up, or with what is there after `hold`, at Stop or when the run
-  // ends. A reply is given again until it is confirmed, so that a lost answer loses nothing.
+  // complete or have been given up; with what is there three seconds after the first was, after
+  // `hold`, at Stop or when the run ends. A reply is given again until it is confirmed, so that a
+  // lost answer loses nothing.
   void PullMessages(std::string_view token, const flwr::proto::PullAppMessagesRequest& request,
                     absl::Duration hold, uint64_t ticket, AppPullDone done);
   void CancelPull(uint64_t ticket);  // its `done` is not called any more

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/countdown.h"
 #include "base/mutex.h"
 
 namespace fedumm {
@@ -63,6 +64,7 @@ class Simulation final : public Grid {
 
   absl::StatusOr<std::vector<Message>> PullMessages(const std::vector<std::string>& message_ids,
                                                     absl::Time deadline) override {
+    const Countdown countdown(deadline - absl::Now());
     std::vector<Message> replies;
     MutexLock lock(mutex_);
     while (true) {
@@ -71,7 +73,7 @@ class Simulation final : public Grid {
           replies.push_back(std::move(reply.mapped()));
         }
       }
-      const absl::Duration left = deadline - absl::Now();
+      const absl::Duration left = countdown.left();
       if (!replies.empty() || left <= absl::ZeroDuration()) return replies;
       replies_changed_.WaitFor(mutex_, left);
     }

@@ -1,5 +1,7 @@
 // The server application's view: replies, failures, waiting and traffic.
+#include <chrono>
 #include <thread>
+#include <utility>
 
 #include "tests/link/link_fixture.h"
 
@@ -156,6 +158,100 @@ TEST_F(RunGridTest, PullWakesWithTheNodesEnd) {
 
 TEST_F(RunGridTest, PullOfNothingReturnsAtOnce) {
   EXPECT_THAT(grid_->PullMessages({}, absl::InfiniteFuture()), IsOkAndHolds(IsEmpty()));
+}
+
+TEST_F(RunGridTest, DeadlinesFollowTheTimerAndNotTheWallClock) {
+  absl::Time now = now_;
+  LinkState state({.timer = [&now] { return now += absl::Seconds(12); }});  // with each look
+  uint64_t run_id;
+  {
+    MutexLock lock(state.mu);
+    ASSERT_OK_AND_ASSIGN(run_id, state.runs.Create({}, now));
+  }
+  RunGrid grid(state, run_id);
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_THAT(grid.WaitForNodes(1, absl::Now() + absl::Seconds(12)), IsOkAndHolds(IsEmpty()));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(6));
+}
+
+TEST_F(RunGridTest, DeadlineOfAPullFollowsTheTimer) {
+  absl::Time now = now_;
+  absl::Duration step;
+  LinkState state({.timer = [&] { return now += step; }});
+  Fleet fleet(state);
+  TestNode node(fleet, now_);
+  now_ = absl::Now();
+  ASSERT_THAT(node.Join(), IsOk());
+  uint64_t run_id;
+  {
+    MutexLock lock(state.mu);
+    ASSERT_OK_AND_ASSIGN(run_id, state.runs.Create({}, now));
+  }
+  RunGrid grid(state, run_id);
+  ASSERT_OK_AND_ASSIGN(const auto ids, grid.PushMessages({Instruction(node.id, 1e6)}));
+  step = absl::Seconds(6);  // less than the node's lease, all together
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_THAT(grid.PullMessages(ids, absl::Now() + absl::Seconds(12)), IsOkAndHolds(IsEmpty()));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(6));
+}
+
+// The run is stopped while the instruction is being packed.
+TEST_F(RunGridTest, NothingIsLeftOfAnInstructionWhoseRunEndsMeanwhile) {
+  std::thread user;
+  LinkState* server = nullptr;
+  uint64_t run_id = 0;
+  bool stop = false;
+  LinkState state({.clock = [&] {
+    if (std::exchange(stop, false)) {
+      user = std::thread([server, run_id] {
+        Answers answers;
+        MutexLock lock(server->mu);
+        server->FinishRun(run_id, kStopped, "", answers);
+      });
+    }
+    return now_;
+  }});
+  server = &state;
+  Fleet fleet(state);
+  TestNode node(fleet, now_);
+  ASSERT_THAT(node.Join(), IsOk());
+  {
+    MutexLock lock(state.mu);
+    ASSERT_OK_AND_ASSIGN(run_id, state.runs.Create({}, now_));
+  }
+  RunGrid grid(state, run_id);
+  Message message = Instruction(node.id);
+  message.content->Set(
+      "large", ArrayRecord{{"w", Array::FromFloats({1 << 20}, std::vector<float>(1 << 20))}});
+  stop = true;
+  const auto ids = grid.PushMessages({message});
+  user.join();
+  if (ids.ok()) grid.Withdraw(*ids);  // it was faster than the user
+  EXPECT_EQ(state.objects.num_objects(), 0);
+  EXPECT_FALSE(node.Offered());
+}
+
+TEST_F(RunGridTest, NodeThatAnnouncesAShorterIntervalIsGoneEarlier) {
+  const Metadata instruction = Send(node_);
+  EXPECT_THAT(Replies({instruction.message_id}), IsEmpty());
+  ASSERT_THAT(node_.Heartbeat(/*interval=*/10), IsOk());
+  now_ += absl::Seconds(19);
+  EXPECT_THAT(Replies({instruction.message_id}), IsEmpty());
+  now_ += absl::Seconds(1);
+  ExpectError(instruction, ErrorCode::kNodeUnavailable);
+}
+
+TEST_F(RunGridTest, HeartbeatPutsOffTheNodesEnd) {
+  const Metadata instruction = Send(node_);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_THAT(Replies({instruction.message_id}), IsEmpty());
+    now_ += absl::Seconds(50);
+    ASSERT_THAT(node_.Heartbeat(), IsOk());
+  }
+  now_ += absl::Seconds(59);
+  EXPECT_THAT(Replies({instruction.message_id}), IsEmpty());
+  ASSERT_THAT(node_.PushAll(node_.PackReply(instruction, Content(1))), IsOk());
+  EXPECT_THAT(Replies({instruction.message_id}), SizeIs(1));
 }
 
 TEST_F(RunGridTest, StopCancelsEveryWait) {

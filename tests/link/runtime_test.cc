@@ -252,6 +252,40 @@ TEST_F(RuntimeTest, PullIsHeldUntilAllRepliesAreComplete) {
   EXPECT_THAT((*replies)->message_object_trees(), SizeIs(2));
 }
 
+TEST_F(RuntimeTest, AReplyWaitsForOthersNoLongerThanThreeSeconds) {
+  const auto [run_id, token] = RunningRun();
+  const Metadata first = SendHosted(token, run_id, node_);
+  const Metadata second = SendHosted(token, run_id, other_);
+  Replies replies;
+  PullLater(token, {first.message_id, second.message_id}, absl::Seconds(25), 1, replies);
+  now_ += absl::Seconds(10);
+  fleet_.Tick();
+  EXPECT_FALSE(replies.has_value()) << "there is none";
+  Answer(node_, first);
+  now_ += absl::Seconds(2);
+  fleet_.Tick();
+  EXPECT_FALSE(replies.has_value());
+  now_ += absl::Seconds(1);
+  fleet_.Tick();
+  ASSERT_TRUE(replies.has_value());
+  ASSERT_THAT(*replies, IsOk());
+  EXPECT_THAT((*replies)->messages_list(), SizeIs(1));
+}
+
+TEST_F(RuntimeTest, PullOfNoReplyIsHeldToItsEnd) {
+  const auto [run_id, token] = RunningRun();
+  const Metadata instruction = SendHosted(token, run_id, node_);
+  Replies replies;
+  PullLater(token, {instruction.message_id}, absl::Seconds(25), 1, replies);
+  now_ += absl::Seconds(24);
+  fleet_.Tick();
+  EXPECT_FALSE(replies.has_value());
+  now_ += absl::Seconds(1);
+  fleet_.Tick();
+  ASSERT_TRUE(replies.has_value());
+  EXPECT_THAT((*replies)->messages_list(), IsEmpty());
+}
+
 TEST_F(RuntimeTest, PullGivesWhatIsThereWhenItsTimeIsOver) {
   const auto [run_id, token] = RunningRun();
   const Metadata first = SendHosted(token, run_id, node_);
@@ -260,7 +294,7 @@ TEST_F(RuntimeTest, PullGivesWhatIsThereWhenItsTimeIsOver) {
   Replies replies;
   PullLater(token, {first.message_id, second.message_id}, absl::Seconds(25), 1, replies);
   EXPECT_FALSE(replies.has_value());
-  now_ += absl::Seconds(25);
+  now_ += absl::Seconds(3);
   fleet_.Tick();
   ASSERT_TRUE(replies.has_value());
   ASSERT_THAT(*replies, IsOk());
