@@ -302,11 +302,6 @@ bool NodeRegistry::IsOnline(uint64_t node, absl::Time now) const {
   return it != nodes_.end() && it->second.IsOnline(now);
 }
 
-bool NodeRegistry::IsOnline(uint64_t node, absl::Time now) const {
-  const auto it = nodes_.find(node);
-  return it != nodes_.end() && it->second.IsOnline(now);
-}
-
 absl::Time NodeRegistry::GoneAt(uint64_t node) const {
   return IsRegistered(node) ? nodes_.at(node).lease_end : absl::InfinitePast();
 }

@@ -102,7 +102,6 @@ class NodeRegistry {
   std::optional<std::string_view> KeyOf(uint64_t node) const;
   bool IsRegistered(uint64_t node) const;
   bool IsOnline(uint64_t node, absl::Time now) const;
-  bool IsOnline(uint64_t node, absl::Time now) const;
   std::vector<uint64_t> Online(absl::Time now) const;  // ascending
   std::vector<NodeStatus> List(absl::Time now) const;  // ascending, registered ones
   // When nothing can be expected of the node any more: at the end of its lease, because a node that

@@ -141,6 +141,11 @@ absl::StatusOr<uint64_t> Runtime::AdmitObjectCall(std::string_view token, uint64
   return own_run_id;
 }
 
+bool Runtime::Knows(std::string_view token) {
+  MutexLock lock(state_.mu);
+  return Admit(token).ok();
+}
+
 absl::StatusOr<flwr::proto::SendTaskHeartbeatResponse> Runtime::SendTaskHeartbeat(
     std::string_view token, const flwr::proto::SendTaskHeartbeatRequest& /*request*/) {
   MutexLock lock(state_.mu);

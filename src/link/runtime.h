@@ -40,6 +40,8 @@ class Runtime {
   // The caller of that call has gone; a run that was given to it is pending again.
   void CancelAcquire(uint64_t ticket);
 
+  // Whether the token is good.
+  bool Knows(std::string_view token);
   absl::StatusOr<flwr::proto::SendTaskHeartbeatResponse> SendTaskHeartbeat(
       std::string_view token, const flwr::proto::SendTaskHeartbeatRequest& request);
   absl::StatusOr<flwr::proto::PullTaskInputResponse> PullTaskInput(

@@ -1,8 +1,10 @@
 #include "transport/app_http.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
@@ -12,6 +14,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "base/mutex.h"
 #include "transport/http_routes.h"
 
@@ -22,6 +25,8 @@ using link::Control;
 using link::Runtime;
 
 constexpr absl::Duration kHold = absl::Seconds(25);  // Flower's clients give up after 30 s
+constexpr char kTokenHeader[] = "flwr-task-token";
+constexpr int64_t kMaxRoundBytes = int64_t{512} << 20;  // of a request that announces messages
 constexpr char kStreamType[] = "application/flower-protobuf-stream";
 
 // Why a call failed, in Flower's numbers.
@@ -106,12 +111,22 @@ void Serve(const Calls& calls, std::string_view prefix,
   }
 }
 
+// What proxies add, and browsers to all that a page sends with POST. A page whose name was made to
+// lead to this machine is told by it too.
+constexpr const char* kHeadersOfGoBetweens[] = {"forwarded", "origin", "sec-fetch-site", "via",
+                                                "x-forwarded-for"};
+
 // Answers if the peer may not run apps.
 bool MayControl(const AppHttpOptions& options, HttpExchange& exchange) {
-  if (options.allow_remote_control || exchange.request().from_here) return true;
-  exchange.Respond(ErrorResponse(
-      403, kNoPermission,
-      "This SuperLink takes runs from its own machine only (see --allow-remote-control)."));
+  if (options.allow_remote_control) return true;
+  const HttpRequest& request = exchange.request();
+  const bool is_passed_on =
+      std::any_of(std::begin(kHeadersOfGoBetweens), std::end(kHeadersOfGoBetweens),
+                  [&](const char* name) { return request.headers.contains(name); });
+  if (request.from_here && !is_passed_on) return true;
+  exchange.Respond(ErrorResponse(403, kNoPermission,
+                                 "This SuperLink takes runs from its own machine only, and through "
+                                 "no proxy or web page (see --allow-remote-control)."));
   return false;
 }
 
@@ -240,7 +255,7 @@ class RuntimeHandler {
     calls_[name] = [this, rpc, codes](const std::shared_ptr<HttpExchange>& exchange) {
       std::remove_cvref_t<Argument> request;
       if (!Decode(*exchange, request)) return;
-      const std::string_view token = exchange->request().Header("flwr-task-token");
+      const std::string_view token = exchange->request().Header(kTokenHeader);
       Respond(*exchange, (runtime_.*rpc)(token, std::move(request)), codes);
     };
   }
@@ -263,7 +278,7 @@ class RuntimeHandler {
     if (!Decode(*exchange, request)) return;
     const uint64_t ticket = ++last_ticket_;
     runtime_.PullMessages(
-        exchange->request().Header("flwr-task-token"), request, kHold, ticket,
+        exchange->request().Header(kTokenHeader), request, kHold, ticket,
         [exchange](const absl::StatusOr<flwr::proto::PullAppMessagesResponse>& replies) {
           Respond(*exchange, replies);
         });
@@ -286,6 +301,15 @@ HttpHandler NewControlHandler(Control& control, AppHttpOptions options) {
 HttpHandler NewRuntimeHandler(Runtime& runtime, AppHttpOptions options) {
   return [handler = std::make_shared<RuntimeHandler>(runtime, options)](
              const std::shared_ptr<HttpExchange>& exchange) { handler->Serve(exchange); };
+}
+
+std::function<int64_t(const HttpRequest&)> AppBodyLimit(Runtime& runtime, int64_t usual) {
+  return [&runtime, usual](const HttpRequest& head) {
+    const bool is_round =
+        head.path == absl::StrCat(kRuntimePath, "push-messages") && head.method == "POST";
+    return is_round && runtime.Knows(head.Header(kTokenHeader)) ? std::max(usual, kMaxRoundBytes)
+                                                                : usual;
+  };
 }
 
 }  // namespace fedumm::transport

@@ -13,6 +13,7 @@
 #include <boost/asio/write.hpp>
 #include <boost/beast/http/error.hpp>
 #include <boost/beast/http/status.hpp>
+#include <limits>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -39,6 +40,7 @@ constexpr int64_t kMinBytesPerSecond = 64 << 10;
 constexpr int64_t kMaxStreamBytes = int64_t{8} << 20;
 constexpr size_t kMaxChunkHeaderBytes = 16 << 10;
 constexpr auto kHandshakeTimeout = std::chrono::seconds(10);
+constexpr auto kLookAfter = std::chrono::seconds(1);
 constexpr auto kLingerTimeout = std::chrono::seconds(2);
 constexpr auto kNever = Clock::time_point::max();
 
@@ -313,11 +315,11 @@ bool HttpConnection::ParseHeader() {
   const size_t head_bytes = end + 4;
   parser_.emplace();
   parser_->header_limit(static_cast<uint32_t>(head_bytes + 1));
-  parser_->body_limit(static_cast<uint64_t>(shared_->options.max_body_bytes));
+  parser_->body_limit(static_cast<uint64_t>(std::numeric_limits<int64_t>::max()));
   error_code error;
   const size_t parsed = parser_->put(asio::const_buffer(in_.data(), head_bytes), error);
   if (error == http::error::body_limit) {
-    Refuse(413, absl::StrCat("the body is longer than ", shared_->options.max_body_bytes));
+    Refuse(413, "the body is longer than any may be");
     return true;
   }
   if (error || !parser_->is_header_done() || parsed != head_bytes) {
@@ -357,9 +359,17 @@ bool HttpConnection::BeginBody() {
     Dispatch();
     return true;
   }
+  const HttpServer::Options& options = shared_->options;
+  max_body_ = options.max_body_of ? options.max_body_of(request) : options.max_body_bytes;
+  if (length > max_body_) {
+    Refuse(413, absl::StrCat("the body is longer than ", max_body_));
+    return true;
+  }
+  parser_->body_limit(static_cast<uint64_t>(max_body_));
+  look_at_ = kNever;
   body_length_ = length;
   body_have_ = 0;
-  transfer_end_ = TransferEnd(chunked ? shared_->options.max_body_bytes : length);
+  transfer_end_ = TransferEnd(chunked ? max_body_ : length);
   if (chunked) parser_->eager(true);
   const State next = chunked ? State::kChunks : State::kBody;
   if (expect.empty() || http10_ || !in_.empty()) {
@@ -403,7 +413,7 @@ bool HttpConnection::TakeBody() {
     if (!ReserveBody(body_length_)) return false;
     body.reserve(body_length_);
   }
-  SetDeadline(ProgressDeadline());
+  SetBodyDeadline(ProgressDeadline());
   Read();
   return false;
 }
@@ -413,7 +423,7 @@ bool HttpConnection::ParseChunks() {
     error_code error;
     const size_t parsed = parser_->put(asio::const_buffer(in_.data(), in_.size()), error);
     if (error == http::error::body_limit) {
-      Refuse(413, absl::StrCat("the body is longer than ", shared_->options.max_body_bytes));
+      Refuse(413, absl::StrCat("the body is longer than ", max_body_));
       return true;
     }
     if ((error && error != http::error::need_more) || in_.size() - parsed > kMaxChunkHeaderBytes) {
@@ -431,33 +441,51 @@ bool HttpConnection::ParseChunks() {
     return false;
   }
   if (static_cast<int64_t>(parser_->request.body.size()) >= kFreeBodyBytes &&
-      reservation_.num_bytes() == 0 && !ReserveBody(shared_->options.max_body_bytes)) {
+      reservation_.num_bytes() == 0 && !ReserveBody(max_body_)) {
     return false;
   }
-  SetDeadline(ProgressDeadline());
+  SetBodyDeadline(ProgressDeadline());
   Read();
   return false;
 }
 
 bool HttpConnection::ReserveBody(int64_t num_bytes) {
-  const bool granted =
-      shared_->quota->Take(num_bytes, this, [self = shared_from_this(), num_bytes] {
+  look_at_ = Clock::now() + kLookAfter;
+  const bool granted = shared_->quota->Take(
+      this, num_bytes, QuotaPeer(), Clock::now(), [self = shared_from_this(), num_bytes] {
         if (!self->Run([self, num_bytes] { self->OnReserved(num_bytes); })) {
-          self->shared_->quota->Give(num_bytes);
+          const Reservation unused = self->Reserved(num_bytes);
         }
       });
   if (granted) {
-    reservation_ = Reservation(shared_->quota, num_bytes);
+    reservation_ = Reserved(num_bytes);
     return true;
   }
   after_quota_ = state_;
   state_ = State::kQuota;
-  SetDeadline(Clock::now() + ToClock(shared_->options.progress_timeout));
+  SetBodyDeadline(Clock::now() + ToClock(shared_->options.progress_timeout));
   return false;
 }
 
+Reservation HttpConnection::Reserved(int64_t num_bytes) {
+  return {shared_->quota, this, num_bytes, QuotaPeer()};
+}
+
+std::string HttpConnection::QuotaPeer() const {
+  asio::ip::address address = peer_.address();
+  if (address.is_v6() && address.to_v6().is_v4_mapped()) {
+    address = asio::ip::make_address_v4(asio::ip::v4_mapped, address.to_v6());
+  }
+  if (address.is_loopback()) return "";  // all behind a proxy or tunnel look alike
+  if (address.is_v4()) return address.to_string();
+  // One owner has a whole network of them.
+  asio::ip::address_v6::bytes_type bytes = address.to_v6().to_bytes();
+  std::fill(bytes.begin() + 8, bytes.end(), uint8_t{0});
+  return asio::ip::address_v6(bytes).to_string();
+}
+
 void HttpConnection::OnReserved(int64_t num_bytes) {
-  Reservation reservation(shared_->quota, num_bytes);
+  Reservation reservation = Reserved(num_bytes);
   if (state_ != State::kQuota) return;
   reservation_ = std::move(reservation);
   state_ = after_quota_;
@@ -476,7 +504,7 @@ void HttpConnection::Dispatch() {
   request.from_here =
       peer_.address().is_loopback() || peer_.address() == socket_.local_endpoint(unknown).address();
   parser_.reset();
-  reservation_.ShrinkTo(static_cast<int64_t>(request.body.size()));
+  reservation_.Received(static_cast<int64_t>(request.body.size()));
   if (request.path == "/health") {
     const bool allowed = is_head_ || request.method == "GET";
     HttpResponse response{.status = allowed ? 200 : 405};
@@ -759,13 +787,39 @@ void HttpConnection::ArmTimer() {
   });
 }
 
+void HttpConnection::SetBodyDeadline(Clock::time_point end) {
+  body_end_ = end;
+  SetDeadline(std::min(end, look_at_));
+}
+
 void HttpConnection::OnDeadline() {
-  if (state_ == State::kQuota) {
+  const bool is_body =
+      state_ == State::kBody || state_ == State::kChunks || state_ == State::kQuota;
+  if (is_body && Clock::now() < body_end_) {
+    LookAfterBody();
+  } else if (state_ == State::kQuota) {
     Refuse(503, "too many large requests at once, try again later");
   } else {
     Close();
   }
 }
+
+void HttpConnection::LookAfterBody() {
+  if (state_ == State::kQuota) {
+    shared_->quota->Squeeze(Clock::now());
+  } else {
+    const int64_t num_bytes =
+        state_ == State::kChunks ? static_cast<int64_t>(parser_->request.body.size()) : body_have_;
+    if (shared_->quota->MustGo(this, num_bytes)) {
+      shared_->log.Warn(QuietLog::kSlow, Peer(), "sent slowly while others waited for its room");
+      Close();
+      return;
+    }
+  }
+  look_at_ = Clock::now() + kLookAfter;
+  SetBodyDeadline(body_end_);
+}
+
 Clock::time_point HttpConnection::ProgressDeadline() const {
   return std::min(Clock::now() + ToClock(shared_->options.progress_timeout), transfer_end_);
 }

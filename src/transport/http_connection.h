@@ -111,6 +111,7 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
   bool TakeBody();
   bool ParseChunks();
   bool ReserveBody(int64_t num_bytes);
+  Reservation Reserved(int64_t num_bytes);  // what was granted
   void OnReserved(int64_t num_bytes);
   void Dispatch();
   void Refuse(int status, std::string_view detail);
@@ -127,6 +128,11 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
   void Linger();
 
   void SetDeadline(Clock::time_point deadline);
+  void SetBodyDeadline(Clock::time_point end);
+  // Whether a large body that comes, or waits for its room, still may; about every second.
+  void LookAfterBody();
+  // Whose share of the quota a body takes.
+  std::string QuotaPeer() const;
   void ArmTimer();
   void OnDeadline();
   Clock::time_point ProgressDeadline() const;
@@ -151,6 +157,8 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
   Clock::time_point deadline_ = Clock::time_point::max();
   Clock::time_point timer_at_ = Clock::time_point::max();
   Clock::time_point transfer_end_ = Clock::time_point::max();
+  Clock::time_point body_end_ = Clock::time_point::max();  // unless a body, or its room, gets on
+  Clock::time_point look_at_ = Clock::time_point::max();   // when a large body is looked after
 
   std::vector<char> chunk_;  // what a read writes to, unless that is the body
   bool reading_ = false;
@@ -160,6 +168,7 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
   bool served_ = false;  // a request before this one
   std::optional<RequestParser> parser_;
   State after_quota_ = State::kBody;
+  int64_t max_body_ = 0;
   int64_t body_length_ = 0;
   int64_t body_have_ = 0;
   Reservation reservation_;

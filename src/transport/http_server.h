@@ -70,9 +70,13 @@ class HttpServer {
     std::string address;           // host:port; port 0 picks a free one
     std::optional<ServerTls> tls;  // none: plaintext
     int64_t max_body_bytes = int64_t{24} << 20;
+    // For one request instead, by its head, which may show that it can be trusted with more. Must
+    // not wait.
+    std::function<int64_t(const HttpRequest& head)> max_body_of;
     int64_t max_header_bytes = 32 << 10;
-    // Of bodies over 64 KiB that are being read or handled, all connections together; beyond it
-    // no more is read until some are done. Not less than max_body_bytes.
+    // Of bodies over 64 KiB that are being read or handled, all connections together, those of one
+    // address elsewhere a quarter of it; see BodyQuota. Beyond it no more is read until some are
+    // done. Not less than max_body_bytes.
     int64_t max_pending_body_bytes = int64_t{512} << 20;
     int max_connections = 20'000;
     absl::Duration idle_timeout = absl::Minutes(2);  // between two requests

@@ -13,7 +13,7 @@ namespace fedumm::transport {
 // One line about each kind of trouble every ten seconds, however many peers make it. Thread-safe.
 class QuietLog {
  public:
-  enum Kind { kHandshake, kPlaintext, kTls, kFull, kAccept, kNumKinds };
+  enum Kind { kHandshake, kPlaintext, kTls, kFull, kAccept, kSlow, kNumKinds };
 
   void Warn(Kind kind, const std::string& peer, const std::string& text);
 

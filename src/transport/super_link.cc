@@ -114,12 +114,16 @@ absl::StatusOr<std::unique_ptr<SuperLink>> SuperLink::Start(SuperLinkOptions opt
       handlers[transport::kControlPath] = transport::NewControlHandler(impl->control, apps);
       handlers[transport::kRuntimePath] = transport::NewRuntimeHandler(impl->runtime, apps);
     }
-    FEDUMM_ASSIGN_OR_RETURN(impl->http, transport::HttpServer::Start(
-                                            {.address = options.http_address,
-                                             .tls = options.tls,
-                                             .max_body_bytes = options.limits.max_object_bytes +
-                                                               transport::kHttpBodyOverhead},
-                                            transport::RouteByPrefix(std::move(handlers))));
+    transport::HttpServer::Options http{
+        .address = options.http_address,
+        .tls = options.tls,
+        .max_body_bytes = options.limits.max_object_bytes + transport::kHttpBodyOverhead};
+    if (options.host_apps) {
+      http.max_body_of = transport::AppBodyLimit(impl->runtime, http.max_body_bytes);
+    }
+    FEDUMM_ASSIGN_OR_RETURN(
+        impl->http, transport::HttpServer::Start(std::move(http),
+                                                 transport::RouteByPrefix(std::move(handlers))));
   }
   impl->timers = std::thread([&fleet = impl->fleet] { fleet.RunTimers(); });
   return std::unique_ptr<SuperLink>(new SuperLink(std::move(impl)));

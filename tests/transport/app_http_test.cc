@@ -144,6 +144,43 @@ TEST_F(AppHttpTest, ErrorsHaveFlowersStatusesAndCodes) {
   EXPECT_EQ(CodeOf(answer), 3004);
 }
 
+TEST_F(AppHttpTest, ProxiesAndWebPagesRunNoApps) {
+  AppClient client = Client();
+  const auto status = [&](const std::string& path, const std::string& header) {
+    client.raw().Send(absl::StrCat("POST ", path, " HTTP/1.1\r\nHost: h\r\n", header,
+                                   "Content-Type: application/protobuf\r\n"
+                                   "Content-Length: 0\r\n\r\n"));
+    return client.raw().ReadAnswer().status;
+  };
+  for (const char* path : {"/v1/control/list-runs", "/v1/runtime/acquire-task"}) {
+    EXPECT_EQ(status(path, ""), 200);
+    for (const char* header :
+         {"Origin: http://evil.example\r\n", "Sec-Fetch-Site: same-origin\r\n", "Via: 1.1 p\r\n",
+          "Forwarded: for=192.0.2.1\r\n", "X-Forwarded-For: 192.0.2.1\r\n", "origin: \r\n"}) {
+      EXPECT_EQ(status(path, header), 403) << path << " " << header;
+    }
+  }
+  EXPECT_EQ(status("/v1/fleet/pull-messages", "Via: 1.1 p\r\n"), 401) << "nodes may use a proxy";
+}
+
+TEST_F(AppHttpTest, AGoodTokenMayAnnounceALargeRound) {
+  AppClient client = Client();
+  StartRun(client);
+  const std::string token = Acquire(client);
+  const std::string round(30 << 20, '\xff');  // no message, but read
+  RawClient::Answer answer = client.Post("/v1/runtime/push-messages", round, token);
+  EXPECT_EQ(answer.status, 400);
+  EXPECT_EQ(CodeOf(answer), 1003);
+  const auto status = [&](const std::string& path, const std::string& with) {
+    AppClient other = Client();
+    other.raw().Send(absl::StrCat("POST ", path, " HTTP/1.1\r\nHost: h\r\nflwr-task-token: ", with,
+                                  "\r\nContent-Length: ", round.size(), "\r\n\r\n"));
+    return other.raw().ReadAnswer().status;
+  };
+  EXPECT_EQ(status("/v1/runtime/push-messages", std::string(256, '0')), 413);
+  EXPECT_EQ(status("/v1/runtime/push-object", token), 413);
+}
+
 TEST_F(AppHttpTest, LogsAreStreamedUntilTheRunEnds) {
   AppClient user = Client();
   AppClient app = Client();

@@ -284,6 +284,24 @@ TEST_F(HttpServerTest, RefusesABodyThatIsTooLong) {
   EXPECT_EQ(absurd.ReadAnswer().status, 413);
 }
 
+TEST_F(HttpServerTest, TakesMoreOfARequestWhoseHeadShowsThatItMay) {
+  Start({.max_body_bytes = 100'000, .max_body_of = [](const HttpRequest& head) -> int64_t {
+           return head.path == "/echo" && head.Header("token") == "good" ? 1'000'000 : 100'000;
+         }});
+  RawClient trusted(port());
+  trusted.Send(Post("/echo?q=1", std::string(1'000'000, 'x'), "token: good\r\n"));
+  EXPECT_EQ(trusted.ReadAnswer().body.size(), 1'000'000);
+  RawClient chunked(port());
+  chunked.Send("POST /echo HTTP/1.1\r\ntoken: good\r\nTransfer-Encoding: chunked\r\n\r\n");
+  chunked.Send(absl::StrCat("7A120\r\n", std::string(500'000, 'x'), "\r\n0\r\n\r\n"));
+  EXPECT_EQ(chunked.ReadAnswer().body.size(), 500'000);
+  for (const std::string head : {"token: bad\r\n", "", "token: good\r\nExpect: 100-continue\r\n"}) {
+    RawClient peer(port());
+    peer.Send("POST /echo HTTP/1.1\r\nContent-Length: 1000001\r\n" + head + "\r\n");
+    EXPECT_EQ(peer.ReadAnswer().status, 413) << head;
+  }
+}
+
 TEST_F(HttpServerTest, RefusesAHeaderThatIsTooLong) {
   Start({.max_header_bytes = 1000});
   for (const std::string end : {"", "\r\n\r\n"}) {
@@ -460,6 +478,19 @@ TEST_F(HttpServerTest, APeerThatLeavesGivesItsMemoryBack) {
   ASSERT_NE(exchange, nullptr);
   exchange->Respond({});
   EXPECT_EQ(last.ReadAnswer().status, 200);
+}
+
+TEST_F(HttpServerTest, ABodyThatTricklesMakesWayForOthers) {
+  Start({.max_body_bytes = 400'000, .max_pending_body_bytes = 400'000});
+  RawClient slow(port());
+  slow.Send("POST /hold HTTP/1.1\r\nContent-Length: 400000\r\n\r\n" + std::string(200'000, 'x'));
+  ExpectServes();
+  RawClient other(port());
+  std::thread sender([&] { other.Send(Post("/echo", std::string(300'000, 'y'))); });
+  EXPECT_EQ(other.ReadAnswer().status, 200);
+  sender.join();
+  EXPECT_TRUE(slow.IsEnded());
+  EXPECT_EQ(inbox_.num_added(), 0);
 }
 
 TEST_F(HttpServerTest, LargeBodiesThatWaitTooLongAreAskedToComeAgain) {
