@@ -63,6 +63,14 @@ absl::StatusOr<ParsedReply> ParseReply(const flwr::proto::Message& message,
 
 }  // namespace
 
+struct Fleet::Announcement {
+  uint64_t node = 0;
+  uint64_t run_id = 0;
+  std::string message_id;
+  std::string instruction_id;
+  absl::StatusOr<ParsedReply> reply;
+};
+
 absl::Status Fleet::CheckServing() {
   MutexLock lock(state_.mu);
   return state_.stopping ? absl::UnavailableError("the server is stopping") : absl::OkStatus();
@@ -219,44 +227,59 @@ void Fleet::CancelPull(uint64_t node, uint64_t ticket) {
 absl::StatusOr<flwr::proto::PushMessagesResponse> Fleet::PushMessages(
     const Caller& caller, const flwr::proto::PushMessagesRequest& request) {
   FEDUMM_RETURN_IF_ERROR(Admit(caller, request.node().node_id()));
-  return Push(request);
+  return Push(ParseAnnouncement(request, state_.options.limits));
 }
 
-void Fleet::AnnounceReply(const Caller& caller, const flwr::proto::PushMessagesRequest& request,
+void Fleet::AnnounceReply(const Caller& caller, flwr::proto::PushMessagesRequest request,
                           PushDone done) {
   if (absl::Status status = Admit(caller, request.node().node_id()); !status.ok()) {
     done(std::move(status));
     return;
   }
-  if (request.messages_list_size() == 1) {
-    const std::string& id = request.messages_list(0).metadata().reply_to_message_id();
+  absl::StatusOr<Announcement> announcement = ParseAnnouncement(request, state_.options.limits);
+  request.Clear();
+  if (announcement.ok()) {
+    const std::string id = announcement->instruction_id;
     MutexLock lock(state_.mu);
     const int64_t num_bytes = state_.mailbox.NumBytes(id);
     const absl::Time now = state_.options.timer();
     if (num_bytes > 0 && !state_.stopping && !state_.gate.Enter(id, num_bytes, now)) {
       state_.gate.Hold(id, num_bytes, now,
-                       [this, request, done = std::move(done)](absl::Status status) {
-                         done(status.ok() ? Push(request) : std::move(status));
+                       [this, announcement = *std::move(announcement),
+                        done = std::move(done)](absl::Status status) mutable {
+                         if (status.ok()) {
+                           done(Push(std::move(announcement)));
+                         } else {
+                           done(std::move(status));
+                         }
                        });
       state_.timer_changed.NotifyOne();
       return;
     }
   }
-  done(Push(request));
+  done(Push(std::move(announcement)));
 }
 
-absl::StatusOr<flwr::proto::PushMessagesResponse> Fleet::Push(
-    const flwr::proto::PushMessagesRequest& request) {
-  const uint64_t node = request.node().node_id();
-  FEDUMM_RETURN_IF_ERROR(CheckServing());
+absl::StatusOr<Fleet::Announcement> Fleet::ParseAnnouncement(
+    const flwr::proto::PushMessagesRequest& request, const Limits& limits) {
   if (request.messages_list_size() != 1 || request.message_object_trees_size() != 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("one message and its object tree are expected, got ",
                      request.messages_list_size(), " and ", request.message_object_trees_size()));
   }
   const flwr::proto::Message& message = request.messages_list(0);
-  absl::StatusOr<ParsedReply> reply =
-      ParseReply(message, request.message_object_trees(0), state_.options.limits);
+  return Announcement{.node = request.node().node_id(),
+                      .run_id = message.metadata().run_id(),
+                      .message_id = message.metadata().message_id(),
+                      .instruction_id = message.metadata().reply_to_message_id(),
+                      .reply = ParseReply(message, request.message_object_trees(0), limits)};
+}
+
+absl::StatusOr<flwr::proto::PushMessagesResponse> Fleet::Push(
+    absl::StatusOr<Announcement> announcement) {
+  FEDUMM_RETURN_IF_ERROR(CheckServing());
+  FEDUMM_RETURN_IF_ERROR(announcement.status());
+  absl::StatusOr<ParsedReply>& reply = announcement->reply;
 
   flwr::proto::PushMessagesResponse response;
   response.mutable_reconnect()->set_reconnect(kReconnectSeconds);
@@ -264,10 +287,11 @@ absl::StatusOr<flwr::proto::PushMessagesResponse> Fleet::Push(
   {
     Answers answers;
     MutexLock lock(state_.mu);
-    FEDUMM_RETURN_IF_ERROR(state_.runs.Check(message.metadata().run_id()));
+    FEDUMM_RETURN_IF_ERROR(state_.runs.Check(announcement->run_id));
     if (reply.ok()) {
-      receipt = state_.mailbox.PushReply(node, reply->metadata, std::move(reply->object_ids),
-                                         state_.options.timer(), state_.options.clock());
+      receipt = state_.mailbox.PushReply(announcement->node, reply->metadata,
+                                         std::move(reply->object_ids), state_.options.timer(),
+                                         state_.options.clock());
     } else {
       receipt = reply.status();
     }
@@ -275,15 +299,15 @@ absl::StatusOr<flwr::proto::PushMessagesResponse> Fleet::Push(
       state_.changed.NotifyAll();
       state_.WakeApps(answers);
     }
-    if (!receipt.ok()) state_.gate.Leave(message.metadata().reply_to_message_id());
+    if (!receipt.ok()) state_.gate.Leave(announcement->instruction_id);
     state_.timer_changed.NotifyOne();
   }
-  uint32_t& result = (*response.mutable_results())[message.metadata().message_id()];
+  uint32_t& result = (*response.mutable_results())[announcement->message_id];
   if (!receipt.ok()) {
     // As from Flower's own server, a second reply is refused without a word.
     result = absl::IsAlreadyExists(receipt.status()) ? 0 : kRefused;
-    Log()->warn("refused a reply of node {} in run {}: {}", node, message.metadata().run_id(),
-                Printable(receipt.status().message()));
+    Log()->warn("refused a reply of node {} in run {}: {}", announcement->node,
+                announcement->run_id, Printable(receipt.status().message()));
     return response;
   }
   response.mutable_objects_to_push()->Add(receipt->to_push.begin(), receipt->to_push.end());

@@ -57,8 +57,7 @@ class Fleet {
   // UNAVAILABLE if there was none for so long.
   // Calls `done` exactly once, perhaps before it returns.
   using PushDone = std::function<void(absl::StatusOr<flwr::proto::PushMessagesResponse>)>;
-  void AnnounceReply(const Caller& caller, const flwr::proto::PushMessagesRequest& request,
-                     PushDone done);
+  void AnnounceReply(const Caller& caller, flwr::proto::PushMessagesRequest request, PushDone done);
   absl::StatusOr<flwr::proto::GetRunResponse> GetRun(const Caller& caller,
                                                      const flwr::proto::GetRunRequest& request);
   absl::StatusOr<flwr::proto::GetFabResponse> GetFab(const Caller& caller,
@@ -97,9 +96,11 @@ class Fleet {
   // Whether the caller owns the node, and the server still serves.
   absl::Status Admit(const Caller& caller, uint64_t node);
   absl::Status CheckServing();
+  struct Announcement;  // what is kept of a PushMessages that waits
+  static absl::StatusOr<Announcement> ParseAnnouncement(
+      const flwr::proto::PushMessagesRequest& request, const Limits& limits);
   // PushMessages of a caller that was admitted.
-  absl::StatusOr<flwr::proto::PushMessagesResponse> Push(
-      const flwr::proto::PushMessagesRequest& request);
+  absl::StatusOr<flwr::proto::PushMessagesResponse> Push(absl::StatusOr<Announcement> announcement);
 
   LinkState& state_;
 };

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <optional>
+#include <utility>
 
 namespace fedumm::link {
 
@@ -16,11 +17,11 @@ void LinkState::OpenGate(Answers& answers) {
 void LinkState::Deliver(uint64_t node, Answers& answers) {
   const HeldPulls::Pull* held = pulls.Find(node);
   if (held == nullptr) return;
-  const Mailbox::Instruction* instruction = mailbox.Offer(node, held->ticket, options.timer());
-  if (instruction == nullptr) return;
+  std::optional<Mailbox::Offered> offered = mailbox.Offer(node, held->ticket, options.timer());
+  if (!offered.has_value()) return;
   flwr::proto::PullMessagesResponse response;
-  *response.add_messages_list() = instruction->message;
-  *response.add_message_object_trees() = instruction->tree;
+  *response.add_messages_list() = std::move(offered->message);
+  *response.add_message_object_trees() = std::move(offered->tree);
   answers.Add([done = pulls.Take(node)->done, response = std::move(response)]() mutable {
     done(std::move(response));
   });

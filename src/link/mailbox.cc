@@ -18,14 +18,34 @@ Error Unavailable(ErrorCode code, std::string reason) {
   return {.code = code, .reason = std::move(reason)};
 }
 
+bool SameTrees(const flwr::proto::ObjectTree& a, const flwr::proto::ObjectTree& b) {
+  return a.object_id() == b.object_id() &&
+         std::equal(a.children().begin(), a.children().end(), b.children().begin(),
+                    b.children().end(), SameTrees);
+}
+
 }  // namespace
+
+std::shared_ptr<const Mailbox::Parts> Mailbox::TakeParts(Instruction& instruction) {
+  auto parts = std::make_shared<Parts>();
+  parts->tree = std::exchange(instruction.tree, {});
+  parts->tree.clear_object_id();
+  parts->ids = std::exchange(instruction.object_ids, {});
+  std::erase(parts->ids, instruction.metadata.message_id);
+  if (std::shared_ptr<const Parts> last = last_parts_.lock()) {
+    if (last->ids == parts->ids && SameTrees(last->tree, parts->tree)) return last;
+  }
+  parts->all.insert(parts->ids.begin(), parts->ids.end());
+  last_parts_ = parts;
+  return parts;
+}
 
 void Mailbox::Post(Instruction instruction, absl::Time now) {
   const std::string id = instruction.metadata.message_id;
   const uint64_t node = instruction.metadata.dst_node_id;
   Entry& entry = entries_[id];
   entry.expires = now + absl::Seconds(instruction.metadata.ttl);
-  entry.all.insert(instruction.object_ids.begin(), instruction.object_ids.end());
+  entry.parts = TakeParts(instruction);
   entry.instruction = std::move(instruction);
   live_[node].push_back(&entry);
 }
@@ -48,11 +68,13 @@ Mailbox::Upload Mailbox::Announce(uint64_t run_id, std::vector<Instruction> inst
       continue;
     }
     session.message_ids.push_back(id);
-    for (const std::string& object : entries_.at(id).instruction.object_ids) {
-      if (!session.all.insert(object).second || objects_.Find(object) != nullptr) continue;
+    const auto need = [&](const std::string& object) {
+      if (!session.all.insert(object).second || objects_.Find(object) != nullptr) return;
       session.missing.insert(object);
       upload.to_push.push_back(object);
-    }
+    };
+    for (const std::string& object : entries_.at(id).parts->ids) need(object);
+    need(id);
   }
   if (session.missing.empty()) upload.ready = Complete(session);
   // Kept, even when nothing is missing: the peer may push what is here already.
@@ -181,7 +203,7 @@ void Mailbox::DropRun(uint64_t run_id) {
   std::erase_if(sessions_, [&](const auto& item) { return item.second.run_id == run_id; });
 }
 
-const Mailbox::Instruction* Mailbox::Offer(uint64_t node, uint64_t ticket, absl::Time now) {
+std::optional<Mailbox::Offered> Mailbox::Offer(uint64_t node, uint64_t ticket, absl::Time now) {
   for (Entry* entry : Live(node)) {
     const bool waits = entry->stage == Stage::kWaiting ||
                        (entry->stage == Stage::kOffered && now >= entry->lease_end);
@@ -192,9 +214,11 @@ const Mailbox::Instruction* Mailbox::Offer(uint64_t node, uint64_t ticket, absl:
     entry->offered = true;
     entry->lease_end = now + options_.lease;
     Due(entry->lease_end);
-    return &entry->instruction;
+    Offered offered{.message = entry->instruction.message, .tree = entry->parts->tree};
+    offered.tree.set_object_id(entry->instruction.metadata.message_id);
+    return offered;
   }
-  return nullptr;
+  return std::nullopt;
 }
 
 void Mailbox::TakeBack(uint64_t node, uint64_t ticket) {
@@ -250,7 +274,9 @@ bool Mailbox::MayPull(uint64_t node, uint64_t run_id, const std::string& object_
                       absl::Time now) {
   bool found = false;
   for (Entry* entry : Live(node)) {
-    if (entry->instruction.metadata.run_id != run_id || !entry->all.contains(object_id)) continue;
+    const Metadata& metadata = entry->instruction.metadata;
+    if (metadata.run_id != run_id || entry->parts == nullptr) continue;
+    if (object_id != metadata.message_id && !entry->parts->all.contains(object_id)) continue;
     if (entry->stage == Stage::kComing) continue;
     found = true;
     if (entry->stage == Stage::kOffered) entry->lease_end = now + options_.lease;
@@ -387,11 +413,10 @@ const std::vector<Mailbox::Entry*>& Mailbox::Live(uint64_t node) const {
 }
 
 void Mailbox::ReleaseInstruction(Entry& entry) {
-  objects_.Release(entry.instruction.object_ids);
-  // Clearing would keep their memory.
-  entry.instruction.object_ids = std::vector<std::string>();
-  entry.instruction.tree = flwr::proto::ObjectTree();
-  entry.all.clear();
+  if (entry.parts == nullptr) return;
+  objects_.Release(entry.parts->ids);
+  objects_.Release({entry.instruction.metadata.message_id});
+  entry.parts.reset();
 }
 
 void Mailbox::DropReply(Entry& entry) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -12,6 +13,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "fedumm/limits.h"
 #include "fedumm/message.h"
@@ -92,9 +94,12 @@ class Mailbox {
 
   // The node's side.
 
-  // The oldest message that waits for the node, or null. Valid until the next call. `ticket` names
-  // the offer.
-  const Instruction* Offer(uint64_t node, uint64_t ticket, absl::Time now);
+  struct Offered {
+    flwr::proto::Message message;
+    flwr::proto::ObjectTree tree;
+  };
+  // The oldest message that waits for the node. `ticket` names the offer.
+  std::optional<Offered> Offer(uint64_t node, uint64_t ticket, absl::Time now);
   // The offer never reached the node.
   void TakeBack(uint64_t node, uint64_t ticket);
   // The node has the message whole. No effect on messages of others, nor on one that has not been
@@ -146,9 +151,16 @@ class Mailbox {
     absl::Time expires;
     bool stale = false;  // the node has restarted since it announced the reply
   };
+  // The objects below a message's own. One copy for all messages that bring the same content to
+  // many nodes. Never changed.
+  struct Parts {
+    flwr::proto::ObjectTree tree;  // without the id of the root
+    std::vector<std::string> ids;
+    absl::flat_hash_set<absl::string_view> all;  // of `ids`
+  };
   struct Entry {
-    Instruction instruction;
-    absl::flat_hash_set<std::string> all;
+    Instruction instruction;             // its tree and ids are in `parts`
+    std::shared_ptr<const Parts> parts;  // null once they were released
     absl::Time expires;
     Stage stage = Stage::kWaiting;
     uint64_t ticket = 0;
@@ -170,6 +182,8 @@ class Mailbox {
     absl::Time end;
   };
 
+  // Takes the tree and the ids out of the instruction.
+  std::shared_ptr<const Parts> TakeParts(Instruction& instruction);
   std::vector<uint64_t> Complete(const Session& session);
   const std::vector<Entry*>& Live(uint64_t node) const;
   void ReleaseInstruction(Entry& entry);
@@ -187,6 +201,7 @@ class Mailbox {
   std::map<uint64_t, std::vector<Entry*>> live_;        // by node, not closed, oldest first
   std::map<uint64_t, std::set<std::string>> answered_;  // message ids by run
   std::map<std::string, Session, std::less<>> sessions_;
+  std::weak_ptr<const Parts> last_parts_;  // of the instruction posted last
   absl::Time next_due_ = absl::InfiniteFuture();
 };
 

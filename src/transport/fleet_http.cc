@@ -201,9 +201,10 @@ class FleetHandler : public std::enable_shared_from_this<FleetHandler> {
     flwr::proto::PushMessagesRequest request;
     const std::optional<Caller> caller = Decode(*exchange, request);
     if (!caller.has_value()) return;
-    fleet_.AnnounceReply(*caller, request,
-                         [self = shared_from_this(), exchange, node = request.node().node_id()](
-                             absl::StatusOr<flwr::proto::PushMessagesResponse> response) {
+    const uint64_t node = request.node().node_id();
+    fleet_.AnnounceReply(*caller, std::move(request),
+                         [self = shared_from_this(), exchange,
+                          node](absl::StatusOr<flwr::proto::PushMessagesResponse> response) {
                            if (response.ok()) {
                              self->Respond(*exchange, node, ProtobufResponse(*response));
                            } else {

@@ -109,15 +109,21 @@ class FleetService final : public flwr::proto::Fleet::CallbackService {
                                    const flwr::proto::PushMessagesRequest* request,
                                    flwr::proto::PushMessagesResponse* response) override {
     ServerUnaryReactor* reactor = context->DefaultReactor();
-    fleet_.AnnounceReply(CallerOf(*context), *request,
-                         [this, reactor, request,
-                          response](absl::StatusOr<flwr::proto::PushMessagesResponse> result) {
-                           if (result.ok()) {
-                             *response = *std::move(result);
-                             CountTraffic(fleet_, *request, *response);
-                           }
-                           reactor->Finish(ToGrpcStatus(result.status()));
-                         });
+    const uint64_t node = request->node().node_id();
+    const auto num_bytes = static_cast<int64_t>(request->ByteSizeLong());
+    // gRPC parsed the request for this call alone: its memory goes before the answer, which may
+    // have to wait.
+    fleet_.AnnounceReply(
+        CallerOf(*context), std::move(*const_cast<flwr::proto::PushMessagesRequest*>(request)),
+        [this, reactor, node, num_bytes,
+         response](absl::StatusOr<flwr::proto::PushMessagesResponse> result) {
+          if (result.ok()) {
+            *response = *std::move(result);
+            fleet_.CountTraffic(node, num_bytes + kGrpcFrameBytes,
+                                static_cast<int64_t>(response->ByteSizeLong()) + kGrpcFrameBytes);
+          }
+          reactor->Finish(ToGrpcStatus(result.status()));
+        });
     return reactor;
   }
   ServerUnaryReactor* GetRun(CallbackServerContext* context,
