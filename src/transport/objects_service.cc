@@ -30,6 +30,7 @@ using link::Fleet;
 class PullReactor final : public ServerWriteReactor<ByteBuffer> {
  public:
   PullReactor(Fleet& fleet, const Caller& caller, ByteBuffer request) : fleet_(fleet) {
+    const auto num_bytes = static_cast<int64_t>(request.Length());  // parsing empties it
     proto::PullObjectsRequest parsed;
     const grpc::Status status =
         grpc::SerializationTraits<proto::PullObjectsRequest>::Deserialize(&request, &parsed);
@@ -43,7 +44,7 @@ class PullReactor final : public ServerWriteReactor<ByteBuffer> {
       Finish(ToGrpcStatus(pull.status()));
       return;
     }
-    fleet_.CountTraffic(node_, static_cast<int64_t>(request.Length()) + kGrpcFrameBytes, 0);
+    fleet_.CountTraffic(node_, num_bytes + kGrpcFrameBytes, 0);
     pull_.emplace(*std::move(pull));
     WriteNext();
   }
