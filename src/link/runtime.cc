@@ -288,11 +288,12 @@ void Runtime::PullMessages(std::string_view token,
       HostedApps::Pull pull;
       pull.run_id = *run_id;
       pull.pending = {request.message_ids().begin(), request.message_ids().end()};
-      std::erase_if(pull.pending, [&](const std::string& id) {
-        const absl::Time gone_at = state_.nodes.GoneAt(state_.mailbox.Destination(id));
-        return state_.apps.replies.Find(*run_id, id) != nullptr ||
-               !state_.mailbox.Pending(*run_id, id, gone_at, now).has_value();
-      });
+      std::erase_if(
+          pull.pending, [&](const std::string& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mu) {
+            const absl::Time gone_at = state_.nodes.GoneAt(state_.mailbox.Destination(id));
+            return state_.apps.replies.Find(*run_id, id) != nullptr ||
+                   !state_.mailbox.Pending(*run_id, id, gone_at, now).has_value();
+          });
       pull.num_asked = static_cast<size_t>(request.message_ids_size());
       pull.all = {pull.pending.begin(), pull.pending.end()};
       pull.until = now + hold;

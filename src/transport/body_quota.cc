@@ -31,9 +31,10 @@ bool BodyQuota::Take(Id id, int64_t num_bytes, const std::string& peer, Clock::t
                      std::function<void()> granted) {
   MutexLock lock(mu_);
   const bool others_first =
-      std::any_of(waiting_.begin(), waiting_.end(), [&](const Waiting& waiting) {
-        return waiting.peer == peer || HasShare(waiting.num_bytes, waiting.peer);
-      });
+      std::any_of(waiting_.begin(), waiting_.end(),
+                  [&](const Waiting& waiting) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+                    return waiting.peer == peer || HasShare(waiting.num_bytes, waiting.peer);
+                  });
   if (!others_first && HasRoom(num_bytes, peer)) {
     Grant(id, num_bytes, peer, now);
     return true;
@@ -62,9 +63,10 @@ void BodyQuota::Received(Id id) {
 
 std::deque<BodyQuota::Waiting>::iterator BodyQuota::Next() {
   // Who waits for its peer's other bodies holds up nobody else.
-  const auto first = std::find_if(waiting_.begin(), waiting_.end(), [&](const Waiting& waiting) {
-    return HasShare(waiting.num_bytes, waiting.peer);
-  });
+  const auto first = std::find_if(waiting_.begin(), waiting_.end(),
+                                  [&](const Waiting& waiting) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+                                    return HasShare(waiting.num_bytes, waiting.peer);
+                                  });
   const bool fits = first != waiting_.end() && HasRoom(first->num_bytes, first->peer);
   return fits ? first : waiting_.end();
 }
