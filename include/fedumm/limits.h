@@ -12,6 +12,9 @@ struct Limits {
   int64_t max_message_bytes = int64_t{8} << 30;  // all objects of one message together
   // All objects that a SuperLink holds; beyond it uploads are asked to try again later.
   int64_t max_stored_bytes = int64_t{16} << 30;
+  // Replies with arrays that a SuperLink takes in at a time; the nodes with others wait. A larger
+  // one comes alone. More of them at a time is faster over slow lines, and takes more memory.
+  int64_t max_incoming_reply_bytes = int64_t{32} << 20;
   int64_t max_objects_per_message = 100'000;  // nodes of one object tree
   int64_t max_tree_depth = 6;  // Message, RecordDict, record, Array, chunk, and one to spare
   int64_t max_header_bytes = int64_t{8} << 20;  // text before an object's NUL

@@ -61,6 +61,16 @@ absl::StatusOr<ParsedReply> ParseReply(const flwr::proto::Message& message,
   return reply;
 }
 
+// Below a message lies its RecordDict, then records, and below these arrays if there are any.
+bool HasArrays(const flwr::proto::ObjectTree& message) {
+  for (const flwr::proto::ObjectTree& content : message.children()) {
+    for (const flwr::proto::ObjectTree& record : content.children()) {
+      if (record.children_size() > 0) return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 struct Fleet::Announcement {
@@ -68,6 +78,7 @@ struct Fleet::Announcement {
   uint64_t run_id = 0;
   std::string message_id;
   std::string instruction_id;
+  bool has_arrays = false;  // it may be large
   absl::StatusOr<ParsedReply> reply;
 };
 
@@ -238,21 +249,22 @@ void Fleet::AnnounceReply(const Caller& caller, flwr::proto::PushMessagesRequest
   }
   absl::StatusOr<Announcement> announcement = ParseAnnouncement(request, state_.options.limits);
   request.Clear();
-  if (announcement.ok()) {
+  if (announcement.ok() && announcement->has_arrays) {
     const std::string id = announcement->instruction_id;
+    Answers answers;
     MutexLock lock(state_.mu);
-    const int64_t num_bytes = state_.mailbox.NumBytes(id);
+    const int64_t num_bytes = state_.mailbox.AwaitedBytes(announcement->node, id);
     const absl::Time now = state_.options.timer();
     if (num_bytes > 0 && !state_.stopping && !state_.gate.Enter(id, num_bytes, now)) {
-      state_.gate.Hold(id, num_bytes, now,
-                       [this, announcement = *std::move(announcement),
-                        done = std::move(done)](absl::Status status) mutable {
-                         if (status.ok()) {
-                           done(Push(std::move(announcement)));
-                         } else {
-                           done(std::move(status));
-                         }
-                       });
+      answers.Add(state_.gate.Hold(id, num_bytes, now,
+                                   [this, announcement = *std::move(announcement),
+                                    done = std::move(done)](absl::Status status) mutable {
+                                     if (status.ok()) {
+                                       done(Push(std::move(announcement)));
+                                     } else {
+                                       done(std::move(status));
+                                     }
+                                   }));
       state_.timer_changed.NotifyOne();
       return;
     }
@@ -268,11 +280,14 @@ absl::StatusOr<Fleet::Announcement> Fleet::ParseAnnouncement(
                      request.messages_list_size(), " and ", request.message_object_trees_size()));
   }
   const flwr::proto::Message& message = request.messages_list(0);
+  const flwr::proto::ObjectTree& tree = request.message_object_trees(0);
+  absl::StatusOr<ParsedReply> reply = ParseReply(message, tree, limits);
   return Announcement{.node = request.node().node_id(),
                       .run_id = message.metadata().run_id(),
                       .message_id = message.metadata().message_id(),
                       .instruction_id = message.metadata().reply_to_message_id(),
-                      .reply = ParseReply(message, request.message_object_trees(0), limits)};
+                      .has_arrays = reply.ok() && HasArrays(tree),
+                      .reply = std::move(reply)};
 }
 
 absl::StatusOr<flwr::proto::PushMessagesResponse> Fleet::Push(

@@ -12,7 +12,9 @@ namespace fedumm::link {
 namespace {
 
 // How long a reply that was taken is remembered, so that a node that repeats it hears no error.
+// A closed instruction is known for a while, so that a late reply is told from one to nothing.
 constexpr absl::Duration kRemember = absl::Minutes(10);
+constexpr size_t kMostRemembered = 10'000;
 
 Error Unavailable(ErrorCode code, std::string reason) {
   return {.code = code, .reason = std::move(reason)};
@@ -183,6 +185,14 @@ uint64_t Mailbox::Destination(const std::string& message_id) const {
 int64_t Mailbox::NumBytes(const std::string& message_id) const {
   const auto it = entries_.find(message_id);
   return it == entries_.end() ? 0 : it->second.instruction.num_bytes;
+}
+
+int64_t Mailbox::AwaitedBytes(uint64_t node, const std::string& message_id) const {
+  const std::vector<Entry*>& live = Live(node);
+  const auto it = std::find_if(live.begin(), live.end(), [&](const Entry* entry) {
+    return entry->stage != Stage::kAnswered && entry->instruction.metadata.message_id == message_id;
+  });
+  return it == live.end() ? 0 : (*it)->instruction.num_bytes;
 }
 
 void Mailbox::Withdraw(uint64_t run_id, const std::string& message_id) {
@@ -383,27 +393,32 @@ std::vector<uint64_t> Mailbox::Expire(absl::Time now) {
         });
     if (!announced_again) Withdraw(run_id, id);
   }
-  for (auto it = entries_.begin(); it != entries_.end();) {
-    Entry& entry = it->second;
-    if (now >= entry.forget_at) {
-      it = entries_.erase(it);
-      continue;
+  for (const auto& [node, entries] : live_) {
+    for (Entry* const entry : entries) {
+      const bool uploading = entry->reply.has_value() && entry->stage != Stage::kAnswered;
+      const bool stalled = uploading && now >= entry->reply->session_end;
+      const bool unconfirmed = entry->stage == Stage::kOffered && now >= entry->lease_end;
+      if (stalled) DropReply(*entry);
+      if (stalled || unconfirmed) {
+        entry->stage = Stage::kWaiting;
+        nodes.push_back(node);
+      } else {
+        if (uploading) Due(entry->reply->session_end);
+        if (entry->stage == Stage::kOffered) Due(entry->lease_end);
+      }
     }
-    Due(entry.forget_at);
-    const bool uploading = entry.reply.has_value() && entry.stage != Stage::kAnswered;
-    const bool stalled = uploading && now >= entry.reply->session_end;
-    const bool unconfirmed = entry.stage == Stage::kOffered && now >= entry.lease_end;
-    if (stalled) DropReply(entry);
-    if (stalled || unconfirmed) {
-      entry.stage = Stage::kWaiting;
-      nodes.push_back(entry.instruction.metadata.dst_node_id);
-    } else {
-      if (uploading) Due(entry.reply->session_end);
-      if (entry.stage == Stage::kOffered) Due(entry.lease_end);
-    }
-    ++it;
   }
+  ForgetClosed(now);
   return nodes;
+}
+
+void Mailbox::ForgetClosed(absl::Time now) {
+  while (!closed_.empty() && (now >= closed_.front().first || closed_.size() > kMostRemembered)) {
+    const auto it = entries_.find(closed_.front().second);
+    if (it != entries_.end() && it->second.stage == Stage::kClosed) entries_.erase(it);
+    closed_.pop_front();
+  }
+  if (!closed_.empty()) Due(closed_.front().first);
 }
 
 const std::vector<Mailbox::Entry*>& Mailbox::Live(uint64_t node) const {
@@ -438,6 +453,7 @@ void Mailbox::Answer(Entry& entry) {
 }
 
 void Mailbox::Close(Entry& entry, absl::Time now) {
+  if (entry.stage == Stage::kClosed) return;
   Unlink(entry);
   ReleaseInstruction(entry);
   DropReply(entry);
@@ -447,8 +463,9 @@ void Mailbox::Close(Entry& entry, absl::Time now) {
     run->second.erase(metadata.message_id);
     if (run->second.empty()) answered_.erase(run);
   }
-  entry.forget_at = now + kRemember;
-  Due(entry.forget_at);
+  entry.instruction.message = {};
+  closed_.emplace_back(now + kRemember, metadata.message_id);
+  ForgetClosed(now);
 }
 
 void Mailbox::Unlink(const Entry& entry) {

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
@@ -89,6 +91,8 @@ class Mailbox {
   uint64_t Destination(const std::string& message_id) const;
   // Its Instruction::num_bytes; 0 if there is no such instruction.
   int64_t NumBytes(const std::string& message_id) const;
+  // The same while that node has yet to answer it, else 0.
+  int64_t AwaitedBytes(uint64_t node, const std::string& message_id) const;
   void Withdraw(uint64_t run_id, const std::string& message_id);
   void DropRun(uint64_t run_id);
 
@@ -167,9 +171,8 @@ class Mailbox {
     bool offered = false;  // since the node's restart
     absl::Time lease_end;
     std::optional<Reply> reply;
-    std::optional<Error> error;                     // of an answered one that has no reply
-    std::string reply_id;                           // of an answered or closed one
-    absl::Time forget_at = absl::InfiniteFuture();  // of a closed one
+    std::optional<Error> error;  // of an answered one that has no reply
+    std::string reply_id;        // of an answered or closed one
   };
 
   // Instructions that were announced together.
@@ -191,15 +194,18 @@ class Mailbox {
   void Answer(Entry& entry);
   // It is answered: by its reply, or by an error.
   void SetAnswered(Entry& entry);
+  // Forgets old closed entries, and so perhaps this one.
   void Close(Entry& entry, absl::Time now);
+  void ForgetClosed(absl::Time now);
   void Unlink(const Entry& entry);
   void Due(absl::Time at) { next_due_ = std::min(next_due_, at); }
 
   store::ObjectStore& objects_;
   const Options options_;
-  std::map<std::string, Entry, std::less<>> entries_;   // by message id
-  std::map<uint64_t, std::vector<Entry*>> live_;        // by node, not closed, oldest first
-  std::map<uint64_t, std::set<std::string>> answered_;  // message ids by run
+  std::map<std::string, Entry, std::less<>> entries_;      // by message id
+  std::map<uint64_t, std::vector<Entry*>> live_;           // by node, not closed, oldest first
+  std::deque<std::pair<absl::Time, std::string>> closed_;  // when to forget which, oldest first
+  std::map<uint64_t, std::set<std::string>> answered_;     // message ids by run
   std::map<std::string, Session, std::less<>> sessions_;
   std::weak_ptr<const Parts> last_parts_;  // of the instruction posted last
   absl::Time next_due_ = absl::InfiniteFuture();

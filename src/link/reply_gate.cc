@@ -7,20 +7,27 @@ namespace fedumm::link {
 
 bool ReplyGate::Enter(const std::string& instruction_id, int64_t num_bytes, absl::Time now) {
   ForgetOld(now);
-  const bool is_inside = inside_.contains(instruction_id);
-  if (is_inside || (held_.empty() && HasRoom(num_bytes))) {
-    Admit(instruction_id, num_bytes, now);
-    return true;
-  }
-  return false;
+  if (inside_.contains(instruction_id)) return true;
+  if (!held_.empty() || !HasRoom(num_bytes)) return false;
+  Admit(instruction_id, num_bytes, now);
+  return true;
 }
 
-void ReplyGate::Hold(const std::string& instruction_id, int64_t num_bytes, absl::Time now, Go go) {
+std::function<void()> ReplyGate::Hold(const std::string& instruction_id, int64_t num_bytes,
+                                      absl::Time now, Go go) {
+  const auto before = std::find_if(held_.begin(), held_.end(), [&](const Held& held) {
+    return held.instruction_id == instruction_id;
+  });
+  if (before != held_.end()) {
+    std::swap(before->go, go);
+    return [go = std::move(go)] { go(absl::UnavailableError("announced again meanwhile")); };
+  }
   held_.push_back({.instruction_id = instruction_id,
                    .num_bytes = num_bytes,
                    .until = now + options_.longest_hold,
                    .num_left = num_left_,
                    .go = std::move(go)});
+  return [] {};
 }
 
 void ReplyGate::Leave(const std::string& instruction_id) {

@@ -27,11 +27,14 @@ class ReplyGate {
   explicit ReplyGate(const Options& options) : options_(options) {}
 
   // A reply of about `num_bytes` to this instruction is announced. True if it may come now, as one
-  // that is inside may. Else it is to be held.
+  // that is inside may, for no longer. Else it is to be held.
   bool Enter(const std::string& instruction_id, int64_t num_bytes, absl::Time now);
-  // Until Open gives `go` back, to be called with OK, or with UNAVAILABLE if there was no room.
+  // Until Open gives `go` back, to be called with OK, or with UNAVAILABLE if there was no room. One
+  // that is held for the same instruction already gives its place away; what is returned tells it
+  // so, once no lock is held.
   using Go = std::function<void(absl::Status)>;
-  void Hold(const std::string& instruction_id, int64_t num_bytes, absl::Time now, Go go);
+  std::function<void()> Hold(const std::string& instruction_id, int64_t num_bytes, absl::Time now,
+                             Go go);
   // The reply is no longer in memory, or will not come.
   void Leave(const std::string& instruction_id);
   // What is held and may come by now. To be called, once no lock is held, and soon.

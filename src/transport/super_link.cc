@@ -55,6 +55,7 @@ class SuperLink::Impl {
   explicit Impl(const SuperLinkOptions& options)
       : state({.lease = options.lease,
                .limits = options.limits,
+               .replies = {.max_bytes = options.limits.max_incoming_reply_bytes},
                .known_keys_only = options.enable_supernode_auth,
                .clock = options.clock}),
         admission(state),

@@ -131,10 +131,13 @@ class GatedServerTest : public ::testing::Test {
     ids_ = *run_->PushMessages(std::move(instructions));
   }
 
-  PackedReply Reply(TestNode& node) {
+  PackedReply Reply(TestNode& node, bool with_arrays = true) {
     const auto pulled = node.Pull();
     RecordDict content{
         {"metrics", MetricRecord{{"num-examples", static_cast<int64_t>(node.id >> 1)}}}};
+    if (with_arrays) {
+      content.Set("arrays", ArrayRecord{{"w", Array::FromDoubles({1}, {{double(node.id)}})}});
+    }
     return node.PackReply(*wire::MetadataFromProto(pulled->messages_list(0).metadata(), {}),
                           std::move(content));
   }
@@ -208,6 +211,45 @@ TEST_F(GatedServerTest, StoppingAnswersWhoIsHeld) {
   fleet_.Stop();
   ASSERT_TRUE(second.has_value());
   EXPECT_THAT(second->status(), testing::StatusIs(absl::StatusCode::kUnavailable));
+}
+
+TEST_F(GatedServerTest, AReplyWithoutArraysNeverWaits) {
+  Answer first, second;
+  Announce(first_, Reply(first_), first);
+  ASSERT_TRUE(first.has_value());
+  Announce(second_, Reply(second_, /*with_arrays=*/false), second);
+  ASSERT_TRUE(second.has_value());
+  EXPECT_THAT(second->status(), testing::IsOk());
+}
+
+TEST_F(GatedServerTest, WhoAnnouncesAgainKeepsThePlaceAndTheFormerCallIsAnswered) {
+  Answer first, second, again;
+  const PackedReply reply = Reply(first_);
+  Announce(first_, reply, first);
+  const PackedReply held = Reply(second_);
+  Announce(second_, held, second);
+  Announce(second_, held, again);
+  ASSERT_TRUE(second.has_value());
+  EXPECT_THAT(second->status(), testing::StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_FALSE(again.has_value());
+  ASSERT_THAT(first_.PushAll(reply), testing::IsOk());
+  ASSERT_THAT(TakeReplies(), ::testing::SizeIs(1));
+  EXPECT_THAT(TakeReplies(), IsEmpty());
+  ASSERT_TRUE(again.has_value());
+  EXPECT_THAT(again->status(), testing::IsOk());
+}
+
+TEST_F(GatedServerTest, AnAnsweredInstructionHoldsNoPlace) {
+  Answer first, repeated, second;
+  const PackedReply reply = Reply(first_);
+  Announce(first_, reply, first);
+  ASSERT_THAT(first_.PushAll(reply), testing::IsOk());
+  ASSERT_THAT(TakeReplies(), ::testing::SizeIs(1));
+  EXPECT_THAT(TakeReplies(), IsEmpty());
+  Announce(first_, reply, repeated);
+  ASSERT_TRUE(repeated.has_value());
+  Announce(second_, Reply(second_), second);
+  EXPECT_TRUE(second.has_value());
 }
 
 }  // namespace
