@@ -7,7 +7,7 @@ namespace fedumm {
 // What a peer may ask us to hold. Every parser of bytes from a socket or a file takes these; each
 // limit is checked before anything is allocated for it. Plain data.
 struct Limits {
-  int64_t max_nodes = 200'000;                   // keys that a server ever registers
+  int64_t max_nodes = 200'000;                   // keys that a server remembers
   int64_t max_object_bytes = int64_t{16} << 20;  // one object; chunks are 5 MiB
   int64_t max_message_bytes = int64_t{8} << 30;  // all objects of one message together
   // All objects that a SuperLink holds; beyond it uploads are asked to try again later.
