@@ -12,9 +12,9 @@ namespace fedumm {
 class Fab {
  public:
   // INVALID_ARGUMENT, with the reason, for anything that is no sound bundle: not a zip, over
-  // 10 MiB, entries that are too many, too large, too well compressed, doubled, links or outside the
-  // bundle, an `.info/CONTENT` that is missing or does not fit the files, no pyproject.toml, or one
-  // without `project.name`, `project.version`, `tool.flwr.app.publisher` and its components
+  // 10 MiB, entries that are too many, too large, too well compressed, doubled, links or outside
+  // the bundle, an `.info/CONTENT` that is missing or does not fit the files, no pyproject.toml, or
+  // one without `project.name`, `project.version`, `tool.flwr.app.publisher` and its components
   // `clientapp` and `serverapp`, which Flower's nodes want.
   static absl::StatusOr<Fab> Parse(std::string content);
   // Parse of a file; NOT_FOUND if there is none.
