@@ -308,8 +308,8 @@ absl::Status TlsSession::Failure() const {
   }
   if (ERR_GET_LIB(error) != ERR_LIB_SSL || reason == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
     if (lacks_certificate_) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          server_, " asked for a client certificate, got none and closed the connection"));
+      return absl::FailedPreconditionError(
+          absl::StrCat(server_, " wants a client certificate, got none and closed the connection"));
     }
     return absl::UnavailableError(absl::StrCat(server_, " closed the connection",
                                                established_ ? "" : " during the TLS handshake"));
