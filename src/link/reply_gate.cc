@@ -45,13 +45,13 @@ std::vector<std::function<void()>> ReplyGate::Open(absl::Time now) {
     Held next = std::move(held_.front());
     held_.pop_front();
     if (!HasRoom(next.num_bytes) && next.num_left != num_left_) {
-      ready.push_back([go = std::move(next.go)] {
+      ready.emplace_back([go = std::move(next.go)] {
         go(absl::UnavailableError("the server has no room for another reply yet"));
       });
       continue;
     }
     Admit(next.instruction_id, next.num_bytes, now);
-    ready.push_back([go = std::move(next.go)] { go(absl::OkStatus()); });
+    ready.emplace_back([go = std::move(next.go)] { go(absl::OkStatus()); });
   }
   return ready;
 }
@@ -59,7 +59,7 @@ std::vector<std::function<void()>> ReplyGate::Open(absl::Time now) {
 std::vector<std::function<void()>> ReplyGate::OpenAll() {
   std::vector<std::function<void()>> ready;
   for (Held& held : held_) {
-    ready.push_back([go = std::move(held.go)] { go(absl::OkStatus()); });
+    ready.emplace_back([go = std::move(held.go)] { go(absl::OkStatus()); });
   }
   held_.clear();
   return ready;
