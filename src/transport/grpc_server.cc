@@ -122,7 +122,8 @@ class FleetService final : public flwr::proto::Fleet::CallbackService {
             fleet_.CountTraffic(node, num_bytes + kGrpcFrameBytes,
                                 static_cast<int64_t>(response->ByteSizeLong()) + kGrpcFrameBytes);
           }
-          reactor->Finish(ToGrpcStatus(result.status()));
+          reactor->Finish(ToGrpcStatus(
+              result.status()));  // NOLINT(bugprone-use-after-move): only its value was moved
         });
     return reactor;
   }
@@ -148,7 +149,8 @@ class FleetService final : public flwr::proto::Fleet::CallbackService {
       fleet_.CountTraffic(request->node().node_id(), num_bytes + kGrpcFrameBytes,
                           static_cast<int64_t>(response->ByteSizeLong()) + kGrpcFrameBytes);
     }
-    return Finish(context, result.status());
+    return Finish(context,
+                  result.status());  // NOLINT(bugprone-use-after-move): only its value was moved
   }
   ServerUnaryReactor* PullObject(CallbackServerContext* context,
                                  const flwr::proto::PullObjectRequest* request,

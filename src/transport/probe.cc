@@ -15,7 +15,7 @@
 namespace fedumm::transport {
 namespace {
 
-using std::string_view_literals::operator""sv;
+using std::string_view_literals::operator""sv;  // NOLINT(misc-unused-using-decls): it is used
 
 constexpr absl::Duration kPatience = absl::Seconds(5);  // for each look
 constexpr std::string_view kHttp1Preface = "HTTP/"sv;
