@@ -9,10 +9,9 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "fedumm/fab.h"
 #include "fedumm/grid.h"
 #include "fedumm/limits.h"
-#include "fedumm/record.h"
+#include "fedumm/run.h"
 #include "fedumm/tls.h"
 
 namespace fedumm {
@@ -43,15 +42,6 @@ struct SuperLinkOptions {
   Limits limits;
   // Of signatures and messages. Leases and heartbeats run on the monotonic clock.
   std::function<absl::Time()> clock = absl::Now;
-};
-
-struct RunOptions {
-  std::string fab_id = "fedumm/app";
-  std::string fab_version = "1.0.0";
-  ConfigRecord run_config;  // scalars only; nodes read it as the run's override_config
-  // For Python nodes, which run the ClientApp in it; null: the nodes bring their own. Its id and
-  // version take the place of `fab_id` and `fab_version`.
-  std::shared_ptr<const Fab> fab;
 };
 
 struct NodeStatus {

@@ -12,7 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "fedumm/fab.h"
-#include "fedumm/super_link.h"
+#include "fedumm/run.h"
 #include "flwr/proto/run.pb.h"
 
 namespace fedumm::link {

@@ -3,8 +3,8 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "base/quoted.h"
 #include "base/status_macros.h"
-#include "strategy/quoted.h"
 
 namespace fedumm {
 namespace {

@@ -13,12 +13,15 @@ ALLOWED = {
     'record': [],
     'fab': ['record'],
     'wire': ['record', 'proto'],
+    'app': ['record'],
     'store': ['wire'],
-    'link': ['store', 'wire', 'proto'],
+    'link': ['app', 'store', 'wire', 'proto'],
+    'node': ['app', 'wire', 'proto'],
     'transport': ['link', 'node', 'wire', 'proto'],
-    'node': ['wire', 'proto'],
-    'strategy': ['record', 'kernels', 'wire', 'proto'],
-    'simulation': ['record', 'node'],
+    'process': ['link', 'node', 'transport', 'wire', 'proto'],
+    'aggregation': ['record', 'kernels'],
+    'strategy': ['app', 'aggregation', 'record', 'wire', 'proto'],
+    'simulation': ['app', 'record'],
     'model': ['record', 'kernels'],
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]', re.M)
@@ -47,7 +50,7 @@ def problems(repository):
                 yield f'{name} ({room}) must not include {include}'
             if room != 'model' and TORCH.match(include):
                 yield f'{name} must not include LibTorch: {include}'
-            if room in ('link', 'record', 'wire', 'strategy', 'store') and re.match(r'grpc', include):
+            if room in ('link', 'record', 'wire', 'strategy', 'store', 'app', 'aggregation') and re.match(r'grpc', include):
                 yield f'{name} must not include gRPC: {include}'
     for path in sorted((repository / 'include/fedumm').rglob('*.h')):
         name = path.relative_to(repository).as_posix()

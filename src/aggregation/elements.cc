@@ -1,4 +1,4 @@
-#include "strategy/elements.h"
+#include "aggregation/elements.h"
 
 #include <algorithm>
 #include <cmath>

@@ -6,10 +6,10 @@
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
+#include "base/quoted.h"
 #include "base/status_macros.h"
 #include "base/text.h"
 #include "fedumm/kernels.h"
-#include "strategy/quoted.h"
 
 namespace fedumm {
 namespace {

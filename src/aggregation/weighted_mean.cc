@@ -8,12 +8,12 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "aggregation/elements.h"
+#include "aggregation/zeroed_arena.h"
+#include "base/quoted.h"
 #include "base/status_macros.h"
 #include "fedumm/aggregator.h"
 #include "fedumm/kernels.h"
-#include "strategy/elements.h"
-#include "strategy/quoted.h"
-#include "strategy/zeroed_arena.h"
 
 namespace fedumm {
 namespace {
