@@ -13,6 +13,7 @@
 #include "base/status_macros.h"
 #include "base/text.h"
 #include "fedumm/mod.h"
+#include "record/form.h"
 
 namespace fedumm {
 namespace {
@@ -20,11 +21,6 @@ namespace {
 // Flower's keys (flwr/supercore/differential_privacy.py).
 constexpr char kClippingNorm[] = "clipping_norm";
 constexpr char kNormBit[] = "norm_bit";
-
-bool IsFloat(DType dtype) {
-  return dtype == DType::kFloat16 || dtype == DType::kBFloat16 || dtype == DType::kFloat32 ||
-         dtype == DType::kFloat64;
-}
 
 std::string FormText(const Array& array) {
   return absl::StrCat(Text(DTypeName(array.dtype())), "[", absl::StrJoin(array.shape(), ","), "]");
@@ -41,7 +37,7 @@ absl::StatusOr<Array> BaseOf(const RecordDict& instruction, const std::string& r
   const ArrayRecord* const arrays = instruction.FindArrays(record);
   const Array* const base = arrays == nullptr ? nullptr : arrays->Find(key);
   if (base == nullptr) return cannot_clip("the instruction does not have it");
-  if (!std::ranges::equal(base->shape(), updated.shape()) || base->dtype() != updated.dtype()) {
+  if (!SameForm(*base, updated)) {
     return cannot_clip(absl::StrCat("the reply has it as ", FormText(updated),
                                     ", the instruction as ", FormText(*base)));
   }
