@@ -9,22 +9,17 @@
 #include "base/status_macros.h"
 #include "base/text.h"
 #include "fedumm/mod.h"
+#include "record/form.h"
 
 namespace fedumm {
 namespace {
-
-bool IsFloat(DType dtype) {
-  return dtype == DType::kFloat16 || dtype == DType::kBFloat16 || dtype == DType::kFloat32 ||
-         dtype == DType::kFloat64;
-}
 
 // The array that `updated` is an update of. Without it there is no update to measure.
 absl::StatusOr<Array> BaseOf(const RecordDict& instruction, const std::string& record,
                              const std::string& key, const Array& updated) {
   const ArrayRecord* const arrays = instruction.FindArrays(record);
   const Array* const base = arrays == nullptr ? nullptr : arrays->Find(key);
-  if (base == nullptr || base->dtype() != updated.dtype() ||
-      base->num_elements() != updated.num_elements()) {
+  if (base == nullptr || !SameForm(*base, updated)) {
     return absl::FailedPreconditionError(absl::StrCat(
         "cannot clip an array that the instruction lacks or has in another form: ", record, "/",
         key));
