@@ -29,15 +29,18 @@ bool SameTrees(const flwr::proto::ObjectTree& a, const flwr::proto::ObjectTree& 
 }  // namespace
 
 std::shared_ptr<const Mailbox::Parts> Mailbox::TakeParts(Instruction& instruction) {
-  auto parts = std::make_shared<Parts>();
-  parts->tree = std::exchange(instruction.tree, {});
-  parts->tree.clear_object_id();
-  parts->ids = std::exchange(instruction.object_ids, {});
-  std::erase(parts->ids, instruction.metadata.message_id);
+  if (instruction.parts != nullptr) return std::exchange(instruction.parts, nullptr);
+  flwr::proto::ObjectTree tree = std::exchange(instruction.tree, {});
+  tree.clear_object_id();
+  std::vector<std::string> ids = std::exchange(instruction.object_ids, {});
+  std::erase(ids, instruction.metadata.message_id);
   if (std::shared_ptr<const Parts> last = last_parts_.lock()) {
-    if (last->ids == parts->ids && SameTrees(last->tree, parts->tree)) return last;
+    if (last->ids == ids && SameTrees(last->tree, tree)) {
+      objects_.Release(ids);  // `last` holds references on them
+      return last;
+    }
   }
-  parts->all.insert(parts->ids.begin(), parts->ids.end());
+  auto parts = std::make_shared<const Parts>(objects_, std::move(tree), std::move(ids));
   last_parts_ = parts;
   return parts;
 }
@@ -429,7 +432,6 @@ const std::vector<Mailbox::Entry*>& Mailbox::Live(uint64_t node) const {
 
 void Mailbox::ReleaseInstruction(Entry& entry) {
   if (entry.parts == nullptr) return;
-  objects_.Release(entry.parts->ids);
   objects_.Release({entry.instruction.metadata.message_id});
   entry.parts.reset();
 }

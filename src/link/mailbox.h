@@ -44,11 +44,32 @@ class Mailbox {
 
   // The server application's side.
 
+  // The objects below a message's own. One copy for all messages that bring the same content to
+  // many nodes; it holds one reference on each object. Never changed.
+  struct Parts {
+    Parts(store::ObjectStore& objects, flwr::proto::ObjectTree message_tree,
+          std::vector<std::string> object_ids)
+        : store(objects), tree(std::move(message_tree)), ids(std::move(object_ids)) {
+      all.insert(ids.begin(), ids.end());
+    }
+    Parts(const Parts&) = delete;
+    Parts& operator=(const Parts&) = delete;
+    ~Parts() { store.Release(ids); }
+
+    store::ObjectStore& store;
+    const flwr::proto::ObjectTree tree;  // without the id of the root
+    const std::vector<std::string> ids;
+    absl::flat_hash_set<absl::string_view> all;  // of `ids`
+  };
+
   struct Instruction {
     Metadata metadata;
     flwr::proto::Message message;  // as it travels
+    // The objects: all of them as `parts` and one reference on the message's own, or a tree and
+    // the ids, one reference on each of which is handed over.
+    std::shared_ptr<const Parts> parts;
     flwr::proto::ObjectTree tree;
-    std::vector<std::string> object_ids;  // one reference on each is handed over
+    std::vector<std::string> object_ids;
     int64_t num_bytes = 0;  // of the objects, if the reply is to wait for room; see ReplyGate
   };
   void Post(Instruction instruction, absl::Time now);
@@ -154,13 +175,6 @@ class Mailbox {
     absl::Time session_end;
     absl::Time expires;
     bool stale = false;  // the node has restarted since it announced the reply
-  };
-  // The objects below a message's own. One copy for all messages that bring the same content to
-  // many nodes. Never changed.
-  struct Parts {
-    flwr::proto::ObjectTree tree;  // without the id of the root
-    std::vector<std::string> ids;
-    absl::flat_hash_set<absl::string_view> all;  // of `ids`
   };
   struct Entry {
     Instruction instruction;             // its tree and ids are in `parts`
