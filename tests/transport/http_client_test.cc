@@ -471,7 +471,7 @@ TEST_F(TlsTest, UnusablePemIsNamed) {
     EXPECT_THAT(TlsClient::Create(tls),
                 StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(what)));
   };
-  refused({.root_certificates = "no PEM"}, "root certificates hold no PEM");
+  refused({.root_certificates = "no PEM"}, "no PEM certificate in the root certificates");
   refused({.root_certificates = authority_.certificate() +
                                 "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"},
           "certificate 2 of the root certificates is damaged");
