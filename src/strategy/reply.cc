@@ -27,8 +27,9 @@ absl::StatusOr<const Kind*> OnlyRecord(const RecordDict& content, absl::string_v
 
 absl::Status CheckContent(const Message& reply) {
   if (reply.has_error()) {
-    return absl::UnavailableError(absl::StrCat("error ", static_cast<int64_t>(reply.error->code),
-                                               ": ", Quoted(reply.error->reason)));
+    return absl::UnavailableError(
+        absl::StrCat("error ", static_cast<int64_t>(reply.error->code), ": ",
+                     Quoted(reply.error->reason, /*max_characters=*/1000)));
   }
   if (!reply.content) return absl::InvalidArgumentError("the reply is empty");
   return absl::OkStatus();
