@@ -1,9 +1,9 @@
 // Messages that were compressed are refused on both sides: a small one could unpack to gigabytes.
+#include <gmock/gmock.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server_builder.h>
-#include <gmock/gmock.h>
 
 #include <memory>
 #include <string>
@@ -31,9 +31,9 @@ TEST(GrpcCompressionTest, AServerRefusesACompressedRequest) {
   const auto outcome_of = [&](grpc_compression_algorithm algorithm) {
     grpc::ChannelArguments arguments;
     arguments.SetCompressionAlgorithm(algorithm);
-    const auto stub = Fleet::NewStub(
-        grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", link->fleet_port()),
-                                  grpc::InsecureChannelCredentials(), arguments));
+    const auto stub =
+        Fleet::NewStub(grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", link->fleet_port()),
+                                                 grpc::InsecureChannelCredentials(), arguments));
     grpc::ClientContext context;
     RegisterNodeFleetResponse response;
     return stub->RegisterNode(&context, request, &response).error_code();
@@ -67,12 +67,14 @@ TEST(GrpcCompressionTest, ANodeTakesNoCompressedResponse) {
   builder.RegisterService(&service);
   const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   ASSERT_OK_AND_ASSIGN(const NodeKey key, NodeKey::Generate());
-  const auto client = NewGrpcFleetClient({.server = {"127.0.0.1", static_cast<uint16_t>(port)}},
-                                         nullptr, key, {});
+  const auto client = NewGrpcFleetClient(
+      {.server = {"127.0.0.1", static_cast<uint16_t>(port)}, .proxy = std::nullopt}, nullptr, key,
+      {});
   for (const auto algorithm : {GRPC_COMPRESS_NONE, GRPC_COMPRESS_GZIP}) {
     service.algorithm = algorithm;
     const auto run = client->GetRun({}, {.timeout = absl::Seconds(20)});
-    std::fprintf(stderr, "alg %d: %s\n", static_cast<int>(algorithm), run.status().ToString().c_str());
+    std::fprintf(stderr, "alg %d: %s\n", static_cast<int>(algorithm),
+                 run.status().ToString().c_str());
   }
 }
 
