@@ -98,6 +98,8 @@ SignalStop::~SignalStop() {
 }
 
 absl::Status StartLog(const std::string& path, bool verbose) {
+  // gRPC prints lines of its own that any peer can cause, without limit. A value that is set stays.
+  if (!verbose) setenv("GRPC_VERBOSITY", "NONE", /*replace=*/0);
   try {
     std::vector<spdlog::sink_ptr> sinks;
     auto terminal = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
