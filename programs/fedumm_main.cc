@@ -77,7 +77,6 @@ int Main(int argc, char** argv) {
                   "Go on after the last whole round in the run folder");
   serve->add_flag("!--no-evaluate", serve_arguments.evaluate, "Leave out evaluation by the server");
   AddServerFlags(*serve, serve_arguments.server);
-  AddIgnoredFlags(*serve);
   serve->callback([&] { command = [&] { return ServeCommand(serve_arguments); }; });
 
   CompareArguments compare_arguments;
