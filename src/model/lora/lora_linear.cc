@@ -21,8 +21,8 @@ namespace {
 
 using torch::autograd::variable_list;
 
-// What one Forward leaves for the backward pass. A, B and W are the hook's and the backbone's own:
-// they stay as they are until the optimiser has its gradients.
+// What one Forward saves for the backward pass. A, B and W are not copied: they must not change
+// before the backward pass has run.
 struct LoraBackward final : public torch::autograd::Node {
   torch::autograd::SavedVariable x;  // [..., in]; unset if A and B are not trained
   at::Tensor s;                      // [m, r] in A's dtype; likewise
