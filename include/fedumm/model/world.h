@@ -58,7 +58,7 @@ struct Sample {
   bool right = false;
 };
 
-struct GenerateOptions {
+struct GenerateRequest {
   std::string prompt;
   uint64_t seed = 0;  // of the noise
   int64_t steps = 30;
@@ -92,7 +92,7 @@ class World {
   // gives the same inputs in the same order. Empty: the world has none to show.
   virtual absl::StatusOr<std::vector<Sample>> Samples() = 0;
   // Draws a picture, as PNG. The default is UNIMPLEMENTED.
-  virtual absl::StatusOr<std::string> Generate(const GenerateOptions& options);
+  virtual absl::StatusOr<std::string> Generate(const GenerateRequest& options);
 
   // A world of the same settings with a model of its own, which may share the data with this one.
   virtual absl::StatusOr<std::unique_ptr<World>> Clone() = 0;
