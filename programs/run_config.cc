@@ -162,9 +162,8 @@ absl::StatusOr<RunConfig> RunConfig::Load(const std::string& path) {
         absl::StrCat(path, ": line ", parsed.error().source().begin.line, ": ", description.str()));
   }
   std::vector<Entry> entries;
-  absl::Status status = Flatten(parsed.table(), "", entries);
-  absl::StatusOr<RunConfig> config = status;
-  if (status.ok()) config = Complete(entries);
+  const absl::Status flattened = Flatten(parsed.table(), "", entries);
+  absl::StatusOr<RunConfig> config = flattened.ok() ? Complete(entries) : flattened;
   if (config.ok()) return config;
   return absl::InvalidArgumentError(absl::StrCat(path, ": ", config.status().message()));
 }
