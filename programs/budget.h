@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "programs/experiment.h"
 #include "programs/report/run_data.h"
 #include "programs/run_config.h"
 
@@ -15,12 +16,13 @@ struct Budget {
 };
 
 // What the rounds of `data` gave the clients, taken together.
-Budget FederatedBudget(const RunConfig& config, const std::string& task, const RunData& data);
-// What one client is given that trains in every round.
-Budget ClientBudget(const RunConfig& config, const std::string& task);
-// The settings of one training on all examples in one place that looks at as many examples as the
-// federation did: as many steps as a client takes, each on the batches of all clients of a round.
-RunConfig CentralizedSettings(const RunConfig& config, const RunData& data);
+Budget FederatedBudget(const Experiment& experiment, const std::string& task, const RunData& data);
+// What one client is given that trains by `config` in every round.
+Budget ClientBudget(const Experiment& experiment, const RunConfig& config, const std::string& task);
+// The settings of a training on all examples in one place that looks at as many examples as the
+// federation did: batches larger by centralized.batch-factor, fewer steps by the same factor, a
+// learning rate of its own, one optimizer from start to end.
+RunConfig CentralizedSettings(const Experiment& experiment, const RunData& data);
 
 void SetGiven(Bar& bar, const Budget& budget);
 

@@ -52,13 +52,12 @@ absl::StatusOr<ArrayRecord> TrainOne(Experiment& experiment, const RunConfig& co
 // Client `partition_id` of `num_partitions`, alone, with the training settings of `config`.
 absl::StatusOr<MetricRecord> TrainAlone(Experiment& experiment, const RunConfig& config,
                                         int64_t partition_id, int64_t num_partitions) {
-  FEDUMM_ASSIGN_OR_RETURN(const ClientApp client, NewExperimentClient(experiment));
-  ClientApp alone;
-  alone.OnTrain([&](const Message& message, Context& context) {
+  FEDUMM_ASSIGN_OR_RETURN(ClientApp client, NewExperimentClient(experiment));
+  client.Wrap([&](const Message& message, Context& context, const ClientAppCall& next) {
     context.node_config = {{"partition-id", partition_id}, {"num-partitions", num_partitions}};
-    return client.Handle(message, context);
+    return next(message, context);
   });
-  FEDUMM_ASSIGN_OR_RETURN(const ArrayRecord arrays, TrainOne(experiment, config, alone));
+  FEDUMM_ASSIGN_OR_RETURN(const ArrayRecord arrays, TrainOne(experiment, config, client));
   return experiment.Evaluate(arrays, 1);
 }
 
@@ -66,7 +65,7 @@ absl::StatusOr<MetricRecord> TrainAlone(Experiment& experiment, const RunConfig&
 // then each client alone.
 absl::Status TrainAlternatives(Experiment& experiment, int64_t jobs, RunData& run) {
   const RunConfig& config = experiment.config();
-  const RunConfig centralized = CentralizedSettings(config, run);
+  const RunConfig centralized = CentralizedSettings(experiment, run);
   const int64_t clients = config.Integer("federation.clients");
   std::vector<absl::StatusOr<MetricRecord>> results(static_cast<size_t>(clients) + 1,
                                                     absl::UnknownError("not run"));
@@ -99,11 +98,11 @@ absl::Status TrainAlternatives(Experiment& experiment, int64_t jobs, RunData& ru
   for (const auto& result : results) FEDUMM_RETURN_IF_ERROR(result.status());
   for (auto& [task, verdict] : run.verdicts) {
     verdict.centralized.score = experiment.ScoreOf(*results[0], task);
-    SetGiven(verdict.centralized, ClientBudget(centralized, task));
+    SetGiven(verdict.centralized, ClientBudget(experiment, centralized, task));
     verdict.alone.clear();
     for (size_t i = 1; i < results.size(); ++i) {
       SetGiven(verdict.alone.emplace_back(Bar{experiment.ScoreOf(*results[i], task)}),
-               ClientBudget(config, task));
+               ClientBudget(experiment, config, task));
     }
   }
   return absl::OkStatus();

@@ -28,7 +28,7 @@ absl::Status EvaluateCommand(const EvaluateArguments& arguments) {
                           Prepare(arguments, arguments.adapter));
   FEDUMM_ASSIGN_OR_RETURN(const MetricRecord metrics,
                           experiment->Evaluate(experiment->adapter().ToArrays(), 1));
-  for (const model::TaskInfo& task : experiment->world().Info().tasks) {
+  for (const model::TaskInfo& task : experiment->info().tasks) {
     const Score score = experiment->ScoreOf(metrics, task.name);
     std::printf("%-5s %s %s", task.name.c_str(), Percent(score.all).c_str(),
                 task.metric_title.c_str());

@@ -1,5 +1,6 @@
 #include "programs/experiment.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "base/status_macros.h"
@@ -7,16 +8,6 @@
 
 namespace fedumm::programs {
 namespace {
-
-// `app` with `mod` around every message.
-ClientApp Wrapped(ClientApp app, Mod mod) {
-  ClientApp outer({std::move(mod)});
-  const auto handle = [app = std::move(app)](const Message& message, Context& context) {
-    return app.Handle(message, context);
-  };
-  outer.OnTrain(handle).OnEvaluate(handle);
-  return outer;
-}
 
 // Node ids are drawn at random; the report tells clients apart by their partition.
 absl::StatusOr<RecordDict> AddPartition(const Message& message, Context& context,
@@ -93,7 +84,13 @@ absl::StatusOr<ClientApp> NewExperimentClient(Experiment& experiment) {
       experiment.adapter(), [&experiment](int64_t partition_id, int64_t num_partitions) {
         return experiment.world().ClientTasks(partition_id, num_partitions);
       });
-  return Wrapped(std::move(client), AddPartition);
+  const RunConfig& config = experiment.config();
+  FEDUMM_ASSIGN_OR_RETURN(std::vector<Mod> mods, ModsFromNames(config.List("mods"), config.values));
+  // Each Wrap goes around those before it: the first mod of the list is to be the outermost.
+  std::reverse(mods.begin(), mods.end());
+  for (Mod& mod : mods) client.Wrap(std::move(mod));
+  client.Wrap(AddPartition);
+  return client;
 }
 
 }  // namespace fedumm::programs

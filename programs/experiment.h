@@ -26,6 +26,7 @@ class Experiment {
   absl::StatusOr<std::unique_ptr<Experiment>> Clone();
 
   const RunConfig& config() const { return config_; }
+  const model::WorldInfo& info() const { return info_; }
   model::World& world() { return *world_; }
   model::LoraAdapter& adapter() { return *adapter_; }
   // Puts the adapter of a folder in PEFT's format in the place of the fresh one, with the settings

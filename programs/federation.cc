@@ -38,7 +38,7 @@ RunData DataBefore(Experiment& experiment, const FederationOptions& options) {
                .adapter_bytes = experiment.AdapterBytes(),
                .full_model_bytes = experiment.world().ModelBytes(),
                .tasks = experiment.Tasks(),
-               .notes = experiment.world().Info().notes};
+               .notes = experiment.info().notes};
   for (const auto& [key, value] : config.values) {
     data.settings.emplace_back(key, SettingText(value));
   }
@@ -137,7 +137,7 @@ absl::StatusOr<absl::Status> RunFederation(Experiment& experiment, Grid& grid,
     Verdict& verdict = data.verdicts[task.name];
     verdict.frozen.score = experiment.ScoreOf(result->rounds.front().server_metrics, task.name);
     verdict.federated.score = experiment.ScoreOf(result->rounds.back().server_metrics, task.name);
-    SetGiven(verdict.federated, FederatedBudget(config, task.name, data));
+    SetGiven(verdict.federated, FederatedBudget(experiment, task.name, data));
   }
   results.Finish();
   return results.problem();

@@ -190,33 +190,43 @@ ConfigRecord SettingsForNodes(const RunConfig& config) {
 
 absl::StatusOr<NodeSettings> SettingsOfNode(const ConfigRecord& received,
                                             const ConfigRecord& local) {
-  ConfigRecord given;
-  for (const auto& [key, value] : received) {
-    const std::string_view name = NewNameOf(key);
-    if (!model::IsLocalSetting(name)) given.Set(name, value);
-  }
-  for (const auto& [key, value] : local) given.Set(key, value);
-  FEDUMM_ASSIGN_OR_RETURN(const std::vector<Setting> table,
-                          RunSettings(TextOr(given, kKindKey, model::WorldKinds().front())));
-  FEDUMM_ASSIGN_OR_RETURN(CompletedSettings completed, CompleteSettings(table, given));
-
-  NodeSettings node{.config = {std::move(completed.values)}, .note = ""};
-  std::vector<std::string> filled;
-  for (const std::string& key : completed.filled_in) {
-    if (model::IsLocalSetting(key)) continue;
-    filled.push_back(absl::StrCat(key, " = ", SettingText(*node.config.values.Find(key))));
-  }
+  FEDUMM_ASSIGN_OR_RETURN(
+      const std::vector<Setting> table,
+      NodeTable(TextOr(received, kKindKey,
+                       TextOr(received, kOldNames.front().first, model::WorldKinds().front()))));
+  ConfigRecord given = local;
   std::vector<std::string> unknown;
-  for (const std::string& key : completed.not_in_table) {
-    unknown.push_back(absl::StrCat(Quoted(key), DidYouMean(table, key)));
+  for (const auto& [key, value] : received) {
+    // The apps of `flwr run` may leave out the section: "learning-rate".
+    const std::string in_train = absl::StrCat("train.", key);
+    const std::string name = FindSetting(table, in_train) == nullptr || received.contains(in_train)
+                                 ? std::string(NewNameOf(key))
+                                 : in_train;
+    if (model::IsLocalSetting(name)) continue;
+    given.Set(name, value);
+    if (FindSetting(table, name) == nullptr) {
+      const std::string hint = DidYouMean(table, name);
+      if (!hint.empty()) unknown.push_back(absl::StrCat(Quoted(key), hint));
+    }
+  }
+  FEDUMM_ASSIGN_OR_RETURN(const CompletedSettings completed, CompleteSettings(table, given));
+
+  NodeSettings node;
+  std::vector<std::string> filled;
+  for (const auto& [key, value] : completed.values) {
+    const bool was_given = given.contains(key);
+    if (was_given || !absl::StartsWith(key, "train.")) node.config.values.Set(key, value);
+    if (was_given || model::IsLocalSetting(key)) continue;
+    filled.push_back(absl::StrCat(key, " = ", SettingText(value)));
   }
   if (!filled.empty()) {
-    node.note =
-        absl::StrCat("the run's settings lack some keys; defaults: ", absl::StrJoin(filled, ", "));
+    node.note = absl::StrCat("the run's settings lack some keys, which take their defaults: ",
+                             absl::StrJoin(filled, ", "));
   }
   if (!unknown.empty()) {
-    absl::StrAppend(&node.note, node.note.empty() ? "" : "; ",
-                    "keys that are not known here: ", absl::StrJoin(unknown, ", "));
+    absl::StrAppend(
+        &node.note, node.note.empty() ? "" : "; ",
+        "the run's settings have keys that are not known: ", absl::StrJoin(unknown, ", "));
   }
   return node;
 }

@@ -19,6 +19,9 @@ namespace fedumm::programs {
 // unknown kind.
 absl::StatusOr<std::vector<Setting>> RunSettings(std::string_view world_kind);
 
+// The part of it that a node reads: of the world, the adapter, the mods and the clients' training.
+absl::StatusOr<std::vector<Setting>> NodeTable(std::string_view world_kind);
+
 // A run's settings, flat and complete: [lora] r = 8 is "lora.r". Lists are joined with commas,
 // because Flower's run config has scalars only. A value.
 struct RunConfig {
@@ -43,6 +46,9 @@ ConfigRecord SettingsForNodes(const RunConfig& config);
 
 // What a node makes of the settings that its server sent.
 struct NodeSettings {
+  // What was received, with the defaults of the world, the adapter and the mods for what is
+  // missing. The client of NewLoraClient completes those of the training, which depend on the
+  // message, too; the note names them all the same.
   RunConfig config;
   // One line for the log: which keys took their defaults and which are not known here. Empty if
   // there is nothing to say.

@@ -1,16 +1,30 @@
 // The table of a run's settings.
 #include <utility>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/status_macros.h"
+#include "fedumm/mod.h"
+#include "fedumm/model/client.h"
 #include "fedumm/model/world.h"
 #include "programs/run_config.h"
 
 namespace fedumm::programs {
 namespace {
 
+Setting ModsSetting() {
+  return {.key = "mods",
+          .default_value = "",
+          .help = absl::StrCat("a list of what is put around every message of a client, the first "
+                               "one outermost: ",
+                               absl::StrJoin(ModNames(), ", "))};
+}
+
 std::vector<Setting> ProgramSettings() {
   return {
       {.key = "name", .default_value = "run", .help = "of the run and of its folder in runs/"},
+      ModsSetting(),
       {.key = "federation.strategy",
        .default_value = "fedavg",
        .help = "how the server makes the next adapter from the clients' adapters",
@@ -63,48 +77,17 @@ std::vector<Setting> ProgramSettings() {
        .default_value = int64_t{5},
        .help = "these take every so many-th held-out example; the first and the last take all",
        .min = 1},
-  };
-}
-
-// The keys of the clients' training.
-std::vector<Setting> TrainSettings() {
-  return {
-      {.key = "seed", .default_value = int64_t{0}, .help = "equal seeds give equal adapters"},
-      {.key = "train.local-steps",
-       .default_value = int64_t{10},
-       .help = "steps of the optimizer on each client in a round",
+      {.key = "centralized.batch-factor",
+       .default_value = int64_t{4},
+       .help = "the centralized training of a comparison looks at as many examples as the "
+               "federation, in batches so many times larger",
        .min = 1,
-       .max = 1'000'000'000},
-      {.key = "train.gradient-accumulation-steps",
-       .default_value = int64_t{1},
-       .help = "batches in a step",
-       .min = 1,
-       .max = 1'000'000},
-      {.key = "train.learning-rate",
+       .max = 10'000},
+      {.key = "centralized.learning-rate",
        .default_value = 3e-3,
-       .help = "of AdamW",
+       .help = "of that training",
        .min = 0,
        .above_min = true},
-      {.key = "train.final-learning-rate",
-       .default_value = 0.0,
-       .help = "where schedule cosine ends",
-       .min = 0},
-      {.key = "train.warmup-steps",
-       .default_value = int64_t{0},
-       .help = "steps of linear warm-up",
-       .min = 0},
-      {.key = "train.schedule",
-       .default_value = "cosine",
-       .help = "of the learning rate over all rounds",
-       .choices = {"cosine", "constant"}},
-      {.key = "train.weight-decay", .default_value = 0.0, .help = "of AdamW", .min = 0},
-      {.key = "train.max-grad-norm",
-       .default_value = 1.0,
-       .help = "gradients are scaled down to this norm; 0: never",
-       .min = 0},
-      {.key = "train.keep-optimizer",
-       .default_value = true,
-       .help = "AdamW's moments stay with each client from round to round"},
   };
 }
 
@@ -122,7 +105,19 @@ absl::StatusOr<std::vector<Setting>> RunSettings(std::string_view world_kind) {
   FEDUMM_ASSIGN_OR_RETURN(std::vector<Setting> world, model::WorldSettings(world_kind));
   Append(std::move(world), table);
   Append(model::LoraSettings(), table);
-  Append(TrainSettings(), table);
+  Append(model::TrainSettings(), table);
+  Append(ModSettings(), table);
+  return table;
+}
+
+absl::StatusOr<std::vector<Setting>> NodeTable(std::string_view world_kind) {
+  FEDUMM_ASSIGN_OR_RETURN(std::vector<Setting> table, model::WorldSettings(world_kind));
+  Append(model::LoraSettings(), table);
+  Append(model::TrainSettings(), table);
+  Append(ModSettings(), table);
+  Append({ModsSetting()}, table);
+  std::erase_if(table,
+                [](const Setting& setting) { return absl::StartsWith(setting.key, "evaluate."); });
   return table;
 }
 

@@ -113,10 +113,10 @@ std::string Verdicts(const RunData& data) {
   absl::StrAppend(
       &html,
       "</div><p class='soft'>Clients alone: each client trains on its own examples only, with as "
-      "many steps as in the federation. Centralized: one training on the examples of all clients "
-      "in one place, with as many examples as the federation. Examples: how many training looked "
-      "at, over all clients; an example that came up twice counts twice. Steps: of the optimizer, "
-      "one after the other.</p>");
+      "many steps as in the federation. Federated: examples and steps of all clients together. "
+      "Centralized: one training on all clients' examples in one place, which looks at as many "
+      "examples as the federation and has its own batch size and learning rate. An example that "
+      "comes up twice counts twice.</p>");
   if (!data.notes.empty()) {
     absl::StrAppend(&html, "<p class='soft'>", EscapeHtml(absl::StrJoin(data.notes, " ")), "</p>");
   }

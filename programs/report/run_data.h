@@ -34,7 +34,7 @@ struct Score {
 struct Bar {
   Score score;
   int64_t examples = 0;  // that training looked at, over all clients; repeats count
-  int64_t steps = 0;     // of the optimizer, one after the other
+  int64_t steps = 0;     // of the optimizer, over all clients
 };
 
 struct Verdict {

@@ -31,6 +31,7 @@ struct TaskInfo {
   std::string part_title;     // "new concepts"
   std::string count_metric;   // of World::Evaluate: how many held-out examples were judged
   std::string holding_title;  // what World::Describe counts: "questions by answer"
+  TaskDefaults defaults;      // as Task::defaults
 };
 
 struct WorldInfo {

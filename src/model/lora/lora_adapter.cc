@@ -20,6 +20,7 @@
 #include "fedumm/model/lora.h"
 #include "model/guarded.h"
 #include "model/lora/lora_linear.h"
+#include "record/form.h"
 
 namespace fedumm::model {
 namespace {
@@ -51,11 +52,6 @@ void Initialise(LoraInit init, const at::Tensor& a, const at::Tensor& b, Random 
   }
   FillUniform(a, bound(a), random);
   if (init == LoraInit::kRandom) FillUniform(b, bound(b), random);
-}
-
-bool IsFloat(DType dtype) {
-  return dtype == DType::kFloat32 || dtype == DType::kFloat16 || dtype == DType::kBFloat16 ||
-         dtype == DType::kFloat64;
 }
 
 // Checks one array against the parameter that it is to replace.
