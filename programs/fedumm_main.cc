@@ -114,7 +114,7 @@ int Main(int argc, char** argv) {
 
   GenerateArguments generate_arguments;
   CLI::App* generate = app.add_subcommand("generate", "Draw a prompt as a PNG");
-  generate->add_option("prompt", generate_arguments.prompt, "What to draw, e.g. 'a teal triangle'")
+  generate->add_option("prompt", generate_arguments.prompt, "What to draw")
       ->required();
   generate->add_option("--adapter", generate_arguments.adapter, "Adapter folder in PEFT's format")
       ->check(CLI::ExistingDirectory);
