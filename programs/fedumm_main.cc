@@ -86,7 +86,6 @@ int Main(int argc, char** argv) {
                   "Go on after the last whole round in the run folder");
   serve->add_flag("!--no-evaluate", serve_arguments.evaluate, "Leave out evaluation by the server");
   AddServerFlags(*serve, serve_arguments.server);
-  AddIgnoredFlags(*serve);
   serve->callback([&] { command = [&] { return ServeCommand(serve_arguments); }; });
 
   CompareArguments compare_arguments;
@@ -114,8 +113,7 @@ int Main(int argc, char** argv) {
 
   GenerateArguments generate_arguments;
   CLI::App* generate = app.add_subcommand("generate", "Draw a prompt as a PNG");
-  generate->add_option("prompt", generate_arguments.prompt, "What to draw")
-      ->required();
+  generate->add_option("prompt", generate_arguments.prompt, "What to draw")->required();
   generate->add_option("--adapter", generate_arguments.adapter, "Adapter folder in PEFT's format")
       ->check(CLI::ExistingDirectory);
   generate->add_option("-o,--out", generate_arguments.out, "The picture")->capture_default_str();

@@ -28,6 +28,7 @@ absl::Status ServeCommand(const ServeArguments& arguments) {
       arguments.run_dir.empty() ? "runs/" + config.Text("name") : arguments.run_dir;
   FEDUMM_RETURN_IF_ERROR(MakeRunDir(run_dir));
   FEDUMM_RETURN_IF_ERROR(StartLog(run_dir + "/superlink.log", arguments.server.verbose));
+  RaiseDescriptorLimit();
   FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Experiment> experiment, Experiment::Create(config));
 
   options.host_apps = true;  // `flwr list` and `flwr stop` see this run
