@@ -114,7 +114,9 @@ absl::StatusOr<absl::Status> RunFederation(Experiment& experiment, Grid& grid,
     };
   }
   const std::vector<TaskData> tasks = results.data().tasks;
-  bool began = false;
+  // Of a run that is resumed after its last round, too.
+  bool began =
+      !results.data().rounds.empty() && results.data().rounds.back().number >= start.num_rounds;
   std::printf("%s\n", TableHeader(tasks).c_str());
   std::fflush(stdout);
   start.on_round = [&](const RoundResult& result) {
