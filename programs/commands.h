@@ -16,7 +16,7 @@ struct CommonArguments {
 };
 
 // Trains the tiny backbone from scratch by the recipe in `folder` and writes its weights there.
-absl::Status PretrainCommand(const std::string& folder, const std::string& data);
+absl::Status PretrainCommand(const std::string& folder);
 
 // The whole federation in this process, on virtual nodes.
 struct SimulateArguments : CommonArguments {

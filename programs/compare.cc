@@ -24,8 +24,8 @@
 namespace fedumm::programs {
 namespace {
 
-// What `client` makes of the experiment's adapter when nobody else takes part: as many rounds and
-// steps as in the federation.
+// What `client` makes of the experiment's adapter in `federation.rounds` rounds when nobody else
+// takes part.
 absl::StatusOr<ArrayRecord> TrainOne(Experiment& experiment, const ClientApp& client) {
   FEDUMM_ASSIGN_OR_RETURN(
       const std::unique_ptr<Grid> grid,
@@ -48,7 +48,7 @@ absl::StatusOr<ArrayRecord> TrainOne(Experiment& experiment, const ClientApp& cl
   return std::move(result.arrays);
 }
 
-// Client `partition_id` of `num_partitions`, alone.
+// Client `partition_id` of `num_partitions`, alone: as many rounds and steps as in the federation.
 absl::StatusOr<MetricRecord> TrainAlone(const RunConfig& config, const model::EasyVqa& data,
                                         int64_t partition_id, int64_t num_partitions) {
   FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Experiment> experiment,
@@ -63,14 +63,37 @@ absl::StatusOr<MetricRecord> TrainAlone(const RunConfig& config, const model::Ea
   return experiment->Evaluate(arrays, 1);
 }
 
-// All examples in one place: one client, batches twice as large, one optimizer from start to end.
-absl::StatusOr<MetricRecord> TrainCentralized(RunConfig config, const model::EasyVqa& data) {
-  for (const std::string key : {"train.vqa-batch-size", "train.draw-batch-size"}) {
-    config.values.Set(key, 2 * config.Integer(key));
+// How often the server used a client's reply: each stands for local-steps batches.
+int64_t RepliesUsed(const RunData& run) {
+  int64_t replies = 0;
+  for (const RoundData& round : run.rounds) {
+    replies += std::count_if(round.nodes.begin(), round.nodes.end(),
+                             [](const NodeRound& node) { return node.accepted; });
   }
+  return replies;
+}
+
+// The settings of a training on all examples in one place that sees as many examples as the
+// federation did in `replies` replies: batches larger by centralized.batch-factor, fewer steps by
+// the same factor, a learning rate of its own, one optimizer from start to end.
+RunConfig CentralizedConfig(RunConfig config, int64_t replies) {
+  const int64_t factor = config.Integer("centralized.batch-factor");
+  for (const std::string key : {"train.vqa-batch-size", "train.draw-batch-size"}) {
+    config.values.Set(key, factor * config.Integer(key));
+  }
+  config.values.Set("federation.rounds", std::max<int64_t>(1, (replies + factor - 1) / factor));
+  config.values.Set("train.learning-rate", config.Number("centralized.learning-rate"));
   config.values.Set("train.keep-optimizer", true);
   config.values.Set("data.partitioner", "iid");  // into one part: everything
-  return TrainAlone(config, data, 0, 1);
+  return config;
+}
+
+// What `rounds` rounds of one client see of `task`.
+Given GivenOf(const RunConfig& config, const std::string& task, int64_t rounds) {
+  const int64_t steps = rounds * config.Integer("train.local-steps");
+  return {.steps = steps,
+          .examples = steps * config.Integer("train.gradient-accumulation-steps") *
+                      config.Integer("train." + task + "-batch-size")};
 }
 
 // Runs the trainings `jobs` at a time, each on a model of its own.
@@ -79,11 +102,12 @@ absl::Status TrainAlternatives(const RunConfig& config, const model::EasyVqa& da
   const int64_t clients = config.Integer("federation.clients");
   std::vector<absl::StatusOr<MetricRecord>> results(static_cast<size_t>(clients) + 1,
                                                     absl::UnknownError("not run"));
+  const RunConfig centralized = CentralizedConfig(config, RepliesUsed(run));
   std::atomic<size_t> next = 0;
   std::atomic<size_t> done = 0;
   const auto work = [&] {
     for (size_t i = next++; i < results.size(); i = next++) {
-      results[i] = i == 0 ? TrainCentralized(config, data)
+      results[i] = i == 0 ? TrainAlone(centralized, data, 0, 1)
                           : TrainAlone(config, data, static_cast<int64_t>(i) - 1, clients);
       std::printf("%s (%zu of %zu)\n",
                   i == 0 ? "trained on all examples together"
@@ -98,6 +122,10 @@ absl::Status TrainAlternatives(const RunConfig& config, const model::EasyVqa& da
   for (const auto& result : results) FEDUMM_RETURN_IF_ERROR(result.status());
   for (auto& [task, verdict] : run.verdicts) {
     verdict.centralized = ScoreOf(*results[0], task);
+    verdict.federated_given = GivenOf(config, task, RepliesUsed(run));
+    verdict.alone_given = GivenOf(config, task, config.Integer("federation.rounds"));
+    verdict.centralized_given =
+        GivenOf(centralized, task, centralized.Integer("federation.rounds"));
     verdict.alone.clear();
     for (size_t i = 1; i < results.size(); ++i) verdict.alone.push_back(ScoreOf(*results[i], task));
   }

@@ -98,7 +98,10 @@ absl::StatusOr<std::unique_ptr<model::Task>> Experiment::NewTask(const std::stri
                                                                  int64_t stride) {
   if (task == "vqa") return world_->NewVqaTask(std::move(share), stride);
   // A glance at the drawings between rounds, all of them for the verdict.
-  return world_->NewDrawTask(std::move(share), {.per_prompt = stride > 1 ? 1 : 4});
+  return world_->NewDrawTask(
+      std::move(share),
+      {.per_prompt = stride > 1 ? 1 : config_.Integer("evaluate.drawings-per-prompt")},
+      config_.Flag("data.balanced-batches"));
 }
 
 absl::StatusOr<std::vector<std::unique_ptr<model::Task>>> Experiment::TasksOf(

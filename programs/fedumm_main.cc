@@ -41,8 +41,7 @@ int Main(int argc, char** argv) {
       ->add_option("folder", folder, "Folder with config.json, tokenizer.json and pretrain.toml")
       ->check(CLI::ExistingDirectory)
       ->capture_default_str();
-  with_data(pretrain);
-  pretrain->callback([&] { command = [&] { return PretrainCommand(folder, data); }; });
+  pretrain->callback([&] { command = [&] { return PretrainCommand(folder); }; });
 
   SimulateArguments simulate_arguments;
   CLI::App* simulate =

@@ -10,21 +10,19 @@
 
 namespace fedumm::programs {
 
-absl::Status PretrainCommand(const std::string& folder, const std::string& data) {
-  FEDUMM_ASSIGN_OR_RETURN(const model::EasyVqa easy_vqa, model::EasyVqa::Load(data));
+absl::Status PretrainCommand(const std::string& folder) {
   const absl::Time start = absl::Now();
   const bool terminal = isatty(STDOUT_FILENO) != 0;
-  const absl::Status status =
-      model::Pretrain(folder, easy_vqa, [&](const model::PretrainProgress& progress) {
-        // A terminal keeps one line per stage; a log gets one line in ten.
-        const bool last = progress.step >= progress.steps;
-        if (!terminal && !last && progress.step % 500 != 0) return;
-        std::printf("%s%-9s step %5lld of %lld, loss %.4f, %.0f s%s", terminal ? "\r" : "",
-                    std::string(progress.stage).c_str(), static_cast<long long>(progress.step),
-                    static_cast<long long>(progress.steps), progress.loss,
-                    absl::ToDoubleSeconds(absl::Now() - start), terminal && !last ? "   " : "\n");
-        std::fflush(stdout);
-      });
+  const absl::Status status = model::Pretrain(folder, [&](const model::PretrainProgress& progress) {
+    // A terminal keeps one line per stage; a log gets one line in ten.
+    const bool last = progress.step >= progress.steps;
+    if (!terminal && !last && progress.step % 500 != 0) return;
+    std::printf("%s%-9s step %5lld of %lld, loss %.4f, %.0f s%s", terminal ? "\r" : "",
+                std::string(progress.stage).c_str(), static_cast<long long>(progress.step),
+                static_cast<long long>(progress.steps), progress.loss,
+                absl::ToDoubleSeconds(absl::Now() - start), terminal && !last ? "   " : "\n");
+    std::fflush(stdout);
+  });
   FEDUMM_RETURN_IF_ERROR(status);
   std::printf("wrote %s/model.safetensors\n", folder.c_str());
   return absl::OkStatus();

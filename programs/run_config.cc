@@ -45,6 +45,7 @@ const ConfigRecord& Defaults() {
       {"data.label", "answer"},
       {"data.negated", false},
       {"data.min-size", int64_t{10}},
+      {"data.balanced-batches", true},
       {"train.tasks", "vqa,draw"},
       {"train.local-steps", int64_t{10}},
       {"train.vqa-batch-size", int64_t{8}},
@@ -61,6 +62,9 @@ const ConfigRecord& Defaults() {
       {"train.keep-optimizer", true},
       {"evaluate.every", int64_t{5}},
       {"evaluate.stride", int64_t{5}},
+      {"evaluate.drawings-per-prompt", int64_t{16}},
+      {"centralized.batch-factor", int64_t{4}},
+      {"centralized.learning-rate", 3e-3},
   };
   return defaults;
 }
@@ -147,7 +151,8 @@ absl::Status CheckRanges(const RunConfig& config) {
         "federation.min-available-nodes", "lora.r", "lora.lora-alpha", "data.alpha",
         "train.local-steps", "train.vqa-batch-size", "train.draw-batch-size",
         "train.gradient-accumulation-steps", "train.learning-rate", "evaluate.every",
-        "evaluate.stride"}) {
+        "evaluate.stride", "evaluate.drawings-per-prompt", "centralized.batch-factor",
+        "centralized.learning-rate"}) {
     FEDUMM_RETURN_IF_ERROR(positive(key));
   }
   const auto one_of = [&](const std::string& key,

@@ -70,7 +70,7 @@ std::string Headline(const RunData& data) {
 }
 
 void AddVerdictRow(std::string& html, const std::string& task, const std::string& how,
-                   const Score& score) {
+                   const Score& score, const Given& given) {
   absl::StrAppendFormat(&html, "<tr><td>%s</td><td>", how);
   if (std::isfinite(score.all)) {
     absl::StrAppendFormat(&html,
@@ -79,6 +79,8 @@ void AddVerdictRow(std::string& html, const std::string& task, const std::string
                           TaskColour(task), 100 * std::clamp(score.all, 0.0, 1.0));
   }
   absl::StrAppend(&html, Percent(score.all), "</td><td class='n'>", Percent(score.new_concepts),
+                  "</td><td class='n'>", given.examples == 0 ? "–" : Thousands(given.examples),
+                  "</td><td class='n'>", given.steps == 0 ? "–" : Thousands(given.steps),
                   "</td></tr>");
 }
 
@@ -88,18 +90,30 @@ std::string Verdicts(const RunData& data) {
   for (const auto& [task, verdict] : InOrder(data.verdicts)) {
     absl::StrAppend(&html, "<div class='card scroll'><h3>", EscapeHtml(TaskTitle(task)),
                     "</h3><table><tr><th></th><th>right</th><th class='n'>new "
-                    "concepts</th></tr>");
-    AddVerdictRow(html, task, "Frozen model", verdict.frozen);
-    AddVerdictRow(html, task, "Clients alone, mean", verdict.AloneMean());
-    AddVerdictRow(html, task, "<b>Federated</b>", verdict.federated);
-    AddVerdictRow(html, task, "Centralized", verdict.centralized);
+                    "concepts</th><th class='n'>examples</th><th class='n'>steps</th></tr>");
+    AddVerdictRow(html, task, "Frozen model", verdict.frozen, {});
+    AddVerdictRow(html, task, "Clients alone, mean", verdict.AloneMean(), verdict.alone_given);
+    AddVerdictRow(html, task, "<b>Federated</b>", verdict.federated, verdict.federated_given);
+    AddVerdictRow(html, task, "Centralized", verdict.centralized, verdict.centralized_given);
     html += "</table></div>";
   }
+  html += "</div>";
+  const bool balanced = std::find(data.settings.begin(), data.settings.end(),
+                                  std::pair<std::string, std::string>(
+                                      "data.balanced-batches", "true")) != data.settings.end();
+  if (balanced) {
+    html +=
+        "<p class='soft'>Every training's batches of drawings are balanced by colour "
+        "(data.balanced-batches), a remedy for the clients' skewed shares.</p>";
+  }
   return html +
-         "</div><p class='soft'>Clients alone: each trains on its own examples only, as many steps "
-         "as in the federation. Centralized: one training on all examples together, which the "
-         "clients would not allow; the bound to come near. New concepts were in no pre-training "
-         "target.</p>";
+         "<p class='soft'>Clients alone: each trains on its own examples only, as many steps "
+         "as in the federation. Federated: examples and steps of all clients together. "
+         "Centralized: "
+         "one training on all clients' examples in one place, which sees as many examples as the "
+         "federation and has its own batch size and learning rate. Examples are counted as often "
+         "as "
+         "they are seen.</p>";
 }
 
 std::string Curves(const RunData& data) {

@@ -25,6 +25,14 @@ Score ScoreFromJson(const Json& json) {
   return {NumberFromJson(json.at("all")), NumberFromJson(json.at("new_concepts"))};
 }
 
+Json ToJsonValue(const Given& given) {
+  return {{"steps", given.steps}, {"examples", given.examples}};
+}
+Given GivenFromJson(const Json& json, const char* key) {
+  if (!json.contains(key)) return {};
+  return {json.at(key).at("steps"), json.at(key).at("examples")};
+}
+
 std::string PngFromJson(const Json& json) {
   std::string png;
   if (!absl::Base64Unescape(json.get<std::string>(), &png)) {
@@ -82,14 +90,17 @@ Json VerdictToJson(const Verdict& verdict) {
   return {{"frozen", ToJsonValue(verdict.frozen)},
           {"federated", ToJsonValue(verdict.federated)},
           {"centralized", ToJsonValue(verdict.centralized)},
-          {"alone", alone}};
+          {"alone", alone},
+          {"federated_given", ToJsonValue(verdict.federated_given)},
+          {"centralized_given", ToJsonValue(verdict.centralized_given)},
+          {"alone_given", ToJsonValue(verdict.alone_given)}};
 }
 
 Verdict VerdictFromJson(const Json& json) {
-  Verdict verdict{ScoreFromJson(json.at("frozen")),
-                  ScoreFromJson(json.at("federated")),
-                  ScoreFromJson(json.at("centralized")),
-                  {}};
+  Verdict verdict{ScoreFromJson(json.at("frozen")),       ScoreFromJson(json.at("federated")),
+                  ScoreFromJson(json.at("centralized")),  {},
+                  GivenFromJson(json, "federated_given"), GivenFromJson(json, "centralized_given"),
+                  GivenFromJson(json, "alone_given")};
   for (const Json& score : json.at("alone")) verdict.alone.push_back(ScoreFromJson(score));
   return verdict;
 }

@@ -20,12 +20,22 @@ struct Score {
   double new_concepts = 0;
 };
 
+// What a training was given: optimizer steps (of all clients together), and the examples in them,
+// repeats counted. 0: unknown.
+struct Given {
+  int64_t steps = 0;
+  int64_t examples = 0;
+};
+
 // One task ("vqa", "draw") under each way of training.
 struct Verdict {
   Score frozen;
   Score federated;
   Score centralized;
   std::vector<Score> alone;  // each client trained on its own examples only
+  Given federated_given;
+  Given centralized_given;
+  Given alone_given;  // each client
   Score AloneMean() const;
 };
 

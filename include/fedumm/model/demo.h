@@ -58,10 +58,13 @@ class DemoWorld {
   // (the greedy first token is the answer; with ten equal annotations that is the official VQA
   // accuracy), vqa-num-examples; or draws: draw-accuracy, -new, -old (the share with the right
   // colour and shape; new is a new colour), draw-num-examples. The world must outlive its tasks.
+  // `balanced`: a batch holds as many drawings of each colour that the shard has, a remedy for
+  // shards with few examples of a colour; otherwise a batch is drawn as the shard is.
   // INVALID_ARGUMENT for an index out of range.
   absl::StatusOr<std::unique_ptr<Task>> NewVqaTask(std::vector<int64_t> shard, int64_t stride = 1);
   absl::StatusOr<std::unique_ptr<Task>> NewDrawTask(std::vector<int64_t> shard,
-                                                    DrawOptions options = {});
+                                                    DrawOptions options = {},
+                                                    bool balanced = true);
 
   // The answers to the test questions `questions` (indices into data().test.questions).
   absl::StatusOr<std::vector<std::string>> Answer(std::span<const int64_t> questions) const;
@@ -73,8 +76,14 @@ class DemoWorld {
   std::unique_ptr<DemoState> state_;
 };
 
-// How the backbone came to be. AdamW with betas 0.9 and 0.98, cosine decay, gradients clipped to
+// How the backbone came to be: AdamW with betas 0.9 and 0.98, cosine decay, gradients clipped to
 // norm 1, one batch size.
+//
+// Every picture is rendered for it in easy-VQA's style; no picture, question or drawing of the
+// clients or of the test set is used. What the frozen model has seen: in its vision tower shapes of
+// ten forms (no triangle) in many colours, but none close to brown, teal or yellow; in its decoder
+// questions and captions about circles and rectangles in five old colours; in its drawing branch
+// circles, rectangles and triangles in these five colours.
 struct PretrainStage {
   int64_t steps = 0;
   int64_t warmup_steps = 0;
@@ -85,8 +94,10 @@ struct PretrainStage {
 struct PretrainOptions {
   uint64_t seed = 0;
   int64_t batch_size = 0;
-  // The tower learns to tell all colours and shapes (the place of a released model's CLIP), then is
-  // frozen; its tokens are scaled to `image_token_std`, the size of word embeddings.
+  int64_t pictures = 0;  // rendered for the decoder, and as many for each of codec and drawing
+  // The tower learns to tell forms and colour channels on pictures that are rendered for each step
+  // (the place of a released model's CLIP), then is frozen; its tokens are scaled to
+  // `image_token_std`, the size of word embeddings.
   PretrainStage vision;
   double image_token_std = 0;
   // The decoder learns to answer questions on old concepts: this share of yes-or-no questions, this
@@ -94,8 +105,8 @@ struct PretrainOptions {
   PretrainStage language;
   double yes_no_share = 0;
   double caption_share = 0;
-  // Latent queries and DiT learn to draw shapes in old colours, without the prompt in this share of
-  // the examples.
+  // Latent queries and DiT learn to draw the three shapes in old colours, without the prompt in
+  // this share of the examples.
   PretrainStage drawing;
   double prompt_dropout = 0;
 
@@ -114,7 +125,7 @@ struct PretrainProgress {
 // writes model.safetensors there: the backbone, the pixel codec ("pixel_codec.*"), and as metadata
 // the recipe and its SHA-256. Equal recipes give equal bits on equal machines with one LibTorch
 // thread. Calls `progress` every 50 steps.
-absl::Status Pretrain(const std::string& folder, const EasyVqa& data,
+absl::Status Pretrain(const std::string& folder,
                       const std::function<void(const PretrainProgress&)>& progress);
 
 }  // namespace fedumm::model

@@ -20,6 +20,15 @@ using Picture = std::span<const uint8_t>;  // kPictureBytes of RGB, row-major
 
 inline constexpr std::array<std::string_view, 8> kColors = {"black", "blue", "brown", "gray",
                                                             "green", "red",  "teal",  "yellow"};
+// Of each colour: red, green, blue.
+inline constexpr std::array<std::array<uint8_t, 3>, 8> kPalette = {{{0, 0, 0},
+                                                                    {0, 0, 255},
+                                                                    {165, 42, 42},
+                                                                    {128, 128, 128},
+                                                                    {0, 255, 0},
+                                                                    {255, 0, 0},
+                                                                    {0, 128, 128},
+                                                                    {255, 255, 0}}};
 inline constexpr std::array<std::string_view, 3> kShapes = {"circle", "rectangle", "triangle"};
 
 // What a picture shows: indices into kColors and kShapes, -1 where that is not known.

@@ -226,8 +226,11 @@ class VqaTask final : public Task {
 class DrawTask final : public Task {
  public:
   DrawTask(const DemoWorld& world, const DemoState& state, std::vector<int64_t> shard,
-           DrawOptions options)
-      : world_(world), state_(state), batches_(ByColor(state, shard)), options_(options) {}
+           DrawOptions options, bool balanced)
+      : world_(world),
+        state_(state),
+        batches_(balanced ? ByColor(state, shard) : std::vector<std::vector<int64_t>>{shard}),
+        options_(options) {}
 
   std::string name() const override { return "draw"; }
   int64_t num_examples() const override { return batches_.size(); }
@@ -330,9 +333,9 @@ absl::StatusOr<std::unique_ptr<Task>> DemoWorld::NewVqaTask(std::vector<int64_t>
 }
 
 absl::StatusOr<std::unique_ptr<Task>> DemoWorld::NewDrawTask(std::vector<int64_t> shard,
-                                                             DrawOptions options) {
+                                                             DrawOptions options, bool balanced) {
   FEDUMM_RETURN_IF_ERROR(CheckShard(shard, state_->draw_labels.size()));
-  return std::make_unique<DrawTask>(*this, *state_, std::move(shard), options);
+  return std::make_unique<DrawTask>(*this, *state_, std::move(shard), options, balanced);
 }
 
 absl::StatusOr<std::vector<std::string>> DemoWorld::Answer(

@@ -9,15 +9,6 @@ namespace fedumm::model {
 namespace {
 
 constexpr int kSize = static_cast<int>(kPictureSize);
-constexpr std::array<std::array<int, 3>, 8> kPalette = {{{0, 0, 0},
-                                                         {0, 0, 255},
-                                                         {165, 42, 42},
-                                                         {128, 128, 128},
-                                                         {0, 255, 0},
-                                                         {255, 0, 0},
-                                                         {0, 128, 128},
-                                                         {255, 255, 0}}};
-
 // Linear interpolation between order statistics, 0 <= q <= 1. `values` is not empty.
 double Quantile(std::vector<int> values, double q) {
   const double position = q * static_cast<double>(values.size() - 1);
