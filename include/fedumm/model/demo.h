@@ -81,7 +81,7 @@ class DemoWorld {
 //
 // Every picture is rendered for it in easy-VQA's style; no picture, question or drawing of the
 // clients or of the test set is used. What the frozen model has seen: in its vision tower shapes of
-// ten forms (no triangle) in many colours, but none close to brown, teal or yellow; in its decoder
+// six forms (no triangle) in many colours, but none close to brown, teal or yellow; in its decoder
 // questions and captions about circles and rectangles in five old colours; in its drawing branch
 // circles, rectangles and triangles in these five colours.
 struct PretrainStage {

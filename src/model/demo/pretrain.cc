@@ -6,7 +6,6 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <map>
 #include <optional>
@@ -19,7 +18,7 @@
 #include "fedumm/model/safetensors.h"
 #include "fedumm/model/train.h"
 #include "model/demo/pixel_codec.h"
-#include "model/demo/renderer.h"
+#include "model/demo/pretrain_examples.h"
 #include "model/demo/steps.h"
 #include "model/demo/vocabulary.h"
 #include "model/guarded.h"
@@ -34,39 +33,8 @@ constexpr int64_t kLevels = 5;  // of each colour channel, for the tower's head
 using Progress = std::function<void(const PretrainProgress&)>;
 using BatchLoss = std::function<absl::StatusOr<at::Tensor>()>;
 
-constexpr std::array<std::string_view, 4> kColorQuestions = {
-    "is there a % shape?", "is there a % shape in the image?", "is a % shape present?",
-    "does the image contain a % shape?"};
-constexpr std::array<std::string_view, 4> kShapeQuestions = {
-    "is there a %?", "is there a % in the image?", "is a % present?",
-    "does the image contain a %?"};
-constexpr std::array<std::string_view, 4> kWhatColorQuestions = {
-    "what color is the shape?", "what is the color of the shape?", "what color is the %?",
-    "what is the color of the %?"};
-constexpr std::array<std::string_view, 4> kWhatShapeQuestions = {
-    "what shape is in the image?", "what shape does the image contain?", "what shape is present?",
-    "what is the % shape?"};
-
-// `question` with `word` in the place of its "%", if it has one.
-std::string With(std::string_view question, std::string_view word) {
-  std::string text(question);
-  if (const size_t at = text.find('%'); at != std::string::npos) text.replace(at, 1, word);
-  return text;
-}
-
-std::vector<int> OldColors() {
-  std::vector<int> colors;
-  for (int i = 0; i < static_cast<int>(kColors.size()); ++i) {
-    if (!IsNewColor(i)) colors.push_back(i);
-  }
-  return colors;
-}
-std::vector<int> OldShapes() {
-  std::vector<int> shapes;
-  for (int i = 0; i < static_cast<int>(kShapes.size()); ++i) {
-    if (!IsNewShape(i)) shapes.push_back(i);
-  }
-  return shapes;
+void Append(std::vector<uint8_t>& pictures, const std::vector<uint8_t>& picture) {
+  pictures.insert(pictures.end(), picture.begin(), picture.end());
 }
 
 // What the stages have in common. No stage sees a picture of a client or of the test set: all are
@@ -80,8 +48,7 @@ class Pretraining {
         model_(model),
         progress_(progress),
         random_(options.seed, {1}),
-        old_colors_(OldColors()),
-        old_shapes_(OldShapes()) {}
+        examples_(random_) {}
 
   absl::Status Vision();
   absl::Status Language();
@@ -94,34 +61,14 @@ class Pretraining {
                    const BatchLoss& loss);
   // The tower's tokens of `pictures`, scaled to options_.image_token_std. Scales the tower, too.
   absl::StatusOr<at::Tensor> ScaledTokens(const std::vector<uint8_t>& pictures);
-  absl::StatusOr<Sequence> QuestionOrCaption(Concept shown);
-  absl::StatusOr<Sequence> YesNoQuestion(Concept shown);
-  absl::StatusOr<Sequence> WhatQuestion(Concept shown);
-  // `count` centred pictures and what they show, if `concepts` is not null in old colours.
-  at::Tensor CentredPictures(int64_t count, std::vector<Concept>* concepts);
-
-  template <typename List>
-  const auto& Pick(const List& values) {
-    return values[random_.Below(values.size())];
-  }
-  // One of `values` other than `not_this`.
-  int PickOther(const std::vector<int>& values, int not_this) {
-    int value = not_this;
-    while (value == not_this) value = Pick(values);
-    return value;
-  }
-  void Append(std::vector<uint8_t>& pictures, Form form, Rgb color, Placement placement) {
-    const std::vector<uint8_t> picture = RenderPicture(form, color, placement, random_);
-    pictures.insert(pictures.end(), picture.begin(), picture.end());
-  }
+  absl::StatusOr<Sequence> Sentence(Concept shown);
 
   const PretrainOptions& options_;
   const Vocabulary& vocabulary_;
   UnifiedModel& model_;
   const Progress& progress_;
   Random random_;
-  const std::vector<int> old_colors_;
-  const std::vector<int> old_shapes_;
+  PretrainExamples examples_;
 };
 
 absl::Status Pretraining::Run(std::string_view name, const PretrainStage& stage,
@@ -160,7 +107,7 @@ absl::Status Pretraining::Run(std::string_view name, const PretrainStage& stage,
 
 // The tower and a throw-away head on its mean token tell a shape's form and how much red, green and
 // blue it has, in levels: this is the place of the CLIP-style pre-training that a released tower
-// comes with. The new colours, colours like them and triangles are in no picture.
+// comes with.
 absl::Status Pretraining::Vision() {
   const int64_t width = model_.config().text.hidden_size;
   const int64_t outputs = kNumForms + 3 * kLevels;
@@ -170,12 +117,12 @@ absl::Status Pretraining::Vision() {
     std::vector<uint8_t> pictures;
     std::vector<int64_t> forms, levels;
     for (int64_t i = 0; i < options_.batch_size; ++i) {
-      Form form = Form::kTriangle;
-      while (form == Form::kTriangle) form = static_cast<Form>(random_.Below(kNumForms));
-      const Rgb color = random_.Uniform() < 0.5 ? kPalette[Pick(old_colors_)] : OtherColor(random_);
-      Append(pictures, form, color, Placement::kAnywhere);
-      forms.push_back(static_cast<int64_t>(form));
-      for (const uint8_t channel : color) levels.push_back((channel * (kLevels - 1) + 127) / 255);
+      const TowerExample example = examples_.Tower();
+      Append(pictures, example.picture);
+      forms.push_back(static_cast<int64_t>(example.form));
+      for (const uint8_t channel : example.color) {
+        levels.push_back((channel * (kLevels - 1) + 127) / 255);
+      }
     }
     FEDUMM_ASSIGN_OR_RETURN(const at::Tensor tokens,
                             EncodePictures(model_, PicturesOver(pictures)));
@@ -206,44 +153,24 @@ absl::StatusOr<at::Tensor> Pretraining::ScaledTokens(const std::vector<uint8_t>&
   return tokens * scale;
 }
 
-absl::StatusOr<Sequence> Pretraining::YesNoQuestion(Concept shown) {
-  const bool of_color = random_.Uniform() < 0.5;
-  const bool yes = random_.Uniform() < 0.5;
-  std::string_view named;
-  if (of_color) {
-    named = kColors[yes ? shown.color : PickOther(old_colors_, shown.color)];
-  } else {
-    named = kShapes[yes ? shown.shape : PickOther(old_shapes_, shown.shape)];
-  }
-  const std::string_view question = Pick(of_color ? kColorQuestions : kShapeQuestions);
-  return vocabulary_.Vqa(With(question, named), yes ? "yes" : "no");
-}
-
-absl::StatusOr<Sequence> Pretraining::WhatQuestion(Concept shown) {
-  const std::string_view color = kColors[shown.color], shape = kShapes[shown.shape];
-  const bool of_color = random_.Uniform() < 0.5;
-  const std::string_view question = Pick(of_color ? kWhatColorQuestions : kWhatShapeQuestions);
-  return vocabulary_.Vqa(With(question, of_color ? shape : color),
-                         std::string(of_color ? color : shape));
-}
-
-absl::StatusOr<Sequence> Pretraining::QuestionOrCaption(Concept shown) {
+absl::StatusOr<Sequence> Pretraining::Sentence(Concept shown) {
   const double kind = random_.Uniform();
   if (kind < options_.caption_share) return vocabulary_.Caption(shown);
-  if (kind < options_.caption_share + options_.yes_no_share) return YesNoQuestion(shown);
-  return WhatQuestion(shown);
+  const bool yes_no = kind < options_.caption_share + options_.yes_no_share;
+  const QuestionExample example =
+      yes_no ? examples_.YesNoQuestion(shown) : examples_.WhatQuestion(shown);
+  return vocabulary_.Vqa(example.question, example.answer);
 }
 
-// The decoder on old concepts alone. Half of the yes-or-no questions ask for the colour, half are
-// answered by yes: the circuit that matches a word with the picture forms only when they are most
-// of what it sees.
+// The decoder on old concepts alone. The circuit that matches a word with the picture forms only
+// when yes-or-no questions are most of what it sees.
 absl::Status Pretraining::Language() {
   std::vector<uint8_t> pictures;
   std::vector<Concept> concepts;
   for (int64_t i = 0; i < options_.pictures; ++i) {
-    concepts.push_back({Pick(old_colors_), Pick(old_shapes_)});
-    Append(pictures, static_cast<Form>(concepts.back().shape), kPalette[concepts.back().color],
-           Placement::kAnywhere);
+    const ConceptExample example = examples_.Picture();
+    Append(pictures, example.picture);
+    concepts.push_back(example.shown);
   }
   FEDUMM_ASSIGN_OR_RETURN(const at::Tensor tokens, ScaledTokens(pictures));
   const auto loss = [&]() -> absl::StatusOr<at::Tensor> {
@@ -251,7 +178,7 @@ absl::Status Pretraining::Language() {
     std::vector<int64_t> chosen;
     for (int64_t i = 0; i < options_.batch_size; ++i) {
       chosen.push_back(static_cast<int64_t>(random_.Below(concepts.size())));
-      FEDUMM_ASSIGN_OR_RETURN(Sequence sequence, QuestionOrCaption(concepts[chosen.back()]));
+      FEDUMM_ASSIGN_OR_RETURN(Sequence sequence, Sentence(concepts[chosen.back()]));
       sequences.push_back(std::move(sequence));
     }
     std::vector<const Sequence*> batch;
@@ -262,27 +189,18 @@ absl::Status Pretraining::Language() {
              {}, loss);
 }
 
-at::Tensor Pretraining::CentredPictures(int64_t count, std::vector<Concept>* concepts) {
-  std::vector<uint8_t> pictures;
-  while (static_cast<int64_t>(pictures.size()) < count * kPictureBytes) {
-    const Concept shown = {Pick(old_colors_), static_cast<int>(random_.Below(kShapes.size()))};
-    const Rgb color = concepts == nullptr ? OtherColor(random_) : kPalette[shown.color];
-    const std::optional<std::vector<uint8_t>> picture = Recentre(
-        RenderPicture(static_cast<Form>(shown.shape), color, Placement::kCentred, random_));
-    if (!picture.has_value()) continue;  // too small
-    pictures.insert(pictures.end(), picture->begin(), picture->end());
-    if (concepts != nullptr) concepts->push_back(shown);
-  }
-  return PicturesOver(pictures).clone();
-}
-
-// The codec is fitted to shapes in any colours but the new ones and their like; latent queries and
-// DiT draw old colours.
 absl::StatusOr<PixelCodec> Pretraining::Drawing() {
-  const PixelCodec codec = PixelCodec::Fit(CentredPictures(options_.pictures, nullptr),
-                                           model_.config().dit->in_channels);
+  std::vector<uint8_t> any_color, old_colors;
   std::vector<Concept> concepts;
-  const at::Tensor latents = codec.Encode(CentredPictures(options_.pictures, &concepts));
+  for (int64_t i = 0; i < options_.pictures; ++i) {
+    Append(any_color, examples_.CodecPicture());
+    const ConceptExample example = examples_.Drawing();
+    Append(old_colors, example.picture);
+    concepts.push_back(example.shown);
+  }
+  const PixelCodec codec =
+      PixelCodec::Fit(PicturesOver(any_color), model_.config().dit->in_channels);
+  const at::Tensor latents = codec.Encode(PicturesOver(old_colors));
   const auto loss = [&]() -> absl::StatusOr<at::Tensor> {
     std::vector<int64_t> chosen;
     std::vector<Concept> wanted;

@@ -16,15 +16,11 @@ enum class Form {
   kRectangle,
   kTriangle,
   kDiamond,
-  kRing,
   kCross,
-  kHexagon,
-  kHouse,
   kTrapezoid,
   kHalfDisc,
-  kEll,
 };
-inline constexpr int kNumForms = 11;
+inline constexpr int kNumForms = 7;
 
 using Rgb = std::array<uint8_t, 3>;
 
