@@ -16,6 +16,7 @@
 #include "fedumm/simulation.h"
 #include "fedumm/strategies.h"
 #include "programs/commands.h"
+#include "programs/comparison.h"
 #include "programs/experiment.h"
 #include "programs/federation.h"
 #include "programs/report/live_table.h"
@@ -61,39 +62,6 @@ absl::StatusOr<MetricRecord> TrainAlone(const RunConfig& config, const model::Ea
   });
   FEDUMM_ASSIGN_OR_RETURN(const ArrayRecord arrays, TrainOne(*experiment, alone));
   return experiment->Evaluate(arrays, 1);
-}
-
-// How often the server used a client's reply: each stands for local-steps batches.
-int64_t RepliesUsed(const RunData& run) {
-  int64_t replies = 0;
-  for (const RoundData& round : run.rounds) {
-    replies += std::count_if(round.nodes.begin(), round.nodes.end(),
-                             [](const NodeRound& node) { return node.accepted; });
-  }
-  return replies;
-}
-
-// The settings of a training on all examples in one place that sees as many examples as the
-// federation did in `replies` replies: batches larger by centralized.batch-factor, fewer steps by
-// the same factor, a learning rate of its own, one optimizer from start to end.
-RunConfig CentralizedConfig(RunConfig config, int64_t replies) {
-  const int64_t factor = config.Integer("centralized.batch-factor");
-  for (const std::string key : {"train.vqa-batch-size", "train.draw-batch-size"}) {
-    config.values.Set(key, factor * config.Integer(key));
-  }
-  config.values.Set("federation.rounds", std::max<int64_t>(1, (replies + factor - 1) / factor));
-  config.values.Set("train.learning-rate", config.Number("centralized.learning-rate"));
-  config.values.Set("train.keep-optimizer", true);
-  config.values.Set("data.partitioner", "iid");  // into one part: everything
-  return config;
-}
-
-// What `rounds` rounds of one client see of `task`.
-Given GivenOf(const RunConfig& config, const std::string& task, int64_t rounds) {
-  const int64_t steps = rounds * config.Integer("train.local-steps");
-  return {.steps = steps,
-          .examples = steps * config.Integer("train.gradient-accumulation-steps") *
-                      config.Integer("train." + task + "-batch-size")};
 }
 
 // Runs the trainings `jobs` at a time, each on a model of its own.

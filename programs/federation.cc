@@ -106,6 +106,7 @@ RunData RunDataOf(Experiment& experiment, const FederationOptions& options, cons
   RunData data{.name = config.Text("name"),
                .strategy = config.Text("federation.strategy"),
                .command = options.command,
+               .frozen = std::string(model::kFrozenModelHasSeen),
                .seed = static_cast<uint64_t>(config.Integer("seed")),
                .adapter_bytes = experiment.AdapterBytes(),
                .full_model_bytes = experiment.FullModelBytes()};

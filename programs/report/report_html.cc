@@ -98,6 +98,9 @@ std::string Verdicts(const RunData& data) {
     html += "</table></div>";
   }
   html += "</div>";
+  if (!data.frozen.empty()) {
+    absl::StrAppend(&html, "<p class='soft'>", EscapeHtml(data.frozen), "</p>");
+  }
   const bool balanced = std::find(data.settings.begin(), data.settings.end(),
                                   std::pair<std::string, std::string>(
                                       "data.balanced-batches", "true")) != data.settings.end();

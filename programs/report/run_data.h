@@ -84,6 +84,7 @@ struct RunData {
   std::string name;
   std::string strategy;
   std::string command;  // that made it
+  std::string frozen;   // what the frozen model has seen, a sentence
   uint64_t seed = 0;
   double seconds = 0;                                         // of the whole run
   int64_t adapter_bytes = 0;                                  // one adapter, one direction

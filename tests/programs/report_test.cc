@@ -30,6 +30,7 @@ RunData Example() {
   RunData data{.name = "demo",
                .strategy = "fedavg",
                .command = "make demo",
+               .frozen = "It saw <none> of them.",
                .seed = 7,
                .seconds = 170,
                .adapter_bytes = 330'000,
@@ -48,6 +49,8 @@ RunData Example() {
        .nodes = {{11, true, "", 330'500, 331'000}, {12, false, "loss is NaN", 330'500, 900}}}};
   data.verdicts["vqa"] = {{0.68, 0.47}, {0.94, 0.92}, {0.95, 0.93}, {{0.6, 0.4}, {0.7, 0.5}}};
   data.verdicts["draw"] = {{0.56, 0}, {0.87, 0.8}, {0.93, 0.9}, {{0.6, 0.2}, {0.7, 0.3}}};
+  data.verdicts["vqa"].centralized_given = {.steps = 400, .examples = 12800};
+  data.settings.emplace_back("data.balanced-batches", "true");
   data.questions = {{"\x89PNG bytes", "what color is it?", "teal", "blue", "teal"}};
   data.drawings = {{"draw a teal circle", "before", "after", false, true}};
   return data;
@@ -105,6 +108,22 @@ TEST(Report, LeavesOutWhatWasNotMeasured) {
   EXPECT_THAT(html, HasSubstr("A federated run"));
   EXPECT_THAT(html, Not(HasSubstr("nan")));
   EXPECT_THAT(html, Not(HasSubstr("The verdict")));
+}
+
+TEST(Report, SaysWhatEachTrainingWasGiven) {
+  RunData data = Example();
+  EXPECT_THAT(ReportHtml(data), HasSubstr("<td class='n'>12,800</td><td class='n'>400</td>"));
+  EXPECT_THAT(ReportHtml(data), HasSubstr("balanced by colour"));
+  EXPECT_THAT(ReportHtml(data), HasSubstr("It saw &lt;none&gt; of them."));
+  data.settings.back().second = "false";
+  EXPECT_THAT(ReportHtml(data), Not(HasSubstr("balanced by colour")));
+}
+
+TEST(Format, ThousandsAreSetApart) {
+  EXPECT_EQ(Thousands(0), "0");
+  EXPECT_EQ(Thousands(999), "999");
+  EXPECT_EQ(Thousands(1000), "1,000");
+  EXPECT_EQ(Thousands(1234567), "1,234,567");
 }
 
 TEST(LineChart, BreaksTheLineWhereAValueIsMissing) {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -18,6 +19,14 @@
 namespace fedumm::model {
 
 struct DemoState;
+
+// What the shipped backbone (configs/tiny) has seen, for reports.
+inline constexpr std::string_view kFrozenModelHasSeen =
+    "The frozen model was pre-trained on rendered pictures only, on none that a client or the test "
+    "set holds: its vision tower saw other forms and many colours, but no triangle and nothing "
+    "close to brown, teal or yellow; its decoder read about circles and rectangles in black, blue, "
+    "gray, green and red; its drawing branch drew circles, rectangles and triangles in these five "
+    "colours.";
 
 struct DrawOptions {
   int64_t per_prompt = 4;  // pictures of each of the 24 prompts
@@ -63,8 +72,7 @@ class DemoWorld {
   // INVALID_ARGUMENT for an index out of range.
   absl::StatusOr<std::unique_ptr<Task>> NewVqaTask(std::vector<int64_t> shard, int64_t stride = 1);
   absl::StatusOr<std::unique_ptr<Task>> NewDrawTask(std::vector<int64_t> shard,
-                                                    DrawOptions options = {},
-                                                    bool balanced = true);
+                                                    DrawOptions options = {}, bool balanced = true);
 
   // The answers to the test questions `questions` (indices into data().test.questions).
   absl::StatusOr<std::vector<std::string>> Answer(std::span<const int64_t> questions) const;
@@ -81,7 +89,7 @@ class DemoWorld {
 //
 // Every picture is rendered for it in easy-VQA's style; no picture, question or drawing of the
 // clients or of the test set is used. What the frozen model has seen: in its vision tower shapes of
-// six forms (no triangle) in many colours, but none close to brown, teal or yellow; in its decoder
+// ten forms (no triangle) in many colours, but none close to brown, teal or yellow; in its decoder
 // questions and captions about circles and rectangles in five old colours; in its drawing branch
 // circles, rectangles and triangles in these five colours.
 struct PretrainStage {

@@ -32,21 +32,30 @@ int Between(int least, int most, Random& random) {
 // Whether (u, v) is inside the form that fills the unit square; v points down.
 bool Inside(Form form, double u, double v) {
   const double x = std::abs(u - 0.5), y = std::abs(v - 0.5);
+  const double radius = std::sqrt(x * x + y * y);
   switch (form) {
     case Form::kCircle:
-      return x * x + y * y <= 0.25;
+      return radius <= 0.5;
     case Form::kRectangle:
       return true;
     case Form::kTriangle:
       return x <= v / 2;
     case Form::kDiamond:
       return x + y <= 0.5;
+    case Form::kRing:
+      return radius <= 0.5 && radius >= 0.3;
     case Form::kCross:
       return x <= 0.16 || y <= 0.16;
+    case Form::kHexagon:
+      return x + y / 2 <= 0.5;
+    case Form::kHouse:
+      return v >= 0.5 || x <= v;
     case Form::kTrapezoid:
-      return x <= 0.2 + 0.3 * v;
+      return x <= 0.25 + v / 4;
     case Form::kHalfDisc:
       return 4 * x * x + (1 - v) * (1 - v) <= 1;
+    case Form::kEll:
+      return u <= 0.35 || v >= 0.65;
   }
   return false;
 }
@@ -60,7 +69,7 @@ Box PlaceOf(Form form, Placement placement, Random& random) {
   int height = width;
   if (form == Form::kTriangle) {  // equilateral
     height = static_cast<int>(std::lround(width * std::sqrt(3) / 2));
-  } else if (form != Form::kCircle) {
+  } else if (form != Form::kCircle && form != Form::kRing) {
     height = Between(kLeastSide, kMostSide, random);
   }
   constexpr int kMargin = kCanvas / 6;  // between the border and the shape's middle

@@ -16,11 +16,15 @@ enum class Form {
   kRectangle,
   kTriangle,
   kDiamond,
+  kRing,
   kCross,
+  kHexagon,
+  kHouse,
   kTrapezoid,
   kHalfDisc,
+  kEll,
 };
-inline constexpr int kNumForms = 7;
+inline constexpr int kNumForms = 11;
 
 using Rgb = std::array<uint8_t, 3>;
 

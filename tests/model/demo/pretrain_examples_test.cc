@@ -1,6 +1,10 @@
 #include "model/demo/pretrain_examples.h"
 
+#include <cstdlib>
 #include <set>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_split.h"
 #include "testing/status_matchers.h"
@@ -33,7 +37,9 @@ TEST(RendererTest, CentredShapesStayInTheMiddle) {
     const auto picture =
         RenderPicture(static_cast<Form>(form), {0, 0, 255}, Placement::kCentred, random);
     const auto moved = Recentre(picture);
-    if (moved.has_value()) EXPECT_EQ(Detect(*moved).color, 1);
+    if (moved.has_value()) {
+      EXPECT_EQ(Detect(*moved).color, 1);
+    }
     EXPECT_GE(picture[0], 230);  // a pale corner
   }
 }
@@ -51,7 +57,8 @@ TEST(RendererTest, PicturesDependOnTheRandomStateAlone) {
 class PretrainExamplesTest : public ::testing::Test {
  protected:
   static void ExpectNoNewWord(const std::string& text) {
-    for (const std::string word : absl::StrSplit(text, absl::ByAnyChar(" ?"))) {
+    const std::vector<std::string> words = absl::StrSplit(text, absl::ByAnyChar(" ?"));
+    for (const std::string& word : words) {
       for (int i = 0; i < 8; ++i) EXPECT_FALSE(IsNewColor(i) && word == kColors[i]) << text;
       for (int i = 0; i < 3; ++i) EXPECT_FALSE(IsNewShape(i) && word == kShapes[i]) << text;
     }
@@ -67,7 +74,9 @@ TEST_F(PretrainExamplesTest, TheTowerSeesNoTriangleAndNoColorCloseToANewOne) {
     const TowerExample example = examples_.Tower();
     forms.insert(example.form);
     for (int color = 0; color < 8; ++color) {
-      if (IsNewColor(color)) EXPECT_GE(L1(example.color, kPalette[color]), 110);
+      if (IsNewColor(color)) {
+        EXPECT_GE(L1(example.color, kPalette[color]), 110);
+      }
     }
   }
   EXPECT_FALSE(forms.contains(Form::kTriangle));
