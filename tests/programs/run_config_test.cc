@@ -23,7 +23,7 @@ absl::StatusOr<RunConfig> LoadText(const std::string& toml) {
 TEST(RunConfig, TakesDefaultsForWhatIsMissing) {
   ASSERT_OK_AND_ASSIGN(const RunConfig config, LoadText("[lora]\nr = 4\n"));
   EXPECT_EQ(config.Integer("lora.r"), 4);
-  EXPECT_EQ(config.Number("lora.lora-alpha"), 16.0);
+  EXPECT_EQ(config.Number("lora.lora-alpha"), 12.0);
   EXPECT_EQ(config.Text("train.tasks"), "vqa,draw");
 }
 

@@ -1,5 +1,5 @@
 // The demo: a tiny BLIP-3o style model that answers questions about easy-VQA's pictures and draws
-// such pictures, and the two tasks that clients adapt it to.
+// such pictures, and the two tasks that clients train an adapter for.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,7 @@ inline constexpr std::string_view kFrozenModelHasSeen =
     "set holds: its vision tower saw other forms and many colours, but no triangle and nothing "
     "close to brown, teal or yellow; its decoder read about circles and rectangles in black, blue, "
     "gray, green and red; its drawing branch drew circles, rectangles and triangles in these five "
-    "colours.";
+    "colours, with a pixel codec that was fitted to many colours, none close to the new ones.";
 
 struct DrawOptions {
   int64_t per_prompt = 4;  // pictures of each of the 24 prompts
@@ -84,14 +84,15 @@ class DemoWorld {
   std::unique_ptr<DemoState> state_;
 };
 
-// How the backbone came to be: AdamW with betas 0.9 and 0.98, cosine decay, gradients clipped to
-// norm 1, one batch size.
+// How the backbone is pre-trained: AdamW with betas 0.9 and 0.98, cosine decay, gradients clipped
+// to norm 1, one batch size.
 //
 // Every picture is rendered for it in easy-VQA's style; no picture, question or drawing of the
 // clients or of the test set is used. What the frozen model has seen: in its vision tower shapes of
 // ten forms (no triangle) in many colours, but none close to brown, teal or yellow; in its decoder
 // questions and captions about circles and rectangles in five old colours; in its drawing branch
-// circles, rectangles and triangles in these five colours.
+// circles, rectangles and triangles in these five colours; in its pixel codec these shapes in many
+// colours, again none close to the new ones.
 struct PretrainStage {
   int64_t steps = 0;
   int64_t warmup_steps = 0;

@@ -257,6 +257,23 @@ TEST_F(DemoWorldTest, LossesDependOnTheSeedAlone) {
   }
 }
 
+TEST_F(DemoWorldTest, BalancedBatchesOfDrawingsAreASwitch) {
+  // Three pictures of black, one of red: a balanced batch of two has both, always.
+  const std::vector<int64_t> skewed = {0, 1, 2, 15};
+  std::vector<double> losses;
+  for (const bool balanced : {true, true, false}) {
+    const auto task = world_->NewDrawTask(skewed, {}, balanced);
+    ASSERT_THAT(task, IsOk());
+    EXPECT_EQ((*task)->num_examples(), 4);
+    (*task)->Seed(3);
+    const auto loss = (*task)->Loss(2);
+    ASSERT_THAT(loss, IsOk());
+    losses.push_back(loss->item<double>());
+  }
+  EXPECT_EQ(losses[0], losses[1]);
+  EXPECT_NE(losses[0], losses[2]);
+}
+
 TEST_F(DemoWorldTest, AnAdapterLearnsNewConcepts) {
   LoraConfig config;
   config.target_modules.names = {"q_proj", "k_proj", "v_proj", "o_proj"};
