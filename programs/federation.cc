@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "fedumm/strategies.h"
-#include "programs/budget.h"
+#include "programs/comparison.h"
 #include "programs/program.h"
 #include "programs/report/live_table.h"
 #include "programs/results.h"
@@ -136,7 +136,7 @@ absl::StatusOr<absl::Status> RunFederation(Experiment& experiment, Grid& grid,
     Verdict& verdict = data.verdicts[task.name];
     verdict.frozen.score = experiment.ScoreOf(result->rounds.front().server_metrics, task.name);
     verdict.federated.score = experiment.ScoreOf(result->rounds.back().server_metrics, task.name);
-    SetGiven(verdict.federated, FederatedBudget(experiment, task.name, data));
+    SetGiven(config, task, RepliesUsed(data), verdict.federated);
   }
   results.Finish();
   return results.problem();

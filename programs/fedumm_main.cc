@@ -24,17 +24,12 @@ int Main(int argc, char** argv) {
     subcommand
         ->add_option("--data", data, "Folder with the data (default: data.folder of the settings)")
         ->check(CLI::ExistingDirectory);
+  };
+  const auto with_verbose = [&](CLI::App* subcommand) {
     subcommand->add_flag("-v,--verbose", verbose, "Log everything to the terminal");
   };
   const auto with_config = [&](CLI::App* subcommand, CommonArguments& arguments) {
     subcommand->add_option("config", arguments.config, "Settings of the run (TOML)")
-        ->check(CLI::ExistingFile)
-        ->capture_default_str();
-    with_data(subcommand);
-  };
-
-  const auto with_config_flag = [&](CLI::App* subcommand, CommonArguments& arguments) {
-    subcommand->add_option("--config", arguments.config, "Settings of the run (TOML)")
         ->check(CLI::ExistingFile)
         ->capture_default_str();
     with_data(subcommand);
@@ -48,7 +43,8 @@ int Main(int argc, char** argv) {
                    "Folder with config.json, tokenizer.json and pretrain.toml")
       ->check(CLI::ExistingDirectory)
       ->capture_default_str();
-  with_config_flag(pretrain, pretrain_arguments);
+  pretrain->add_option("--world", pretrain_arguments.world,
+                       "The kind of world that the model is for (default: the first one)");
   pretrain->callback([&] { command = [&] { return PretrainCommand(pretrain_arguments); }; });
 
   SimulateArguments simulate_arguments;
@@ -63,6 +59,7 @@ int Main(int argc, char** argv) {
                      "Leave out evaluation on held-out examples");
   simulate->add_flag("--compare", simulate_arguments.compare,
                      "Then train each client alone and all together, and write the report");
+  with_verbose(simulate);
   simulate->callback([&] { command = [&] { return SimulateCommand(simulate_arguments); }; });
 
   ServeArguments serve_arguments;
@@ -101,6 +98,7 @@ int Main(int argc, char** argv) {
       ->capture_default_str();
   compare->add_option("--started", compare_arguments.started,
                       "Unix time from which the report counts its seconds");
+  with_verbose(compare);
   compare->callback([&] { command = [&] { return CompareCommand(compare_arguments); }; });
 
   EvaluateArguments evaluate_arguments;
@@ -123,7 +121,10 @@ int Main(int argc, char** argv) {
       ->capture_default_str();
   generate->add_option("--guidance", generate_arguments.guidance, "Classifier-free guidance")
       ->capture_default_str();
-  with_config_flag(generate, generate_arguments);
+  generate->add_option("--config", generate_arguments.config, "Settings of the run (TOML)")
+      ->check(CLI::ExistingFile)
+      ->capture_default_str();
+  with_data(generate);
   generate->callback([&] { command = [&] { return GenerateCommand(generate_arguments); }; });
 
   SettingsArguments settings_arguments;

@@ -26,7 +26,7 @@ absl::StatusOr<RunConfig> LoadText(const std::string& toml) {
 TEST(RunConfig, TakesDefaultsForWhatIsMissing) {
   ASSERT_OK_AND_ASSIGN(const RunConfig config, LoadText("[lora]\nr = 4\n"));
   EXPECT_EQ(config.Integer("lora.r"), 4);
-  EXPECT_EQ(config.Number("lora.lora-alpha"), 16.0);
+  EXPECT_EQ(config.Number("lora.lora-alpha"), 12.0);
   EXPECT_EQ(config.Text("train.tasks"), "vqa,draw");
 }
 
@@ -106,10 +106,10 @@ TEST(NodeSettings, WhatTheRunLacksIsFilledInAndNamed) {
                                                                 {"data.alfa", 0.1}},
                                                                {}));
   EXPECT_EQ(node.config.Integer("lora.r"), 4);
-  EXPECT_EQ(node.config.Number("lora.lora-alpha"), 16);
+  EXPECT_EQ(node.config.Number("lora.lora-alpha"), 12);
   EXPECT_EQ(node.config.Number("train.learning-rate"), 1e-2);
   EXPECT_EQ(node.config.Integer("num-server-rounds"), 3);
-  EXPECT_THAT(node.note, HasSubstr("lora.lora-alpha = 16"));
+  EXPECT_THAT(node.note, HasSubstr("lora.lora-alpha = 12"));
   EXPECT_THAT(node.note, HasSubstr("train.local-steps = 10"));
   EXPECT_THAT(node.note, HasSubstr("'data.alfa' (did you mean 'data.alpha'?)"));
   EXPECT_THAT(node.note, Not(HasSubstr("learning-rate = 0.003")));
