@@ -104,6 +104,14 @@ absl::Status CheckImage(const Image& image) {
   return absl::OkStatus();
 }
 
+absl::Status CheckDeclaredSize(int64_t width, int64_t height, int64_t max_pixels) {
+  if (width <= kMaxImageSide && height <= kMaxImageSide && width * height <= max_pixels) {
+    return absl::OkStatus();
+  }
+  return absl::ResourceExhaustedError(absl::StrCat("picture is too large: ", width, "x", height,
+                                                   ", at most ", max_pixels, " pixels"));
+}
+
 absl::StatusOr<Image> ResizeBicubic(const Image& image, int64_t width, int64_t height) {
   FEDUMM_RETURN_IF_ERROR(CheckImage(image));
   if (width < 1 || height < 1 || width > kMaxImageSide || height > kMaxImageSide) {
