@@ -58,10 +58,13 @@ class DemoWorld {
   // (the greedy first token is the answer; with ten equal annotations that is the official VQA
   // accuracy), vqa-num-examples; or draws: draw-accuracy, -new, -old (the share with the right
   // colour and shape; new is a new colour), draw-num-examples. The world must outlive its tasks.
-  // INVALID_ARGUMENT for an index out of range.
+  // INVALID_ARGUMENT for an index out of range. With `balanced_batches` the colours of a drawing
+  // shard take turns, so that a colour with a dozen pictures is trained as often as one with
+  // hundreds; without, each picture is seen equally often.
   absl::StatusOr<std::unique_ptr<Task>> NewVqaTask(std::vector<int64_t> shard, int64_t stride = 1);
   absl::StatusOr<std::unique_ptr<Task>> NewDrawTask(std::vector<int64_t> shard,
-                                                    DrawOptions options = {});
+                                                    DrawOptions options = {},
+                                                    bool balanced_batches = true);
 
   // The answers to the test questions `questions` (indices into data().test.questions).
   absl::StatusOr<std::vector<std::string>> Answer(std::span<const int64_t> questions) const;

@@ -195,7 +195,8 @@ absl::Status Pretraining::Language() {
       sequences.push_back(&example.sequence);
       pictures.push_back(example.picture);
     }
-    return AnswerLoss(model_, sequences, image_tokens_.index_select(0, IndexTensor(pictures)));
+    return AnswerLoss(model_, AnswerBatch(sequences),
+                      image_tokens_.index_select(0, IndexTensor(pictures)));
   };
   return Run("language", options_.language, {"model.embed_tokens.", "model.layers.", "model.norm."},
              {}, loss);
@@ -215,8 +216,9 @@ absl::Status Pretraining::Drawing(const PixelCodec& codec, const DrawingSet& dra
       chosen.push_back(Pick(old));
       wanted.push_back(drawings.concepts[chosen.back()]);
     }
-    return DrawLoss(model_, vocabulary_, wanted, latents.index_select(0, IndexTensor(chosen)),
-                    options_.prompt_dropout, TimeSampling::kIndependent, random_);
+    return DrawLoss(model_,
+                    DrawBatch(vocabulary_, wanted, latents.index_select(0, IndexTensor(chosen)),
+                              options_.prompt_dropout, TimeSampling::kIndependent, random_));
   };
   return Run("drawing", options_.drawing, {"model.latent_queries", "model.dit."}, {}, loss);
 }

@@ -212,7 +212,8 @@ absl::StatusOr<std::vector<ActiveTask>> StartTasks(const std::vector<std::unique
 absl::StatusOr<at::Tensor> WeightedLoss(std::vector<ActiveTask>& tasks) {
   at::Tensor sum;
   for (ActiveTask& active : tasks) {
-    FEDUMM_ASSIGN_OR_RETURN(const at::Tensor loss, active.task->Loss(active.batch_size));
+    FEDUMM_ASSIGN_OR_RETURN(const Batch batch, active.task->NextBatch(active.batch_size));
+    FEDUMM_ASSIGN_OR_RETURN(const at::Tensor loss, active.task->Loss(batch));
     active.loss_sum += loss.item<double>();
     const at::Tensor weighted = active.loss_weight == 1 ? loss : loss * active.loss_weight;
     sum = sum.defined() ? sum + weighted : weighted;

@@ -29,11 +29,13 @@ class FakeTask final : public Task {
   std::string name() const override { return name_; }
   int64_t num_examples() const override { return num_examples_; }
   void Seed(uint64_t seed) override { seeds.push_back(seed); }
-  absl::StatusOr<at::Tensor> Loss(int64_t batch_size) override {
+  absl::StatusOr<Batch> NextBatch(int64_t batch_size) override {
     batch_sizes.push_back(batch_size);
     const double shift = static_cast<double>(seeds.back() % 1000) / 1000;
-    const at::Tensor x = at::arange(3, at::kFloat).expand({batch_size, 3}) + shift;
-    return (linear_(x) - target_).square().mean();
+    return Batch{{"x", at::arange(3, at::kFloat).expand({batch_size, 3}) + shift}};
+  }
+  absl::StatusOr<at::Tensor> Loss(const Batch& batch) override {
+    return (linear_(batch.at("x")) - target_).square().mean();
   }
   absl::StatusOr<MetricRecord> Evaluate() override {
     return MetricRecord{{name_ + "-accuracy", 0.5}, {name_ + "-num-examples", int64_t{7}}};
