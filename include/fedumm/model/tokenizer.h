@@ -13,8 +13,9 @@
 
 namespace fedumm::model {
 
-// Byte-level BPE with NFC and a regular expression before it, as Qwen2.5 uses it. Added tokens
-// ("<|im_end|>") are found in the text first, the leftmost and longest ones. Immutable,
+// Byte-level BPE with NFC and a regular expression before it, as Qwen2.5 uses it. Added tokens are
+// found first, the leftmost and longest ones: those that are not `normalized` ("<|im_end|>") in the
+// text as it stands, then the others, normalised, in the normalised text between them. Immutable,
 // thread-safe and cheap to copy.
 class Tokenizer {
  public:

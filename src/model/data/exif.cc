@@ -3,7 +3,6 @@
 #include <optional>
 #include <utility>
 
-
 namespace fedumm::model {
 namespace {
 

@@ -16,6 +16,7 @@ struct TokenizerFiles {
   struct AddedToken {
     int64_t id;
     std::string content;
+    bool normalized;  // looked for in the normalised text, not in the text as it stands
   };
   bool nfc = false;
   std::string expression;                           // empty: text is not split
