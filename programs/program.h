@@ -28,6 +28,10 @@ int ParseArguments(CLI::App& app, int argc, char** argv);
 // mend NOT_FOUND, stopped for CANCELLED.
 int Fail(const std::string& program, const absl::Status& status);
 
+// `status` as a failure of the work and not of what the user named: INTERNAL with the same message,
+// so that the exit code is 1. OK and CANCELLED stay.
+absl::Status Failed(const absl::Status& status);
+
 // Turns the first SIGINT or SIGTERM into a stop request; the second ends the process at once. Make
 // it before any other thread.
 class SignalStop {
@@ -58,8 +62,5 @@ std::string CommandLine(int argc, char** argv);
 
 // Makes the folder of a run, and those above it.
 absl::Status MakeRunDir(const std::string& path);
-
-// Where scripts/setup.sh put easy-VQA: $FEDUMM_DEPS, else the user's cache folder.
-std::string DefaultDataFolder();
 
 }  // namespace fedumm::programs

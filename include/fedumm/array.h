@@ -46,6 +46,11 @@ class Array {
   // `values` must have product(shape) elements: a broken promise is our own bug and aborts.
   static Array FromFloats(std::vector<int64_t> shape, std::span<const float> values);
   static Array FromDoubles(std::vector<int64_t> shape, std::span<const double> values);
+  // An array with the dtype and the shape of `form`, whose own values do not matter. Each value is
+  // rounded once to the dtype, ties to even. A float beyond the dtype's range becomes infinity, an
+  // integer the nearest one in range; NaN becomes integer 0; a boolean is true unless the value is
+  // 0. `values` must have form.num_elements() elements: otherwise it aborts, as above.
+  static Array FromDoublesLike(const Array& form, std::span<const double> values);
 
   DType dtype() const { return dtype_; }
   std::span<const int64_t> shape() const { return shape_; }

@@ -13,7 +13,8 @@
 namespace fedumm {
 
 // What a node does with a message. Build it once, before it is used; Handle may then be called from
-// several threads if the handlers allow it.
+// several threads if the handlers allow it. A copy has the same handlers, which share their state,
+// and a list of mods of its own.
 //
 //   ClientApp app;
 //   app.OnTrain([](const Message& message, Context& context) -> absl::StatusOr<RecordDict> {
@@ -37,6 +38,11 @@ class ClientApp {
                         std::vector<Mod> mods = {});
   ClientApp& OnQuery(Handler handler, std::string_view action = "default",
                      std::vector<Mod> mods = {});
+
+  // Puts `mod` around every message of the app, outside all mods that it has: of two calls the
+  // second one's mod sees an instruction first and a reply last. Works on any app, one that a
+  // library function returned included.
+  ClientApp& Wrap(Mod mod);
 
   // Runs the handler for the message's type. UNIMPLEMENTED, naming the type, if there is none. An
   // exception of the handler becomes INTERNAL.

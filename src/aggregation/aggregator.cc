@@ -1,43 +1,15 @@
 #include "fedumm/aggregator.h"
 
-#include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "base/quoted.h"
 #include "base/status_macros.h"
 #include "base/text.h"
-#include "fedumm/kernels.h"
+#include "record/form.h"
 
 namespace fedumm {
 namespace {
-
-// Index of the first element of a 16-bit float array whose exponent bits are all ones, or -1.
-int64_t FirstNonFinite16(std::string_view bytes, uint16_t exponent) {
-  for (size_t i = 0; i < bytes.size(); i += 2) {
-    uint16_t bits;
-    std::memcpy(&bits, bytes.data() + i, sizeof(bits));
-    if ((bits & exponent) == exponent) return static_cast<int64_t>(i / 2);
-  }
-  return -1;
-}
-
-int64_t FirstNonFinite(const Array& array) {
-  switch (array.dtype()) {
-    case DType::kFloat32:
-      return kernels::FirstNonFinite(array.num_elements(), array.floats()->data());
-    case DType::kFloat64:
-      return kernels::FirstNonFinite(array.num_elements(), array.doubles()->data());
-    case DType::kFloat16:
-      return FirstNonFinite16(array.bytes(), 0x7c00);
-    case DType::kBFloat16:
-      return FirstNonFinite16(array.bytes(), 0x7f80);
-    default:
-      return -1;
-  }
-}
 
 // Why the two records do not have the same keys in the same order; empty if they do.
 std::string KeyMismatch(const ArrayRecord& manifest, const ArrayRecord& arrays) {
@@ -64,8 +36,7 @@ std::string ArrayMismatch(const Array& want, const Array& array) {
     return absl::StrCat("has dtype ", Text(DTypeName(array.dtype())), ", not ",
                         Text(DTypeName(want.dtype())));
   }
-  if (!std::equal(array.shape().begin(), array.shape().end(), want.shape().begin(),
-                  want.shape().end())) {
+  if (!SameShape(array, want)) {
     return absl::StrCat("has shape ", array.ShapeString(), ", not ", want.ShapeString());
   }
   if (const int64_t index = FirstNonFinite(array); index >= 0) {

@@ -8,12 +8,12 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "aggregation/elements.h"
 #include "aggregation/zeroed_arena.h"
 #include "base/quoted.h"
 #include "base/status_macros.h"
 #include "fedumm/aggregator.h"
-#include "fedumm/kernels.h"
+#include "kernels/exact_sum.h"
+#include "record/elements.h"
 
 namespace fedumm {
 namespace {

@@ -52,6 +52,11 @@ ClientApp& ClientApp::On(std::string_view type, std::string_view action, Handler
   return *this;
 }
 
+ClientApp& ClientApp::Wrap(Mod mod) {
+  mods_.insert(mods_.begin(), std::move(mod));
+  return *this;
+}
+
 absl::StatusOr<RecordDict> ClientApp::Handle(const Message& message, Context& context) const {
   const std::string& type = message.metadata.message_type;
   auto handler = handlers_.find(type);

@@ -3,7 +3,7 @@
 #include <cstring>
 #include <vector>
 
-#include "fedumm/kernels.h"
+#include "kernels/exact_sum.h"
 
 // This file is compiled without contraction of a*b+c: a fused product would round elsewhere than
 // the separate one, and the splitting below relies on each rounding.
@@ -103,27 +103,6 @@ FEDUMM_AVX2 bool AddToGridAvx2(int64_t n, double shift, double* values, double* 
   return AddToGridBody(n, shift, values, sums);
 }
 
-// A float is NaN or infinite if its exponent bits are all ones. Checked in runs that vectorise,
-// then pinned down.
-template <typename T, typename Bits, Bits kExponent>
-int64_t FirstWithExponent(int64_t n, const T* x) {
-  constexpr int64_t kRun = 1024;
-  for (int64_t start = 0; start < n; start += kRun) {
-    const int64_t end = std::min(n, start + kRun);
-    Bits bad = 0;
-    for (int64_t i = start; i < end; ++i) {
-      Bits bits;
-      std::memcpy(&bits, x + i, sizeof(bits));
-      bad |= static_cast<Bits>((bits & kExponent) == kExponent);
-    }
-    if (bad == 0) continue;
-    for (int64_t i = start; i < end; ++i) {
-      if (!std::isfinite(x[i])) return i;
-    }
-  }
-  return -1;
-}
-
 }  // namespace
 
 double ScaleToDouble(int64_t n, double weight, const float* x, double* values) {
@@ -160,14 +139,6 @@ bool AddToWindow(int64_t n, int step_exponent, const double* values, int64_t* su
   add(n, high_shift, low_shift, values, added.data());
   for (int64_t i = 0; i < n; ++i) sums[i] -= added[static_cast<size_t>(i)];
   return false;
-}
-
-int64_t FirstNonFinite(int64_t n, const float* x) {
-  return FirstWithExponent<float, uint32_t, 0x7f800000u>(n, x);
-}
-
-int64_t FirstNonFinite(int64_t n, const double* x) {
-  return FirstWithExponent<double, uint64_t, 0x7ff0000000000000u>(n, x);
 }
 
 }  // namespace fedumm::kernels

@@ -15,6 +15,7 @@
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
 #include "base/text.h"
+#include "record/elements.h"
 #include "record/shape.h"
 
 static_assert(std::endian::native == std::endian::little, "arrays are kept little-endian");
@@ -163,6 +164,14 @@ Array Array::FromFloats(std::vector<int64_t> shape, std::span<const float> value
 
 Array Array::FromDoubles(std::vector<int64_t> shape, std::span<const double> values) {
   return FromValues(DType::kFloat64, std::move(shape), values);
+}
+
+Array Array::FromDoublesLike(const Array& form, std::span<const double> values) {
+  if (static_cast<int64_t>(values.size()) != form.num_elements()) std::abort();
+  std::string bytes(form.bytes().size(), '\0');
+  StoreElements(form.dtype(), values, bytes.data());
+  return Array(form.dtype(), form.shape_, form.num_elements(),
+               std::make_shared<const std::string>(std::move(bytes)), 0);
 }
 
 absl::StatusOr<std::span<const float>> Array::floats() const {

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "record/form.h"
 #include "strategy/checkpoint.h"
 #include "strategy/reply.h"
 
@@ -20,11 +21,9 @@ MetricRecord Aggregate(const MetricsAggregation& aggregation, const std::vector<
   return aggregation ? aggregation(nodes, weight_key) : WeightedMetricsMean(nodes, weight_key);
 }
 
-bool SameShape(const ArrayRecord& a, const ArrayRecord& b) {
+bool SameForms(const ArrayRecord& a, const ArrayRecord& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) {
-    return x.first == y.first && x.second.dtype() == y.second.dtype() &&
-           std::equal(x.second.shape().begin(), x.second.shape().end(), y.second.shape().begin(),
-                      y.second.shape().end());
+    return x.first == y.first && SameForm(x.second, y.second);
   });
 }
 
@@ -87,7 +86,7 @@ absl::Status RoundLoop::Resume() {
                                                       " is of a run with seed ", checkpoint->seed,
                                                       ", not ", options_.seed));
   }
-  if (!SameShape(checkpoint->arrays, result_.arrays)) {
+  if (!SameForms(checkpoint->arrays, result_.arrays)) {
     return absl::FailedPreconditionError(
         absl::StrCat(options_.checkpoint_path, " is of a run with other arrays"));
   }

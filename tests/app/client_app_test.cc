@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "tests/testing/status_matchers.h"
 
@@ -94,6 +97,39 @@ TEST(ClientApp, WrapsTheFirstModOutermostAndHandlerModsInside) {
   Context context;
   EXPECT_THAT(app.Handle(Instruction("train"), context), IsOk());
   EXPECT_THAT(notes, ElementsAre("a in", "b in", "c in", "c out", "b out", "a out"));
+}
+
+TEST(ClientApp, AModThatWrapsLaterIsOutside) {
+  std::vector<std::string> notes;
+  ClientApp app({Noting("a", notes)});
+  app.OnTrain(Answering("train"), "default", {Noting("inner", notes)});
+  app.Wrap(Noting("b", notes)).Wrap(Noting("c", notes));
+  app.OnQuery(Answering("query"));
+  Context context;
+  EXPECT_EQ(Said(app.Handle(Instruction("train"), context)), "train");
+  EXPECT_THAT(notes, ElementsAre("c in", "b in", "a in", "inner in", "inner out", "a out", "b out",
+                                 "c out"));
+  notes.clear();
+  EXPECT_EQ(Said(app.Handle(Instruction("query"), context)), "query");
+  EXPECT_THAT(notes, ElementsAre("c in", "b in", "a in", "a out", "b out", "c out"));
+}
+
+TEST(ClientApp, ACopySharesTheHandlersStateAndHasItsOwnMods) {
+  std::vector<std::string> notes;
+  ClientApp app;
+  const auto count = std::make_shared<int>(0);
+  app.OnTrain([count](const Message&, Context&) -> absl::StatusOr<RecordDict> {
+    ++*count;
+    return RecordDict();
+  });
+  ClientApp copy = app;
+  copy.Wrap(Noting("copy", notes));
+  Context context;
+  EXPECT_THAT(app.Handle(Instruction("train"), context), IsOk());
+  EXPECT_THAT(notes, ElementsAre());
+  EXPECT_THAT(copy.Handle(Instruction("train"), context), IsOk());
+  EXPECT_THAT(notes, ElementsAre("copy in", "copy out"));
+  EXPECT_EQ(*count, 2);
 }
 
 TEST(MakeReply, TurnsTheAddressesRound) {

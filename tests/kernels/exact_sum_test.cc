@@ -1,3 +1,5 @@
+#include "kernels/exact_sum.h"
+
 #include <gtest/gtest.h>
 
 #include <array>
@@ -6,7 +8,6 @@
 #include <vector>
 
 #include "base/random.h"
-#include "fedumm/kernels.h"
 
 namespace fedumm::kernels {
 namespace {
@@ -105,22 +106,6 @@ TEST(ExactSumTest, AWindowTakesNothingIfOneValueIsNoWholeStep) {
     EXPECT_FALSE(AddToWindow(6, 0, values.data(), sums.data())) << odd;
     EXPECT_EQ(sums, (std::vector<int64_t>{1, 2, 3, 4, 5, 6}));
   }
-}
-
-TEST(ExactSumTest, FirstNonFiniteGivesTheIndex) {
-  for (const int64_t n : {1, 1023, 1024, 1025, 5000}) {
-    std::vector<float> x(n, std::numeric_limits<float>::max());
-    std::vector<double> y(n, -std::numeric_limits<double>::max());
-    EXPECT_EQ(FirstNonFinite(n, x.data()), -1);
-    EXPECT_EQ(FirstNonFinite(n, y.data()), -1);
-    for (const int64_t bad : {n - 1, n / 2, int64_t{0}}) {
-      x[bad] = -std::numeric_limits<float>::infinity();
-      y[bad] = std::numeric_limits<double>::quiet_NaN();
-      EXPECT_EQ(FirstNonFinite(n, x.data()), bad);
-      EXPECT_EQ(FirstNonFinite(n, y.data()), bad);
-    }
-  }
-  EXPECT_EQ(FirstNonFinite(0, static_cast<const float*>(nullptr)), -1);
 }
 
 }  // namespace

@@ -19,6 +19,11 @@ namespace fedumm::model {
 
 struct DemoState;
 
+// Of the tasks of NewVqaTask and NewDrawTask. Flow matching's gradients in the decoder are small
+// beside those of the answers.
+inline constexpr TaskDefaults kVqaDefaults{.batch_size = 8, .loss_weight = 1};
+inline constexpr TaskDefaults kDrawDefaults{.batch_size = 16, .loss_weight = 5};
+
 struct DrawOptions {
   int64_t per_prompt = 4;  // pictures of each of the 24 prompts
   int64_t steps = 10;

@@ -17,6 +17,12 @@ namespace fedumm::model {
 // task's own.
 using Batch = std::map<std::string, at::Tensor>;
 
+// What a task's training takes where no setting says otherwise (see TaskSettings in client.h).
+struct TaskDefaults {
+  int64_t batch_size = 8;
+  double loss_weight = 1;  // of this task's loss in the sum over a node's tasks
+};
+
 // What an adapter is trained and evaluated on: one client's examples of one kind, with the frozen
 // backbone they run through. Not thread-safe, but NextBatch may run on another thread at the same
 // time as Loss.
@@ -26,6 +32,7 @@ class Task {
 
   virtual std::string name() const = 0;  // "vqa", "draw": prefix of its metrics and settings
   virtual int64_t num_examples() const = 0;
+  virtual TaskDefaults defaults() const { return {}; }
   // Starts a pass of training whose batches depend on nothing but `seed` and the task's own
   // examples.
   virtual void Seed(uint64_t seed) = 0;

@@ -58,6 +58,7 @@ class VqaTask final : public Task {
   }
 
   std::string name() const override { return "vqa"; }
+  TaskDefaults defaults() const override { return kVqaDefaults; }
   int64_t num_examples() const override { return batches_.size(); }
   void Seed(uint64_t seed) override { batches_.Seed(seed); }
 
@@ -111,6 +112,7 @@ class DrawTask final : public Task {
       : world_(world), state_(state), batches_(ByColor(state, shard), colors), options_(options) {}
 
   std::string name() const override { return "draw"; }
+  TaskDefaults defaults() const override { return kDrawDefaults; }
   int64_t num_examples() const override { return batches_.size(); }
   void Seed(uint64_t seed) override { batches_.Seed(seed); }
 

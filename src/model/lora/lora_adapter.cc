@@ -1,7 +1,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
-#include <ATen/ops/isfinite.h>
 #include <ATen/ops/mm.h>
 #include <c10/core/GradMode.h>
 
@@ -20,6 +19,7 @@
 #include "fedumm/model/lora.h"
 #include "model/guarded.h"
 #include "model/lora/lora_linear.h"
+#include "record/form.h"
 
 namespace fedumm::model {
 namespace {
@@ -53,27 +53,6 @@ void Initialise(LoraInit init, const at::Tensor& a, const at::Tensor& b, Random 
   if (init == LoraInit::kRandom) FillUniform(b, bound(b), random);
 }
 
-// The tensor type of a float dtype, absent for any other.
-std::optional<at::ScalarType> FloatType(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat16:
-      return at::kHalf;
-    case DType::kBFloat16:
-      return at::kBFloat16;
-    case DType::kFloat32:
-      return at::kFloat;
-    case DType::kFloat64:
-      return at::kDouble;
-    default:
-      return std::nullopt;
-  }
-}
-
-absl::Status NotAFloat(const std::string& key, DType dtype) {
-  return absl::InvalidArgumentError(
-      absl::StrCat(key, " is not of a float type: ", std::string(DTypeName(dtype))));
-}
-
 // A state-dict key in its parts: PEFT puts the adapter's name before "weight", and leaves it out
 // of what it saves.
 struct AdapterKey {
@@ -93,7 +72,10 @@ AdapterKey SplitKey(const std::string& key) {
 
 // Checks one array against the parameter that it is to replace.
 absl::Status CheckArray(const std::string& key, const Array& array, const at::Tensor& parameter) {
-  if (!FloatType(array.dtype()).has_value()) return NotAFloat(key, array.dtype());
+  if (!IsFloat(array.dtype())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(key, " is not of a float type: ", std::string(DTypeName(array.dtype()))));
+  }
   if (at::IntArrayRef(array.shape().data(), array.shape().size()) != parameter.sizes()) {
     return absl::InvalidArgumentError(absl::StrCat(key, " has shape ", array.ShapeString(),
                                                    ", not [",
@@ -119,23 +101,25 @@ absl::StatusOr<std::vector<float>> ToFloats(const std::string& key, const Array&
   return values;
 }
 
-// The values in `dtype`, rounded to the nearest. INVALID_ARGUMENT if one overflows.
-absl::StatusOr<Array> ToArrayOf(const std::string& key, const at::Tensor& tensor, DType dtype) {
-  const std::optional<at::ScalarType> type = FloatType(dtype);
-  if (!type.has_value()) return NotAFloat(key, dtype);
-  const at::Tensor host = tensor.detach().cpu().to(*type).contiguous();
-  if (!at::isfinite(host).all().item<bool>()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(key, " has a value that is not finite in ", std::string(DTypeName(dtype))));
-  }
-  return Array::Create(dtype, host.sizes().vec(),
-                       std::string(static_cast<const char*>(host.const_data_ptr()), host.nbytes()));
-}
-
 Array ToArray(const at::Tensor& tensor) {
   const at::Tensor host = tensor.detach().cpu().contiguous();
   return Array::FromFloats(host.sizes().vec(),
                            {host.const_data_ptr<float>(), static_cast<size_t>(host.numel())});
+}
+
+// The values in the dtype of `form`. INVALID_ARGUMENT if its shape or dtype is not fit for them, or
+// if a value overflows it.
+absl::StatusOr<Array> ToArrayLike(const std::string& key, const at::Tensor& tensor,
+                                  const Array& form) {
+  FEDUMM_RETURN_IF_ERROR(CheckArray(key, form, tensor));
+  const Array exact = ToArray(tensor);
+  if (form.dtype() == exact.dtype()) return exact;
+  Array rounded = Array::FromDoublesLike(form, exact.ToDoubles());
+  if (FirstNonFinite(rounded) >= 0) {
+    return absl::InvalidArgumentError(absl::StrCat(key, " has a value that is not finite in ",
+                                                   std::string(DTypeName(form.dtype()))));
+  }
+  return rounded;
 }
 
 }  // namespace
@@ -226,7 +210,7 @@ absl::StatusOr<ArrayRecord> LoraAdapter::ToArraysLike(const ArrayRecord& like) c
       if (parameter == nullptr) {
         return absl::InvalidArgumentError(absl::StrCat("the adapter has no ", key));
       }
-      FEDUMM_ASSIGN_OR_RETURN(Array answer, ToArrayOf(key, *parameter, array.dtype()));
+      FEDUMM_ASSIGN_OR_RETURN(Array answer, ToArrayLike(key, *parameter, array));
       arrays.Set(key, std::move(answer));
     }
     return arrays;

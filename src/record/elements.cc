@@ -1,4 +1,4 @@
-#include "aggregation/elements.h"
+#include "record/elements.h"
 
 #include <algorithm>
 #include <cmath>
@@ -13,6 +13,7 @@ namespace {
 template <int precision, int min_exponent, uint16_t kInfinity>
 uint16_t ToFloat16Bits(double value) {
   const uint16_t sign = std::signbit(value) ? 0x8000 : 0;
+  if (std::isnan(value)) return sign | kInfinity | (1 << (precision - 2));
   const double magnitude = std::fabs(value);
   if (magnitude == 0) return sign;
   if (std::isinf(magnitude)) return sign | kInfinity;
@@ -42,6 +43,7 @@ void StoreIntegers(std::span<const double> values, char* out) {
   static const double limit = std::ldexp(1.0, std::numeric_limits<T>::digits);
   StoreAs<T>(values, out, [](double value) {
     const double rounded = std::nearbyint(value);
+    if (std::isnan(value)) return T{0};
     if (rounded >= limit) return std::numeric_limits<T>::max();
     return static_cast<T>(std::max(rounded, static_cast<double>(std::numeric_limits<T>::min())));
   });
@@ -76,7 +78,8 @@ void StoreElements(DType dtype, std::span<const double> values, char* out) {
     case DType::kUInt64:
       return StoreIntegers<uint64_t>(values, out);
     case DType::kBool:
-      break;
+      return StoreAs<uint8_t>(values, out,
+                              [](double value) { return static_cast<uint8_t>(value != 0); });
   }
 }
 
