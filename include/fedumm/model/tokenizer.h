@@ -37,7 +37,7 @@ class Tokenizer {
   std::optional<int64_t> TokenId(std::string_view token) const;
   int64_t vocab_size() const;  // the highest id + 1
 
-  // What the regular expression makes of normalised text; every byte is in one piece.
+  // The pieces into which the regular expression cuts normalised text; every byte is in one piece.
   absl::StatusOr<std::vector<std::string>> SplitWords(std::string_view text) const;
 
  private:

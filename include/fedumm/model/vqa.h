@@ -52,7 +52,7 @@ absl::StatusOr<std::vector<VqaResult>> ReadVqaResults(const std::string& path);
 // "COCO_val2014_000000000042.jpg".
 std::string VqaImageName(const std::string& subset, int64_t image_id);
 
-// Published figures were made by different scorers; say which one made yours.
+// Published figures come from different scorers; name the one that yours come from.
 enum class VqaScorer {
   kOfficial,      // the benchmark's: leave one annotator out, normalise unless all of them agree
   kLmms,          // lmms-eval's: as above, but the prediction is always normalised, and more

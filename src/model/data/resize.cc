@@ -21,7 +21,7 @@ double Cubic(double x) {
   return 0;
 }
 
-// Which pixels, with which fixed-point weights, make one pixel of the result.
+// The pixels, and their fixed-point weights, that one pixel of the result is a sum of.
 struct Window {
   int64_t begin = 0;
   std::vector<int32_t> weights;

@@ -1,4 +1,4 @@
-// What the two file formats of a byte-level BPE tokenizer say, in one form.
+// The content of the two file formats of a byte-level BPE tokenizer, in one form.
 #pragma once
 
 #include <cstdint>

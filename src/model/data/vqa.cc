@@ -18,9 +18,9 @@ namespace {
 
 using Json = nlohmann::json;
 
-// Hands each object of one array to `use` and forgets it: the annotations of the training split
-// would take gigabytes as one document. `array` is a key of the root object; empty if the root is
-// the array itself.
+// Calls `use` with each object of one array and keeps none of them: the annotations of the training
+// split would take gigabytes as one document. `array` is a key of the root object; empty if the
+// root is the array itself.
 absl::Status ForEachObject(const std::string& path, const std::string& array,
                            const std::function<absl::Status(const Json&)>& use) {
   FEDUMM_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));

@@ -53,7 +53,7 @@ absl::StatusOr<std::unique_ptr<LoraAdapter>> LoraAdapter::Load(
   absl::StatusOr<LoraConfig> config = ParsePeftConfig(json);
   if (!config.ok()) return InFolder(config.status(), folder);
   FEDUMM_ASSIGN_OR_RETURN(const ArrayRecord arrays, ReadArrays(WeightsPath(folder)));
-  // The values are those of the folder: how they began no longer matters.
+  // The folder holds all values, so their initialisation does not matter.
   const LoraInit init = std::exchange(config->init_lora_weights, LoraInit::kDefault);
   absl::StatusOr<std::unique_ptr<LoraAdapter>> adapter =
       Attach(linears, *std::move(config), /*seed=*/0, LayoutOf(arrays));

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <variant>
 
-#include "absl/strings/match.h"
 #include "fedumm/model/backbone.h"
 #include "fedumm/model/checkpoint.h"
 #include "fedumm/model/client.h"
