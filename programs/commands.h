@@ -22,8 +22,9 @@ absl::StatusOr<RunConfig> LoadConfig(const CommonArguments& arguments);
 
 // Trains the frozen model of a folder from scratch by the folder's recipe and writes its weights
 // there.
-struct PretrainArguments : CommonArguments {
+struct PretrainArguments {
   std::string folder = "configs/tiny";
+  std::string world;  // the kind of world; empty: the default kind
 };
 absl::Status PretrainCommand(const PretrainArguments& arguments);
 

@@ -15,8 +15,8 @@
 #include "base/status_macros.h"
 #include "fedumm/simulation.h"
 #include "fedumm/strategy.h"
-#include "programs/budget.h"
 #include "programs/commands.h"
+#include "programs/comparison.h"
 #include "programs/experiment.h"
 #include "programs/program.h"
 #include "programs/report/live_table.h"
@@ -65,7 +65,7 @@ absl::StatusOr<MetricRecord> TrainAlone(Experiment& experiment, const RunConfig&
 // then each client alone.
 absl::Status TrainAlternatives(Experiment& experiment, int64_t jobs, RunData& run) {
   const RunConfig& config = experiment.config();
-  const RunConfig centralized = CentralizedSettings(experiment, run);
+  const RunConfig centralized = CentralizedConfig(config, run);
   const int64_t clients = config.Integer("federation.clients");
   std::vector<absl::StatusOr<MetricRecord>> results(static_cast<size_t>(clients) + 1,
                                                     absl::UnknownError("not run"));
@@ -96,13 +96,17 @@ absl::Status TrainAlternatives(Experiment& experiment, int64_t jobs, RunData& ru
   for (int64_t i = 0; i < std::min<int64_t>(jobs, clients + 1); ++i) threads.emplace_back(work);
   for (std::thread& thread : threads) thread.join();
   for (const auto& result : results) FEDUMM_RETURN_IF_ERROR(result.status());
-  for (auto& [task, verdict] : run.verdicts) {
-    verdict.centralized.score = experiment.ScoreOf(*results[0], task);
-    SetGiven(verdict.centralized, ClientBudget(experiment, centralized, task));
+  const auto bar = [&](const MetricRecord& metrics, const TaskData& task, const RunConfig& given) {
+    Bar made{experiment.ScoreOf(metrics, task.name)};
+    SetGiven(given, task, given.Integer("federation.rounds"), made);
+    return made;
+  };
+  for (const TaskData& task : run.tasks) {
+    Verdict& verdict = run.verdicts[task.name];
+    verdict.centralized = bar(*results[0], task, centralized);
     verdict.alone.clear();
     for (size_t i = 1; i < results.size(); ++i) {
-      SetGiven(verdict.alone.emplace_back(Bar{experiment.ScoreOf(*results[i], task)}),
-               ClientBudget(experiment, config, task));
+      verdict.alone.push_back(bar(*results[i], task, config));
     }
   }
   return absl::OkStatus();

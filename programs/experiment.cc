@@ -57,7 +57,7 @@ std::vector<TaskData> Experiment::Tasks() const {
   std::vector<TaskData> tasks;
   for (const model::TaskInfo& info : info_.tasks) {
     tasks.push_back({info.name, info.title, info.metric, info.metric_title, info.part_title,
-                     info.holding_title});
+                     info.holding_title, info.defaults.batch_size});
   }
   return tasks;
 }

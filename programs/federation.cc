@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "fedumm/strategies.h"
-#include "programs/budget.h"
+#include "programs/comparison.h"
 #include "programs/program.h"
 #include "programs/report/live_table.h"
 #include "programs/results.h"
@@ -22,11 +22,6 @@ StrategyOptions StrategyOptionsOf(const RunConfig& config) {
           .fraction_evaluate = 0,  // the server evaluates on held-out examples
           .min_train_nodes = config.Integer("federation.min-train-nodes"),
           .min_available_nodes = config.Integer("federation.min-available-nodes")};
-}
-
-// The strategy that the settings name.
-absl::StatusOr<std::unique_ptr<Strategy>> StrategyOf(const RunConfig& config) {
-  return std::make_unique<FedAvg>(StrategyOptionsOf(config));
 }
 
 RunData DataBefore(Experiment& experiment, const FederationOptions& options) {
@@ -57,6 +52,12 @@ StartOptions StartOptionsOf(const RunConfig& config, const FederationOptions& op
       .checkpoint_path = options.run_dir + "/checkpoint",
   };
   start.train_config = {{"num-rounds", num_rounds}};
+  start.on_wait = [](int64_t online, int64_t needed) {
+    std::printf("%lld of %lld nodes online\n", static_cast<long long>(online),
+                static_cast<long long>(needed));
+    std::fflush(stdout);
+    Log()->info("waiting: {} of {} nodes online", online, needed);
+  };
   return start;
 }
 
@@ -71,6 +72,11 @@ absl::StatusOr<MetricRecord> EvaluateRound(Experiment& experiment, int64_t round
   return experiment.Evaluate(arrays, verdict ? 1 : config.Integer("evaluate.stride"));
 }
 
+// The error of a run that ended before its first round. A damaged checkpoint is a bad file.
+absl::Status NotBegun(const absl::Status& status) {
+  return absl::IsDataLoss(status) ? absl::InvalidArgumentError(status.message()) : status;
+}
+
 void PrintRound(const RoundData& round, int64_t num_rounds, const std::vector<TaskData>& tasks) {
   Log()->info("round {} of {}: train loss {:.4f}, {:.1f} s", round.number, num_rounds,
               round.train_loss, round.seconds);
@@ -83,21 +89,14 @@ void PrintRound(const RoundData& round, int64_t num_rounds, const std::vector<Ta
   std::fflush(stdout);
 }
 
-absl::Status CheckUpdated(const Result& result, int64_t num_rounds) {
-  for (const RoundResult& round : result.rounds) {
-    if (round.updated) return absl::OkStatus();
-  }
-  return absl::FailedPreconditionError(
-      absl::StrCat("no reply was ever accepted in ", num_rounds,
-                   " rounds: the model is the one that it began with"));
-}
-
 }  // namespace
 
 absl::StatusOr<absl::Status> RunFederation(Experiment& experiment, Grid& grid,
                                            const FederationOptions& options) {
   const RunConfig& config = experiment.config();
-  FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Strategy> strategy, StrategyOf(config));
+  FEDUMM_ASSIGN_OR_RETURN(
+      const std::unique_ptr<Strategy> strategy,
+      NewStrategy(config.Text("federation.strategy"), StrategyOptionsOf(config), config.values));
   FEDUMM_RETURN_IF_ERROR(MakeRunDir(options.run_dir));
   FEDUMM_ASSIGN_OR_RETURN(
       Results results,
@@ -115,7 +114,9 @@ absl::StatusOr<absl::Status> RunFederation(Experiment& experiment, Grid& grid,
     };
   }
   const std::vector<TaskData> tasks = results.data().tasks;
-  bool began = false;
+  // Of a run that is resumed after its last round, too.
+  bool began =
+      !results.data().rounds.empty() && results.data().rounds.back().number >= start.num_rounds;
   std::printf("%s\n", TableHeader(tasks).c_str());
   std::fflush(stdout);
   start.on_round = [&](const RoundResult& result) {
@@ -124,9 +125,7 @@ absl::StatusOr<absl::Status> RunFederation(Experiment& experiment, Grid& grid,
   };
   const absl::StatusOr<Result> result =
       strategy->Start(grid, experiment.adapter().ToArrays(), start);
-  absl::Status status = result.status();
-  if (status.ok()) status = CheckUpdated(*result, start.num_rounds);
-  if (!status.ok()) return began ? Failed(status) : status;
+  if (!result.ok()) return began ? Failed(result.status()) : NotBegun(result.status());
 
   // The adapter first: nothing else that may go wrong must cost it.
   FEDUMM_RETURN_IF_ERROR(Failed(experiment.adapter().FromArrays(result->arrays)));
@@ -137,7 +136,7 @@ absl::StatusOr<absl::Status> RunFederation(Experiment& experiment, Grid& grid,
     Verdict& verdict = data.verdicts[task.name];
     verdict.frozen.score = experiment.ScoreOf(result->rounds.front().server_metrics, task.name);
     verdict.federated.score = experiment.ScoreOf(result->rounds.back().server_metrics, task.name);
-    SetGiven(verdict.federated, FederatedBudget(experiment, task.name, data));
+    SetGiven(config, task, RepliesUsed(data), verdict.federated);
   }
   results.Finish();
   return results.problem();

@@ -24,17 +24,12 @@ int Main(int argc, char** argv) {
     subcommand
         ->add_option("--data", data, "Folder with the data (default: data.folder of the settings)")
         ->check(CLI::ExistingDirectory);
+  };
+  const auto with_verbose = [&](CLI::App* subcommand) {
     subcommand->add_flag("-v,--verbose", verbose, "Log everything to the terminal");
   };
   const auto with_config = [&](CLI::App* subcommand, CommonArguments& arguments) {
     subcommand->add_option("config", arguments.config, "Settings of the run (TOML)")
-        ->check(CLI::ExistingFile)
-        ->capture_default_str();
-    with_data(subcommand);
-  };
-
-  const auto with_config_flag = [&](CLI::App* subcommand, CommonArguments& arguments) {
-    subcommand->add_option("--config", arguments.config, "Settings of the run (TOML)")
         ->check(CLI::ExistingFile)
         ->capture_default_str();
     with_data(subcommand);
@@ -48,7 +43,8 @@ int Main(int argc, char** argv) {
                    "Folder with config.json, tokenizer.json and pretrain.toml")
       ->check(CLI::ExistingDirectory)
       ->capture_default_str();
-  with_config_flag(pretrain, pretrain_arguments);
+  pretrain->add_option("--world", pretrain_arguments.world,
+                       "The kind of world that the model is for (default: the first one)");
   pretrain->callback([&] { command = [&] { return PretrainCommand(pretrain_arguments); }; });
 
   SimulateArguments simulate_arguments;
@@ -63,6 +59,7 @@ int Main(int argc, char** argv) {
                      "Leave out evaluation on held-out examples");
   simulate->add_flag("--compare", simulate_arguments.compare,
                      "Then train each client alone and all together, and write the report");
+  with_verbose(simulate);
   simulate->callback([&] { command = [&] { return SimulateCommand(simulate_arguments); }; });
 
   ServeArguments serve_arguments;
@@ -86,7 +83,6 @@ int Main(int argc, char** argv) {
                   "Go on after the last whole round in the run folder");
   serve->add_flag("!--no-evaluate", serve_arguments.evaluate, "Leave out evaluation by the server");
   AddServerFlags(*serve, serve_arguments.server);
-  AddIgnoredFlags(*serve);
   serve->callback([&] { command = [&] { return ServeCommand(serve_arguments); }; });
 
   CompareArguments compare_arguments;
@@ -102,6 +98,7 @@ int Main(int argc, char** argv) {
       ->capture_default_str();
   compare->add_option("--started", compare_arguments.started,
                       "Unix time from which the report counts its seconds");
+  with_verbose(compare);
   compare->callback([&] { command = [&] { return CompareCommand(compare_arguments); }; });
 
   EvaluateArguments evaluate_arguments;
@@ -114,8 +111,7 @@ int Main(int argc, char** argv) {
 
   GenerateArguments generate_arguments;
   CLI::App* generate = app.add_subcommand("generate", "Draw a prompt as a PNG");
-  generate->add_option("prompt", generate_arguments.prompt, "What to draw, e.g. 'a teal triangle'")
-      ->required();
+  generate->add_option("prompt", generate_arguments.prompt, "What to draw")->required();
   generate->add_option("--adapter", generate_arguments.adapter, "Adapter folder in PEFT's format")
       ->check(CLI::ExistingDirectory);
   generate->add_option("-o,--out", generate_arguments.out, "The picture")->capture_default_str();
@@ -125,7 +121,10 @@ int Main(int argc, char** argv) {
       ->capture_default_str();
   generate->add_option("--guidance", generate_arguments.guidance, "Classifier-free guidance")
       ->capture_default_str();
-  with_config_flag(generate, generate_arguments);
+  generate->add_option("--config", generate_arguments.config, "Settings of the run (TOML)")
+      ->check(CLI::ExistingFile)
+      ->capture_default_str();
+  with_data(generate);
   generate->callback([&] { command = [&] { return GenerateCommand(generate_arguments); }; });
 
   SettingsArguments settings_arguments;

@@ -12,7 +12,7 @@
 namespace fedumm::programs {
 
 absl::Status PretrainCommand(const PretrainArguments& arguments) {
-  FEDUMM_ASSIGN_OR_RETURN(RunConfig config, LoadConfig(arguments));
+  FEDUMM_ASSIGN_OR_RETURN(RunConfig config, RunConfig::Defaults(arguments.world));
   config.values.Set("model.checkpoint", arguments.folder);
   const absl::Time start = absl::Now();
   const bool terminal = isatty(STDOUT_FILENO) != 0;

@@ -1,9 +1,13 @@
 #include "programs/program.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <system_error>
@@ -11,12 +15,15 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "base/log.h"
 #include "spdlog/sinks/basic_file_sink.h"
 #include "spdlog/sinks/stdout_color_sinks.h"
 #include "spdlog/spdlog.h"
 
 namespace fedumm::programs {
 namespace {
+
+constexpr size_t kMaxErrorCharacters = 10'000;
 
 ConfigValue ScalarOf(const std::string& text, bool quoted) {
   int64_t integer = 0;
@@ -38,8 +45,8 @@ int ParseArguments(CLI::App& app, int argc, char** argv) {
     app.exit(done);
     return kExitOk;
   } catch (const CLI::ParseError& error) {
-    std::fprintf(stderr, "%s: %s; see %s --help\n", app.get_name().c_str(), error.what(),
-                 app.get_name().c_str());
+    std::fprintf(stderr, "%s: %s; see %s --help\n", app.get_name().c_str(),
+                 Printable(error.what(), kMaxErrorCharacters).c_str(), app.get_name().c_str());
     return kExitUsage;
   }
   return -1;
@@ -50,7 +57,8 @@ int Fail(const std::string& program, const absl::Status& status) {
     std::fprintf(stderr, "%s: stopped\n", program.c_str());
     return kExitStopped;
   }
-  std::fprintf(stderr, "%s: %s\n", program.c_str(), std::string(status.message()).c_str());
+  std::fprintf(stderr, "%s: %s\n", program.c_str(),
+               Printable(status.message(), kMaxErrorCharacters).c_str());
   switch (status.code()) {
     case absl::StatusCode::kInvalidArgument:
     case absl::StatusCode::kNotFound:
@@ -70,6 +78,7 @@ absl::Status Failed(const absl::Status& status) {
 }
 
 SignalStop::SignalStop() {
+  std::signal(SIGPIPE, SIG_IGN);
   sigemptyset(&signals_);
   sigaddset(&signals_, SIGINT);
   sigaddset(&signals_, SIGTERM);
@@ -107,6 +116,20 @@ absl::Status StartLog(const std::string& path, bool verbose) {
     return absl::OkStatus();
   } catch (const spdlog::spdlog_ex& error) {
     return absl::InvalidArgumentError(absl::StrCat("cannot log to ", path, ": ", error.what()));
+  }
+}
+
+void RaiseDescriptorLimit() {
+  constexpr rlim_t kMost = 1'000'000;  // some programs visit each number up to the limit
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const rlim_t before = limit.rlim_cur;
+  limit.rlim_cur = std::max(before, std::min(limit.rlim_max, kMost));
+  if (limit.rlim_cur == before) return;
+  if (setrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    Log()->info("raised the limit of open files from {} to {}", before, limit.rlim_cur);
+  } else {
+    Log()->warn("cannot raise the limit of open files from {}: {}", before, std::strerror(errno));
   }
 }
 

@@ -32,8 +32,9 @@ int Fail(const std::string& program, const absl::Status& status);
 // so that the exit code is 1. OK and CANCELLED stay.
 absl::Status Failed(const absl::Status& status);
 
-// Turns the first SIGINT or SIGTERM into a stop request; the second ends the process at once. Make
-// it before any other thread.
+// Turns the first SIGINT or SIGTERM into a stop request; the second ends the process at once. From
+// then on SIGPIPE is ignored: a closed output pipe or connection is an error of the write, and does
+// not end the process. Make it before any other thread.
 class SignalStop {
  public:
   SignalStop();
@@ -52,6 +53,10 @@ class SignalStop {
 // The logger named "fedumm": to `path` if it is not empty, and warnings (or, if `verbose`, all) to
 // stderr.
 absl::Status StartLog(const std::string& path, bool verbose);
+
+// Raises the limit of open files from the soft one, which a login shell sets to 1024, to the hard
+// one, at most a million; each connection takes one. Logged at info: call it after StartLog.
+void RaiseDescriptorLimit();
 
 // `text` of the form 'key=value key2="two words"' as Flower's --node-config takes it. Numbers and
 // booleans are recognised. INVALID_ARGUMENT names what is wrong.

@@ -69,7 +69,7 @@ std::vector<RoundData> RoundsIn(const std::string& path, const std::vector<TaskD
 void RemoveEarlierResults(const std::string& run_dir) {
   std::error_code ignored;
   for (const char* name :
-       {"checkpoint", "run.json", "summary.json", "report.html",
+       {"checkpoint", "checkpoint.rounds", "run.json", "summary.json", "report.html",
         "adapter/adapter_model.safetensors", "adapter/adapter_config.json", "adapter"}) {
     std::filesystem::remove(run_dir + "/" + name, ignored);  // a folder only if it is empty
   }

@@ -180,10 +180,13 @@ int64_t RunConfig::Integer(std::string_view key) const {
 }
 bool RunConfig::Flag(std::string_view key) const { return Number(key) != 0; }
 
-ConfigRecord SettingsForNodes(const RunConfig& config) {
+absl::StatusOr<ConfigRecord> SettingsForNodes(const RunConfig& config) {
+  FEDUMM_ASSIGN_OR_RETURN(const std::vector<Setting> table, NodeTable(config.Text(kKindKey)));
   ConfigRecord sent;
   for (const auto& [key, value] : config.values) {
-    if (!model::IsLocalSetting(key)) sent.Set(key, value);
+    const bool is_read = FindSetting(table, key) != nullptr || key == "federation.clients" ||
+                         key == "federation.rounds";
+    if (is_read && !model::IsLocalSetting(key)) sent.Set(key, value);
   }
   return sent;
 }

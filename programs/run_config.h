@@ -41,8 +41,9 @@ struct RunConfig {
   bool Flag(std::string_view key) const;
 };
 
-// What a server sends to its nodes: all settings but those that name files here.
-ConfigRecord SettingsForNodes(const RunConfig& config);
+// What a server sends to its nodes: what they read, without the settings that name files here, and
+// the numbers of clients and rounds.
+absl::StatusOr<ConfigRecord> SettingsForNodes(const RunConfig& config);
 
 // What a node makes of the settings that its server sent.
 struct NodeSettings {

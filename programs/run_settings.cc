@@ -8,6 +8,7 @@
 #include "fedumm/mod.h"
 #include "fedumm/model/client.h"
 #include "fedumm/model/world.h"
+#include "fedumm/strategies.h"
 #include "programs/run_config.h"
 
 namespace fedumm::programs {
@@ -26,9 +27,9 @@ std::vector<Setting> ProgramSettings() {
       {.key = "name", .default_value = "run", .help = "of the run and of its folder in runs/"},
       ModsSetting(),
       {.key = "federation.strategy",
-       .default_value = "fedavg",
+       .default_value = StrategyNames().front(),
        .help = "how the server makes the next adapter from the clients' adapters",
-       .choices = {"fedavg"}},
+       .choices = StrategyNames()},
       {.key = "federation.clients",
        .default_value = int64_t{4},
        .help = "clients that the examples are dealt to",
@@ -102,6 +103,7 @@ void Append(std::vector<Setting> more, std::vector<Setting>& table) {
 
 absl::StatusOr<std::vector<Setting>> RunSettings(std::string_view world_kind) {
   std::vector<Setting> table = ProgramSettings();
+  Append(StrategySettings(), table);
   FEDUMM_ASSIGN_OR_RETURN(std::vector<Setting> world, model::WorldSettings(world_kind));
   Append(std::move(world), table);
   Append(model::LoraSettings(), table);

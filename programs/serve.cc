@@ -19,7 +19,8 @@ absl::Status ServeCommand(const ServeArguments& arguments) {
   // HTTP only if it is asked for: several fine-tunings of one machine are nothing unusual.
   FEDUMM_ASSIGN_OR_RETURN(SuperLinkOptions options, ToSuperLinkOptions(arguments.server, "off"));
   FEDUMM_ASSIGN_OR_RETURN(const RunConfig config, LoadConfig(arguments));
-  RunOptions run{.fab_id = "fedumm/fine-tuning", .run_config = SettingsForNodes(config)};
+  RunOptions run{.fab_id = "fedumm/fine-tuning"};
+  FEDUMM_ASSIGN_OR_RETURN(run.run_config, SettingsForNodes(config));
   if (!arguments.fab.empty()) {
     FEDUMM_ASSIGN_OR_RETURN(Fab fab, Fab::Load(arguments.fab));
     run.fab = std::make_shared<const Fab>(std::move(fab));
@@ -28,6 +29,7 @@ absl::Status ServeCommand(const ServeArguments& arguments) {
       arguments.run_dir.empty() ? "runs/" + config.Text("name") : arguments.run_dir;
   FEDUMM_RETURN_IF_ERROR(MakeRunDir(run_dir));
   FEDUMM_RETURN_IF_ERROR(StartLog(run_dir + "/superlink.log", arguments.server.verbose));
+  RaiseDescriptorLimit();
   FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Experiment> experiment, Experiment::Create(config));
 
   options.host_apps = true;  // `flwr list` and `flwr stop` see this run

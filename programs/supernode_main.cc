@@ -28,6 +28,7 @@ struct Arguments {
 
 absl::Status Serve(Arguments arguments, const std::stop_token& stop) {
   FEDUMM_RETURN_IF_ERROR(StartLog("", arguments.verbose));
+  RaiseDescriptorLimit();
   FEDUMM_ASSIGN_OR_RETURN(SuperNodeOptions options, ToSuperNodeOptions(arguments.node));
   for (const char* key : {"partition-id", "num-partitions"}) {
     const ConfigValue* value = options.node_config.Find(key);

@@ -12,22 +12,27 @@ namespace fedumm {
 // One node's reply as an aggregator sees it. Borrowed for the duration of one call.
 struct Contribution {
   uint64_t node_id = 0;
-  const ArrayRecord& arrays;
-  double weight = 1;  // e.g. num-examples
+  const ArrayRecord& arrays;  // the reply's main arrays
+  double weight = 1;          // e.g. num-examples
+  // The reply's metrics, and all that it holds: further arrays, configurations. Both are empty
+  // where a contribution comes from no reply.
+  const MetricRecord& metrics = NoMetrics();
+  const RecordDict& content = NoContent();
+
+  static const MetricRecord& NoMetrics();
+  static const RecordDict& NoContent();
 };
 
 // Combines the replies of one round as they arrive and forgets each. The base checks, the subclass
 // only computes. Not thread-safe.
 class Aggregator {
  public:
-  // `manifest` fixes keys, order, shapes and dtypes of every contribution: the round's global
-  // arrays.
+  // `manifest` holds the names, shapes and dtypes of the result: the round's global arrays.
   explicit Aggregator(const ArrayRecord& manifest);
   virtual ~Aggregator() = default;
 
-  // INVALID_ARGUMENT, naming node and tensor, for a missing, extra or reordered key, another shape
-  // or dtype, NaN or infinity, or a weight that is not positive and finite. A rejected contribution
-  // leaves the aggregate as it was.
+  // INVALID_ARGUMENT, naming the node, for a weight that is not positive and finite; the errors of
+  // Check; those of the subclass. A rejected contribution leaves the aggregate as it was.
   absl::Status Add(const Contribution& contribution);
   int64_t num_added() const { return num_added_; }
   // FAILED_PRECONDITION if nothing was accepted.
@@ -36,9 +41,18 @@ class Aggregator {
  protected:
   const ArrayRecord& manifest() const { return manifest_; }
 
+  // Whether the contribution can be added. The default: INVALID_ARGUMENT, naming node and tensor,
+  // unless the arrays have the names of the manifest, in any order, its shapes, its dtypes or
+  // narrower float types, and no NaN or infinity. Override it for arrays of another form: unequal
+  // ranks, stacked or partial adapters, masked integers, codecs.
+  virtual absl::Status Check(const Contribution& contribution) const;
+
  private:
-  virtual absl::Status DoAdd(const Contribution& contribution) = 0;  // already validated
-  virtual absl::StatusOr<ArrayRecord> DoTakeResult() = 0;            // called at most once
+  // The contribution has passed Check. Its arrays that have a name of the manifest come first, in
+  // the order of the manifest, and a float type that widens exactly into the manifest's was
+  // converted; `content` is as it came.
+  virtual absl::Status DoAdd(const Contribution& contribution) = 0;
+  virtual absl::StatusOr<ArrayRecord> DoTakeResult() = 0;  // called at most once
 
   ArrayRecord manifest_;
   int64_t num_added_ = 0;

@@ -62,7 +62,7 @@ std::string VerdictTable(const RunData& data) {
                  {Percent(verdict.frozen.score.all), Percent(alone.score.all),
                   Percent(verdict.federated.score.all), Percent(verdict.centralized.score.all)});
     const auto given = [](const Bar& bar, int64_t Bar::*what) {
-      return bar.*what > 0 ? absl::StrCat(bar.*what) : "–";
+      return bar.*what > 0 ? Thousands(bar.*what) : "–";
     };
     for (const auto& [name, what] :
          {std::pair("examples", &Bar::examples), std::pair("steps", &Bar::steps)}) {

@@ -71,7 +71,7 @@ std::string Headline(const RunData& data) {
 }
 
 std::string CountCell(int64_t count) {
-  return absl::StrCat("<td class='n'>", count > 0 ? absl::StrCat(count) : "–", "</td>");
+  return absl::StrCat("<td class='n'>", count > 0 ? Thousands(count) : "–", "</td>");
 }
 
 void AddVerdictRow(std::string& html, const TaskData& task, const std::string& colour,

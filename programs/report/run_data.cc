@@ -111,12 +111,18 @@ Json TaskToJson(const TaskData& task) {
           {"metric", task.metric},
           {"metric_title", task.metric_title},
           {"part_title", task.part_title},
-          {"holding_title", task.holding_title}};
+          {"holding_title", task.holding_title},
+          {"default_batch_size", task.default_batch_size}};
 }
 
 TaskData TaskFromJson(const Json& json) {
-  return {json.at("name"),         json.at("title"),      json.at("metric"),
-          json.at("metric_title"), json.at("part_title"), json.at("holding_title")};
+  return {.name = json.at("name"),
+          .title = json.at("title"),
+          .metric = json.at("metric"),
+          .metric_title = json.at("metric_title"),
+          .part_title = json.at("part_title"),
+          .holding_title = json.at("holding_title"),
+          .default_batch_size = json.at("default_batch_size")};
 }
 
 Json ClientToJson(const ClientData& client) {

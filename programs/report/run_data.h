@@ -21,6 +21,7 @@ struct TaskData {
   std::string metric_title;   // "right"
   std::string part_title;     // "new concepts": the figure on a part of the examples; empty: none
   std::string holding_title;  // what the clients' histograms count: "questions by answer"
+  int64_t default_batch_size = 0;  // where the settings leave it to the task
 };
 
 // The share of right outputs: of all held-out examples, and of a part of them (TaskData). NaN: not

@@ -1,5 +1,6 @@
 #include "fedumm/aggregator.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
@@ -11,7 +12,7 @@
 namespace fedumm {
 namespace {
 
-// Why the two records do not have the same keys in the same order; empty if they do.
+// Why the two records do not have the same keys; empty if they do.
 std::string KeyMismatch(const ArrayRecord& manifest, const ArrayRecord& arrays) {
   for (const auto& [key, array] : manifest) {
     if (!arrays.contains(key)) return absl::StrCat("lacks tensor ", Quoted(key));
@@ -19,20 +20,12 @@ std::string KeyMismatch(const ArrayRecord& manifest, const ArrayRecord& arrays) 
   for (const auto& [key, array] : arrays) {
     if (!manifest.contains(key)) return absl::StrCat("has unknown tensor ", Quoted(key));
   }
-  auto want = manifest.begin();
-  for (const auto& [key, array] : arrays) {
-    if (key != want->first) {
-      return absl::StrCat("has tensor ", Quoted(key), " out of order, in the place of ",
-                          Quoted(want->first));
-    }
-    ++want;
-  }
   return "";
 }
 
 // Why `array` cannot stand for `want`; empty if it can.
 std::string ArrayMismatch(const Array& want, const Array& array) {
-  if (array.dtype() != want.dtype()) {
+  if (array.dtype() != want.dtype() && !WidensExactly(array.dtype(), want.dtype())) {
     return absl::StrCat("has dtype ", Text(DTypeName(array.dtype())), ", not ",
                         Text(DTypeName(want.dtype())));
   }
@@ -45,27 +38,76 @@ std::string ArrayMismatch(const Array& want, const Array& array) {
   return "";
 }
 
+// Whether `array` has to be converted to stand for `want`.
+bool IsNarrower(const Array& array, const Array& want) {
+  return array.dtype() != want.dtype() && WidensExactly(array.dtype(), want.dtype());
+}
+
+// Whether the arrays are those of the manifest, in its order and with its dtypes.
+bool IsAligned(const ArrayRecord& manifest, const ArrayRecord& arrays) {
+  return std::ranges::equal(manifest, arrays, [](const auto& want, const auto& got) {
+    return want.first == got.first && !IsNarrower(got.second, want.second);
+  });
+}
+
+// The arrays as DoAdd is given them.
+ArrayRecord Aligned(const ArrayRecord& manifest, const ArrayRecord& arrays) {
+  ArrayRecord aligned;
+  for (const auto& [key, want] : manifest) {
+    const Array* array = arrays.Find(key);
+    if (array == nullptr) continue;
+    aligned.Set(key, IsNarrower(*array, want) ? Widened(*array, want.dtype()) : *array);
+  }
+  for (const auto& [key, array] : arrays) {
+    if (!manifest.contains(key)) aligned.Set(key, array);
+  }
+  return aligned;
+}
+
 }  // namespace
+
+const MetricRecord& Contribution::NoMetrics() {
+  static const MetricRecord none;
+  return none;
+}
+
+const RecordDict& Contribution::NoContent() {
+  static const RecordDict none;
+  return none;
+}
 
 Aggregator::Aggregator(const ArrayRecord& manifest) : manifest_(manifest) {}
 
-absl::Status Aggregator::Add(const Contribution& contribution) {
+absl::Status Aggregator::Check(const Contribution& contribution) const {
   const std::string node = absl::StrCat("node ", contribution.node_id);
-  if (!(std::isfinite(contribution.weight) && contribution.weight > 0)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(node, ": weight must be positive and finite: ", contribution.weight));
-  }
   if (const std::string why = KeyMismatch(manifest_, contribution.arrays); !why.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(node, " ", why));
   }
-  auto want = manifest_.begin();
   for (const auto& [key, array] : contribution.arrays) {
-    if (const std::string why = ArrayMismatch(want->second, array); !why.empty()) {
+    if (const std::string why = ArrayMismatch(*manifest_.Find(key), array); !why.empty()) {
       return absl::InvalidArgumentError(absl::StrCat(node, ": tensor ", Quoted(key), " ", why));
     }
-    ++want;
   }
-  FEDUMM_RETURN_IF_ERROR(DoAdd(contribution));
+  return absl::OkStatus();
+}
+
+absl::Status Aggregator::Add(const Contribution& contribution) {
+  if (!(std::isfinite(contribution.weight) && contribution.weight > 0)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("node ", contribution.node_id,
+                     ": weight must be positive and finite: ", contribution.weight));
+  }
+  FEDUMM_RETURN_IF_ERROR(Check(contribution));
+  if (IsAligned(manifest_, contribution.arrays)) {
+    FEDUMM_RETURN_IF_ERROR(DoAdd(contribution));
+  } else {
+    const ArrayRecord aligned = Aligned(manifest_, contribution.arrays);
+    FEDUMM_RETURN_IF_ERROR(DoAdd({.node_id = contribution.node_id,
+                                  .arrays = aligned,
+                                  .weight = contribution.weight,
+                                  .metrics = contribution.metrics,
+                                  .content = contribution.content}));
+  }
   ++num_added_;
   return absl::OkStatus();
 }

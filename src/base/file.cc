@@ -33,33 +33,50 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes)
         absl::StrCat(path, " has ", info.st_size, " bytes, more than the limit of ", max_bytes));
   }
   std::string content(static_cast<size_t>(info.st_size), '\0');
+  const absl::StatusOr<size_t> done = ReadUpTo(fd, content.data(), content.size(), path);
+  if (!done.ok()) return done.status();
+  content.resize(*done);
+  return content;
+}
+
+absl::StatusOr<size_t> ReadUpTo(int fd, char* out, size_t num_bytes, const std::string& path) {
   size_t done = 0;
-  while (done < content.size()) {
-    const ssize_t n = read(fd, content.data() + done, content.size() - done);
+  while (done < num_bytes) {
+    const ssize_t n = read(fd, out + done, num_bytes - done);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return FileError("read", path);
     if (n == 0) break;
     done += static_cast<size_t>(n);
   }
-  content.resize(done);
-  return content;
+  return done;
 }
 
-absl::Status WriteFileAtomically(const std::string& path, std::string_view content) {
-  const std::string temporary = absl::StrCat(path, ".tmp.", getpid());
-  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) return FileError("create", temporary);
-  absl::Cleanup remove_temporary = [&] { unlink(temporary.c_str()); };
+absl::Status WriteAll(int fd, std::string_view content, const std::string& path) {
   size_t done = 0;
   while (done < content.size()) {
     const ssize_t n = write(fd, content.data() + done, content.size() - done);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) {
-      absl::Status error = FileError("write", temporary);
-      close(fd);
-      return error;
-    }
+    if (n < 0) return FileError("write", path);
     done += static_cast<size_t>(n);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WriteFileAtomically(const std::string& path, std::string_view content) {
+  return WriteFileAtomically(path, std::span(&content, 1));
+}
+
+absl::Status WriteFileAtomically(const std::string& path,
+                                 std::span<const std::string_view> pieces) {
+  const std::string temporary = absl::StrCat(path, ".tmp.", getpid());
+  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd < 0) return FileError("create", temporary);
+  absl::Cleanup remove_temporary = [&] { unlink(temporary.c_str()); };
+  for (const std::string_view piece : pieces) {
+    if (absl::Status written = WriteAll(fd, piece, temporary); !written.ok()) {
+      close(fd);
+      return written;
+    }
   }
   if (fsync(fd) != 0) {
     absl::Status error = FileError("sync", temporary);

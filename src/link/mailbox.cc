@@ -29,15 +29,18 @@ bool SameTrees(const flwr::proto::ObjectTree& a, const flwr::proto::ObjectTree& 
 }  // namespace
 
 std::shared_ptr<const Mailbox::Parts> Mailbox::TakeParts(Instruction& instruction) {
-  auto parts = std::make_shared<Parts>();
-  parts->tree = std::exchange(instruction.tree, {});
-  parts->tree.clear_object_id();
-  parts->ids = std::exchange(instruction.object_ids, {});
-  std::erase(parts->ids, instruction.metadata.message_id);
+  if (instruction.parts != nullptr) return std::exchange(instruction.parts, nullptr);
+  flwr::proto::ObjectTree tree = std::exchange(instruction.tree, {});
+  tree.clear_object_id();
+  std::vector<std::string> ids = std::exchange(instruction.object_ids, {});
+  std::erase(ids, instruction.metadata.message_id);
   if (std::shared_ptr<const Parts> last = last_parts_.lock()) {
-    if (last->ids == parts->ids && SameTrees(last->tree, parts->tree)) return last;
+    if (last->ids == ids && SameTrees(last->tree, tree)) {
+      objects_.Release(ids);  // `last` holds references on them
+      return last;
+    }
   }
-  parts->all.insert(parts->ids.begin(), parts->ids.end());
+  auto parts = std::make_shared<const Parts>(objects_, std::move(tree), std::move(ids));
   last_parts_ = parts;
   return parts;
 }
@@ -48,6 +51,8 @@ void Mailbox::Post(Instruction instruction, absl::Time now) {
   Entry& entry = entries_[id];
   entry.expires = now + absl::Seconds(instruction.metadata.ttl);
   entry.parts = TakeParts(instruction);
+  entry.message = std::make_shared<const flwr::proto::Message>(
+      std::exchange(instruction.message, flwr::proto::Message()));
   entry.instruction = std::move(instruction);
   live_[node].push_back(&entry);
 }
@@ -224,11 +229,19 @@ std::optional<Mailbox::Offered> Mailbox::Offer(uint64_t node, uint64_t ticket, a
     entry->offered = true;
     entry->lease_end = now + options_.lease;
     Due(entry->lease_end);
-    Offered offered{.message = entry->instruction.message, .tree = entry->parts->tree};
-    offered.tree.set_object_id(entry->instruction.metadata.message_id);
+    Offered offered;
+    offered.message_id_ = entry->instruction.metadata.message_id;
+    offered.message_ = entry->message;
+    offered.parts_ = entry->parts;
     return offered;
   }
   return std::nullopt;
+}
+
+flwr::proto::ObjectTree Mailbox::Offered::Tree() const {
+  flwr::proto::ObjectTree tree = parts_->tree;
+  tree.set_object_id(message_id_);
+  return tree;
 }
 
 void Mailbox::TakeBack(uint64_t node, uint64_t ticket) {
@@ -429,7 +442,6 @@ const std::vector<Mailbox::Entry*>& Mailbox::Live(uint64_t node) const {
 
 void Mailbox::ReleaseInstruction(Entry& entry) {
   if (entry.parts == nullptr) return;
-  objects_.Release(entry.parts->ids);
   objects_.Release({entry.instruction.metadata.message_id});
   entry.parts.reset();
 }
@@ -463,7 +475,7 @@ void Mailbox::Close(Entry& entry, absl::Time now) {
     run->second.erase(metadata.message_id);
     if (run->second.empty()) answered_.erase(run);
   }
-  entry.instruction.message = {};
+  entry.message.reset();
   closed_.emplace_back(now + kRemember, metadata.message_id);
   ForgetClosed(now);
 }

@@ -44,11 +44,32 @@ class Mailbox {
 
   // The server application's side.
 
+  // The objects below a message's own. One copy for all messages that bring the same content to
+  // many nodes; it holds one reference on each object. Never changed.
+  struct Parts {
+    Parts(store::ObjectStore& objects, flwr::proto::ObjectTree message_tree,
+          std::vector<std::string> object_ids)
+        : store(objects), tree(std::move(message_tree)), ids(std::move(object_ids)) {
+      all.insert(ids.begin(), ids.end());
+    }
+    Parts(const Parts&) = delete;
+    Parts& operator=(const Parts&) = delete;
+    ~Parts() { store.Release(ids); }
+
+    store::ObjectStore& store;
+    const flwr::proto::ObjectTree tree;  // without the id of the root
+    const std::vector<std::string> ids;
+    absl::flat_hash_set<absl::string_view> all;  // of `ids`
+  };
+
   struct Instruction {
     Metadata metadata;
     flwr::proto::Message message;  // as it travels
+    // The objects: all of them as `parts` and one reference on the message's own, or a tree and
+    // the ids, one reference on each of which is handed over.
+    std::shared_ptr<const Parts> parts;
     flwr::proto::ObjectTree tree;
-    std::vector<std::string> object_ids;  // one reference on each is handed over
+    std::vector<std::string> object_ids;
     int64_t num_bytes = 0;  // of the objects, if the reply is to wait for room; see ReplyGate
   };
   void Post(Instruction instruction, absl::Time now);
@@ -98,9 +119,18 @@ class Mailbox {
 
   // The node's side.
 
-  struct Offered {
-    flwr::proto::Message message;
-    flwr::proto::ObjectTree tree;
+  // A message for a node. It shares its parts with the mailbox and copies nothing until it is
+  // turned into messages of Protobuf, which needs no lock.
+  class Offered {
+   public:
+    flwr::proto::Message Message() const { return *message_; }
+    flwr::proto::ObjectTree Tree() const;
+
+   private:
+    friend class Mailbox;
+    std::string message_id_;
+    std::shared_ptr<const flwr::proto::Message> message_;
+    std::shared_ptr<const Parts> parts_;
   };
   // The oldest message that waits for the node. `ticket` names the offer.
   std::optional<Offered> Offer(uint64_t node, uint64_t ticket, absl::Time now);
@@ -155,15 +185,9 @@ class Mailbox {
     absl::Time expires;
     bool stale = false;  // the node has restarted since it announced the reply
   };
-  // The objects below a message's own. One copy for all messages that bring the same content to
-  // many nodes. Never changed.
-  struct Parts {
-    flwr::proto::ObjectTree tree;  // without the id of the root
-    std::vector<std::string> ids;
-    absl::flat_hash_set<absl::string_view> all;  // of `ids`
-  };
   struct Entry {
-    Instruction instruction;             // its tree and ids are in `parts`
+    Instruction instruction;  // without its message, tree and ids
+    std::shared_ptr<const flwr::proto::Message> message;
     std::shared_ptr<const Parts> parts;  // null once they were released
     absl::Time expires;
     Stage stage = Stage::kWaiting;

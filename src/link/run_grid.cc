@@ -98,23 +98,44 @@ absl::StatusOr<std::vector<uint64_t>> RunGrid::WaitForNodes(int64_t count, absl:
     if (static_cast<int64_t>(online.size()) >= count || left <= absl::ZeroDuration()) {
       return online;
     }
-    state_.changed.WaitFor(state_.mu, left);
+    state_.WaitForChange(left);
   }
 }
 
 absl::StatusOr<std::vector<std::string>> RunGrid::PushMessages(std::vector<Message> messages) {
   for (const Message& message : messages) FEDUMM_RETURN_IF_ERROR(CheckOwnInstruction(message));
-  wire::Deflater deflater;
+  Shared shared;
   std::vector<std::string> ids;
   ids.reserve(messages.size());
   for (Message& message : messages) {
-    FEDUMM_ASSIGN_OR_RETURN(std::string id, Push(std::move(message), deflater));
+    FEDUMM_ASSIGN_OR_RETURN(std::string id, Push(std::move(message), shared));
     ids.push_back(std::move(id));
   }
   return ids;
 }
 
-absl::StatusOr<std::string> RunGrid::Push(Message message, wire::Deflater& deflater) {
+std::shared_ptr<const Mailbox::Parts> RunGrid::PartsOf(
+    const std::shared_ptr<const wire::DeflatedContent>& content, Shared& shared) {
+  constexpr size_t kMostContents = 8;  // that messages may take turns with
+  for (const Shared::Content& known : shared.contents) {
+    if (known.deflated == content) return known.parts;
+  }
+  flwr::proto::ObjectTree tree;
+  *tree.add_children() = content->tree;
+  std::vector<std::string> ids;
+  ids.reserve(content->objects.size());
+  for (const wire::Object& object : content->objects) {
+    state_.objects.Add(object);
+    ids.push_back(object.id);
+  }
+  auto parts =
+      std::make_shared<const Mailbox::Parts>(state_.objects, std::move(tree), std::move(ids));
+  if (shared.contents.size() >= kMostContents) shared.contents.pop_front();
+  shared.contents.push_back({content, parts});
+  return parts;
+}
+
+absl::StatusOr<std::string> RunGrid::Push(Message message, Shared& shared) {
   Metadata& metadata = message.metadata;
   metadata.run_id = run_id_;
   metadata.src_node_id = kSuperLinkNodeId;
@@ -127,20 +148,18 @@ absl::StatusOr<std::string> RunGrid::Push(Message message, wire::Deflater& defla
     const double now = absl::ToDoubleSeconds(state_.options.clock() - absl::UnixEpoch());
     last_created_at_ = metadata.created_at = std::max(now, last_created_at_ + 1e-6);
   }
-  wire::DeflatedMessage deflated = deflater.Deflate(message);
-  metadata.message_id = deflated.message_id;
-  Mailbox::Instruction instruction{.metadata = metadata,
-                                   .message = wire::MessageToWire(message),
-                                   .tree = std::move(deflated.tree)};
-  for (const wire::Object& object : deflated.objects) {
-    state_.objects.Add(object);
-    instruction.num_bytes += static_cast<int64_t>(object.bytes->size());
-    instruction.object_ids.push_back(object.id);
-  }
+  const wire::SharedMessage deflated = shared.deflater.DeflateShared(message);
+  metadata.message_id = deflated.root.id;
+  Mailbox::Instruction instruction{
+      .metadata = metadata,
+      .message = wire::MessageToWire(message),
+      .parts = PartsOf(deflated.content, shared),
+      .num_bytes = deflated.content->num_bytes + static_cast<int64_t>(deflated.root.bytes->size())};
+  state_.objects.Add(deflated.root);
   Answers answers;
   MutexLock lock(state_.mu);
   if (absl::Status goes_on = CheckGoesOn(); !goes_on.ok()) {  // it ended meanwhile
-    state_.objects.Release(instruction.object_ids);
+    state_.objects.Release({metadata.message_id});
     return goes_on;
   }
   const absl::Time now = state_.options.timer();
@@ -176,7 +195,7 @@ absl::StatusOr<std::vector<Message>> RunGrid::PullMessages(
       if (outcomes.empty() && std::exchange(first, false)) outcomes = TakeUnknown(wanted);
       const absl::Time now = state_.options.timer();
       if (!outcomes.empty() || wanted.empty() || now >= end) break;
-      state_.changed.WaitFor(state_.mu, std::min(end, recheck_) - now);
+      state_.WaitForChange(std::min(end, recheck_) - now);
     }
   }
   std::vector<Message> replies;

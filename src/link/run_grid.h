@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
@@ -34,7 +36,18 @@ class RunGrid final : public Grid {
  private:
   // CANCELLED when the server is stopping or the run is over.
   absl::Status CheckGoesOn() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mu);
-  absl::StatusOr<std::string> Push(Message message, wire::Deflater& deflater);
+  // What the messages of one push share.
+  struct Shared {
+    struct Content {
+      std::shared_ptr<const wire::DeflatedContent> deflated;
+      std::shared_ptr<const Mailbox::Parts> parts;
+    };
+    wire::Deflater deflater;
+    std::deque<Content> contents;  // that were used last
+  };
+  absl::StatusOr<std::string> Push(Message message, Shared& shared);
+  std::shared_ptr<const Mailbox::Parts> PartsOf(
+      const std::shared_ptr<const wire::DeflatedContent>& content, Shared& shared);
   // The application asks for more, so it has done with the replies that it was given.
   void ReturnUsed(Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mu);
   using Ids = absl::flat_hash_set<absl::string_view>;

@@ -2,7 +2,15 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string>
 #include <string_view>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "base/quoted.h"
+#include "base/status_macros.h"
+#include "base/text.h"
 
 namespace fedumm {
 namespace {
@@ -30,6 +38,30 @@ int64_t FirstWithExponent(std::string_view bytes) {
   return -1;
 }
 
+absl::StatusOr<Array> InFormOf(const std::string& key, const Array& want, const Array& array) {
+  const auto error = [&](auto... what) {
+    return absl::InvalidArgumentError(absl::StrCat("has tensor ", Quoted(key), " ", what...));
+  };
+  if (!SameShape(array, want)) {
+    return error("of shape ", array.ShapeString(), ", not ", want.ShapeString());
+  }
+  if (array.dtype() == want.dtype()) {
+    if (const int64_t index = FirstNonFinite(array); index >= 0) {
+      return error("with NaN or infinity at index ", index);
+    }
+    return array;
+  }
+  if (!IsFloat(array.dtype()) || !IsFloat(want.dtype())) {
+    return error("of dtype ", Text(DTypeName(array.dtype())), ", not ",
+                 Text(DTypeName(want.dtype())));
+  }
+  Array converted = Array::FromDoublesLike(want, array.ToDoubles());
+  if (const int64_t index = FirstNonFinite(converted); index >= 0) {
+    return error("that is not finite as ", Text(DTypeName(want.dtype())), " at index ", index);
+  }
+  return converted;
+}
+
 }  // namespace
 
 bool IsFloat(DType dtype) {
@@ -46,6 +78,13 @@ bool WidensExactly(DType from, DType to) {
   return from == to || ElementSize(from) < ElementSize(to);
 }
 
+Array Widened(const Array& array, DType dtype) {
+  const absl::StatusOr<Array> form =
+      Array::Create(dtype, {array.shape().begin(), array.shape().end()},
+                    std::string(array.num_elements() * ElementSize(dtype), '\0'));
+  return Array::FromDoublesLike(*form, array.ToDoubles());
+}
+
 int64_t FirstNonFinite(const Array& array) {
   switch (array.dtype()) {
     case DType::kFloat16:
@@ -59,6 +98,24 @@ int64_t FirstNonFinite(const Array& array) {
     default:
       return -1;
   }
+}
+
+absl::StatusOr<ArrayRecord> InFormOf(const ArrayRecord& model, const ArrayRecord& arrays) {
+  for (const auto& [key, array] : arrays) {
+    if (!model.contains(key)) {
+      return absl::InvalidArgumentError(absl::StrCat("has unknown tensor ", Quoted(key)));
+    }
+  }
+  ArrayRecord result;
+  for (const auto& [key, want] : model) {
+    const Array* array = arrays.Find(key);
+    if (array == nullptr) {
+      return absl::InvalidArgumentError(absl::StrCat("lacks tensor ", Quoted(key)));
+    }
+    FEDUMM_ASSIGN_OR_RETURN(Array converted, InFormOf(key, want, *array));
+    result.Set(key, std::move(converted));
+  }
+  return result;
 }
 
 }  // namespace fedumm

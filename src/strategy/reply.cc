@@ -25,10 +25,20 @@ absl::StatusOr<const Kind*> OnlyRecord(const RecordDict& content, absl::string_v
       absl::StrCat("the reply must hold exactly one ", kind_name, ": ", count));
 }
 
+// The record of that name, or the only one of its kind.
+absl::StatusOr<const ArrayRecord*> MainArrays(const RecordDict& content, const std::string& key) {
+  if (const ArrayRecord* named = content.FindArrays(key)) return named;
+  absl::StatusOr<const ArrayRecord*> only = OnlyRecord<ArrayRecord>(content, "ArrayRecord");
+  if (only.ok()) return only;
+  return absl::InvalidArgumentError(
+      absl::StrCat(only.status().message(), " (or name one ", Quoted(key), ")"));
+}
+
 absl::Status CheckContent(const Message& reply) {
   if (reply.has_error()) {
-    return absl::UnavailableError(absl::StrCat("error ", static_cast<int64_t>(reply.error->code),
-                                               ": ", Quoted(reply.error->reason)));
+    return absl::UnavailableError(
+        absl::StrCat("error ", static_cast<int64_t>(reply.error->code), ": ",
+                     Quoted(reply.error->reason, /*max_characters=*/1000)));
   }
   if (!reply.content) return absl::InvalidArgumentError("the reply is empty");
   return absl::OkStatus();
@@ -56,7 +66,7 @@ absl::StatusOr<double> ReadWeight(const MetricRecord& metrics, const std::string
 
 namespace {
 
-// Metrics are kept for the whole run and written into every checkpoint: a node may not fill them at
+// Metrics are kept for many rounds and written to the log of rounds: a node may not fill them at
 // will.
 absl::Status CheckMetricsSize(const MetricRecord& metrics) {
   constexpr size_t kMaxKeys = 1000;
@@ -82,10 +92,10 @@ absl::Status CheckMetricsSize(const MetricRecord& metrics) {
 
 }  // namespace
 
-absl::StatusOr<TrainReply> ReadTrainReply(const Message& reply, const std::string& weight_key) {
+absl::StatusOr<TrainReply> ReadTrainReply(const Message& reply, const std::string& array_key,
+                                          const std::string& weight_key) {
   FEDUMM_RETURN_IF_ERROR(CheckContent(reply));
-  FEDUMM_ASSIGN_OR_RETURN(const ArrayRecord* arrays,
-                          OnlyRecord<ArrayRecord>(*reply.content, "ArrayRecord"));
+  FEDUMM_ASSIGN_OR_RETURN(const ArrayRecord* arrays, MainArrays(*reply.content, array_key));
   FEDUMM_ASSIGN_OR_RETURN(const MetricRecord* metrics,
                           OnlyRecord<MetricRecord>(*reply.content, "MetricRecord"));
   FEDUMM_RETURN_IF_ERROR(CheckMetricsSize(*metrics));

@@ -15,9 +15,11 @@ struct TrainReply {
   double weight;
 };
 
-// INVALID_ARGUMENT, saying why, unless the reply holds exactly one ArrayRecord and one
-// MetricRecord, of any names, and a usable weight; UNAVAILABLE if it carries an error.
-absl::StatusOr<TrainReply> ReadTrainReply(const Message& reply, const std::string& weight_key);
+// INVALID_ARGUMENT, saying why, unless the reply holds an ArrayRecord named `array_key`, or exactly
+// one of any name, exactly one MetricRecord, of any name, and a usable weight; UNAVAILABLE if it
+// carries an error.
+absl::StatusOr<TrainReply> ReadTrainReply(const Message& reply, const std::string& array_key,
+                                          const std::string& weight_key);
 // Likewise, exactly one MetricRecord.
 absl::StatusOr<const MetricRecord*> ReadEvaluateReply(const Message& reply,
                                                       const std::string& weight_key);

@@ -5,7 +5,9 @@
 #include <set>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "base/countdown.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "record/form.h"
@@ -21,12 +23,6 @@ MetricRecord Aggregate(const MetricsAggregation& aggregation, const std::vector<
   return aggregation ? aggregation(nodes, weight_key) : WeightedMetricsMean(nodes, weight_key);
 }
 
-bool SameForms(const ArrayRecord& a, const ArrayRecord& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) {
-    return x.first == y.first && SameForm(x.second, y.second);
-  });
-}
-
 }  // namespace
 
 RoundLoop::RoundLoop(Strategy& strategy, Grid& grid, StartOptions options)
@@ -36,18 +32,9 @@ absl::StatusOr<Result> RoundLoop::Run(ArrayRecord initial_arrays) {
   FEDUMM_RETURN_IF_ERROR(CheckOptions());
   result_.arrays = std::move(initial_arrays);
   FEDUMM_RETURN_IF_ERROR(Resume());
-  if (result_.rounds.empty()) {
-    RoundResult start = {.number = 0};
-    const absl::Time began = options_.clock();
-    FEDUMM_RETURN_IF_ERROR(EvaluateCentrally(start));
-    start.duration = options_.clock() - began;
-    result_.rounds.push_back(std::move(start));
-    FEDUMM_RETURN_IF_ERROR(Save());  // so that a path that cannot be written is noticed now
-    if (options_.on_round) options_.on_round(result_.rounds.back());
-  }
-  while (static_cast<int64_t>(result_.rounds.size()) <= options_.num_rounds) {
-    FEDUMM_RETURN_IF_ERROR(PlayRound(static_cast<int64_t>(result_.rounds.size())));
-  }
+  if (last_round_ < 0) FEDUMM_RETURN_IF_ERROR(PlayRoundZero());
+  while (last_round_ < options_.num_rounds) FEDUMM_RETURN_IF_ERROR(PlayRound(last_round_ + 1));
+  FEDUMM_RETURN_IF_ERROR(CheckLearnt());
   return std::move(result_);
 }
 
@@ -69,6 +56,8 @@ absl::Status RoundLoop::CheckOptions() const {
                                strategy.min_evaluate_nodes));
   FEDUMM_RETURN_IF_ERROR(
       check(options_.num_rounds >= 0, "num_rounds must not be negative", options_.num_rounds));
+  FEDUMM_RETURN_IF_ERROR(
+      check(options_.keep_rounds >= 0, "keep_rounds must not be negative", options_.keep_rounds));
   FEDUMM_RETURN_IF_ERROR(check(options_.quorum >= 1, "quorum must be at least 1", options_.quorum));
   const bool timeout_ok =
       options_.timeout > absl::ZeroDuration() && options_.timeout < absl::InfiniteDuration();
@@ -86,26 +75,41 @@ absl::Status RoundLoop::Resume() {
                                                       " is of a run with seed ", checkpoint->seed,
                                                       ", not ", options_.seed));
   }
-  if (!SameForms(checkpoint->arrays, result_.arrays)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(options_.checkpoint_path, " is of a run with other arrays"));
+  absl::StatusOr<ArrayRecord> arrays = InFormOf(result_.arrays, checkpoint->arrays);
+  if (!arrays.ok()) {
+    return absl::FailedPreconditionError(absl::StrCat(options_.checkpoint_path,
+                                                      " is of a run with other arrays: it ",
+                                                      arrays.status().message()));
   }
   FEDUMM_RETURN_IF_ERROR(strategy_.RestoreState(checkpoint->strategy_state));
-  result_.arrays = std::move(checkpoint->arrays);
-  result_.rounds = std::move(checkpoint->rounds);
-  Log()->info("resuming after round {} of {}", result_.rounds.back().number, options_.num_rounds);
+  absl::StatusOr<RoundLog> log =
+      RoundLog::Open(RoundLogPath(options_.checkpoint_path), checkpoint->log,
+                     [this](RoundResult round) { Keep(std::move(round)); });
+  FEDUMM_RETURN_IF_ERROR(log.status());
+  log_.emplace(*std::move(log));
+  result_.arrays = *std::move(arrays);
+  last_round_ = checkpoint->last_round;
+  num_updated_ = checkpoint->num_updated;
+  num_accepted_ = checkpoint->num_accepted;
+  Log()->info("resuming after round {} of {}", last_round_, options_.num_rounds);
   return absl::OkStatus();
 }
 
-absl::Status RoundLoop::Save() const {
-  if (options_.checkpoint_path.empty()) return absl::OkStatus();
-  return WriteCheckpoint(options_.checkpoint_path, {.seed = options_.seed,
-                                                    .arrays = result_.arrays,
-                                                    .strategy_state = strategy_.SaveState(),
-                                                    .rounds = result_.rounds});
+absl::Status RoundLoop::PlayRoundZero() {
+  if (!options_.checkpoint_path.empty()) {
+    absl::StatusOr<RoundLog> log = RoundLog::Create(RoundLogPath(options_.checkpoint_path));
+    FEDUMM_RETURN_IF_ERROR(log.status());
+    log_.emplace(*std::move(log));
+  }
+  RoundResult result = {.number = 0};
+  const absl::Time start = options_.clock();
+  FEDUMM_RETURN_IF_ERROR(EvaluateCentrally(result));
+  result.duration = options_.clock() - start;
+  return Finish(std::move(result));  // saves, so that a path that cannot be written is noticed now
 }
 
 absl::Status RoundLoop::PlayRound(int64_t number) {
+  current_round_ = number;
   const absl::Time start = options_.clock();
   RoundResult result = {.number = number};
   FEDUMM_RETURN_IF_ERROR(Train(result));
@@ -118,9 +122,55 @@ absl::Status RoundLoop::PlayRound(int64_t number) {
                     .bytes_up = now.bytes_up - node.traffic.bytes_up};
   }
   result.duration = options_.clock() - start;
-  result_.rounds.push_back(std::move(result));
-  FEDUMM_RETURN_IF_ERROR(Save());
-  if (options_.on_round) options_.on_round(result_.rounds.back());
+  return Finish(std::move(result));
+}
+
+absl::Status RoundLoop::Finish(RoundResult result) {
+  last_round_ = result.number;
+  if (result.updated) ++num_updated_;
+  num_accepted_ += std::ranges::count(result.nodes, true, &NodeOutcome::accepted);
+  FEDUMM_RETURN_IF_ERROR(Save(result));
+  if (options_.on_round) options_.on_round(result);
+  Keep(std::move(result));
+  return absl::OkStatus();
+}
+
+// The log first: if this process is killed between the two, the next one cuts off what the older
+// checkpoint does not know of.
+absl::Status RoundLoop::Save(const RoundResult& result) {
+  if (!log_.has_value()) return absl::OkStatus();
+  FEDUMM_RETURN_IF_ERROR(log_->Append(result));
+  return WriteCheckpoint(options_.checkpoint_path, {.seed = options_.seed,
+                                                    .last_round = last_round_,
+                                                    .num_updated = num_updated_,
+                                                    .num_accepted = num_accepted_,
+                                                    .arrays = result_.arrays,
+                                                    .strategy_state = strategy_.SaveState(),
+                                                    .log = log_->mark()});
+}
+
+void RoundLoop::Keep(RoundResult result) {
+  std::vector<RoundResult>& rounds = result_.rounds;
+  rounds.push_back(std::move(result));
+  if (static_cast<int64_t>(rounds.size()) > 1 + options_.keep_rounds) {
+    rounds.erase(rounds.begin() + 1);
+  }
+}
+
+absl::Status RoundLoop::CheckLearnt() const {
+  if (last_round_ == 0 || strategy_.options().fraction_train == 0) return absl::OkStatus();
+  if (num_updated_ == 0) {
+    const std::string why =
+        num_accepted_ == 0 ? absl::StrCat("no reply was ever accepted in ", last_round_, " rounds")
+                           : absl::StrCat("in none of ", last_round_, " rounds were ",
+                                          options_.quorum, " replies accepted");
+    return absl::FailedPreconditionError(
+        absl::StrCat(why, ": the model is the one that it began with"));
+  }
+  if (num_updated_ < last_round_) {
+    Log()->warn("{} of {} rounds did not change the model: too few replies were accepted",
+                last_round_ - num_updated_, last_round_);
+  }
   return absl::OkStatus();
 }
 
@@ -130,36 +180,53 @@ absl::Status RoundLoop::Train(RoundResult& result) {
                        .fraction = strategy.fraction_train,
                        .min_nodes = strategy.min_train_nodes,
                        .config = options_.train_config};
-  const Round round = RoundOf(result.number, phase.type);
+  if (phase.fraction == 0) return absl::OkStatus();
+  Round round = RoundOf(phase, result.number);
   const std::unique_ptr<Aggregator> aggregator = strategy_.NewAggregator(round);
+  if (aggregator == nullptr) return absl::InvalidArgumentError("NewAggregator returned null");
+  FEDUMM_ASSIGN_OR_RETURN(round.nodes, SelectNodes(phase, round));
+  std::map<uint64_t, Grid::Traffic> traffic;
+  for (const uint64_t node : round.nodes) traffic[node] = grid_.NodeTraffic(node);
   std::map<uint64_t, MetricRecord> metrics;
   const auto on_reply = [&](uint64_t node_id, const Message& message) -> absl::Status {
-    FEDUMM_ASSIGN_OR_RETURN(const TrainReply reply,
-                            ReadTrainReply(message, strategy.weighted_by_key));
-    FEDUMM_RETURN_IF_ERROR(
-        aggregator->Add({.node_id = node_id, .arrays = reply.arrays, .weight = reply.weight}));
+    FEDUMM_ASSIGN_OR_RETURN(
+        const TrainReply reply,
+        ReadTrainReply(message, strategy.arrayrecord_key, strategy.weighted_by_key));
+    FEDUMM_RETURN_IF_ERROR(aggregator->Add({.node_id = node_id,
+                                            .arrays = reply.arrays,
+                                            .weight = reply.weight,
+                                            .metrics = reply.metrics,
+                                            .content = *message.content}));
     metrics[node_id] = reply.metrics;
     return absl::OkStatus();
   };
-  FEDUMM_ASSIGN_OR_RETURN(result.nodes, Ask(phase, result.number, on_reply));
-  if (phase.fraction == 0) return absl::OkStatus();
+  FEDUMM_ASSIGN_OR_RETURN(Gathered gathered, Ask(round, on_reply));
+  result.nodes = std::move(gathered.nodes);
+  round.nodes.clear();
   std::vector<NodeMetrics> accepted;
   for (NodeOutcome& node : result.nodes) {
+    node.traffic = traffic[node.node_id];
     if (!node.accepted) continue;
     node.metrics = metrics[node.node_id];
     accepted.push_back({node.node_id, node.metrics});
+    round.nodes.push_back(node.node_id);
   }
   result.train_metrics =
       Aggregate(strategy.train_metrics_aggr_fn, accepted, strategy.weighted_by_key);
-  if (static_cast<int64_t>(accepted.size()) < options_.quorum) {
+  if (!gathered.has_quorum) {
     Log()->warn(
         "round {}: {} of {} train replies accepted, quorum is {}; the model stays as it was",
         result.number, accepted.size(), result.nodes.size(), options_.quorum);
     return absl::OkStatus();
   }
   FEDUMM_ASSIGN_OR_RETURN(ArrayRecord aggregate, std::move(*aggregator).TakeResult());
-  FEDUMM_ASSIGN_OR_RETURN(ArrayRecord arrays, strategy_.Step(round, std::move(aggregate)));
-  result_.arrays = std::move(arrays);
+  FEDUMM_ASSIGN_OR_RETURN(const ArrayRecord next, strategy_.Step(round, std::move(aggregate)));
+  absl::StatusOr<ArrayRecord> arrays = InFormOf(result_.arrays, next);
+  if (!arrays.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("round ", result.number, ": what Step returned ", arrays.status().message()));
+  }
+  result_.arrays = *std::move(arrays);
   result.updated = true;
   return absl::OkStatus();
 }
@@ -170,6 +237,9 @@ absl::Status RoundLoop::Evaluate(RoundResult& result) {
                        .fraction = strategy.fraction_evaluate,
                        .min_nodes = strategy.min_evaluate_nodes,
                        .config = options_.evaluate_config};
+  if (phase.fraction == 0) return absl::OkStatus();
+  Round round = RoundOf(phase, result.number);
+  FEDUMM_ASSIGN_OR_RETURN(round.nodes, SelectNodes(phase, round));
   std::vector<NodeMetrics> accepted;
   const auto on_reply = [&](uint64_t node_id, const Message& message) -> absl::Status {
     FEDUMM_ASSIGN_OR_RETURN(const MetricRecord* metrics,
@@ -177,9 +247,8 @@ absl::Status RoundLoop::Evaluate(RoundResult& result) {
     accepted.push_back({node_id, *metrics});
     return absl::OkStatus();
   };
-  FEDUMM_RETURN_IF_ERROR(Ask(phase, result.number, on_reply).status());
-  std::sort(accepted.begin(), accepted.end(),
-            [](const NodeMetrics& a, const NodeMetrics& b) { return a.node_id < b.node_id; });
+  FEDUMM_RETURN_IF_ERROR(Ask(round, on_reply).status());
+  std::ranges::sort(accepted, {}, &NodeMetrics::node_id);
   result.evaluate_metrics =
       Aggregate(strategy.evaluate_metrics_aggr_fn, accepted, strategy.weighted_by_key);
   return absl::OkStatus();
@@ -192,84 +261,106 @@ absl::Status RoundLoop::EvaluateCentrally(RoundResult& result) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<NodeOutcome>> RoundLoop::Ask(const Phase& phase, int64_t number,
-                                                        const OnReply& on_reply) {
-  if (phase.fraction == 0) return std::vector<NodeOutcome>();
-  const Round round = RoundOf(number, phase.type);
-  FEDUMM_ASSIGN_OR_RETURN(const std::vector<uint64_t> nodes, SelectNodes(phase, round));
+absl::StatusOr<Gathered> RoundLoop::Ask(const Round& round, const OnNodeReply& on_reply) {
+  return Gather(round.phase, round.nodes,
+                [&](uint64_t node_id) { return strategy_.Instruct(round, node_id); }, on_reply, {});
+}
+
+absl::StatusOr<Gathered> RoundLoop::Gather(std::string_view phase, std::vector<uint64_t> nodes,
+                                           const InstructNode& instruct,
+                                           const OnNodeReply& on_reply,
+                                           const GatherOptions& options) {
+  if (gathering_) return absl::FailedPreconditionError("Gather within an exchange");
+  gathering_ = true;
+  const absl::Cleanup finish = [this] { gathering_ = false; };
+  const absl::Duration deadline = options.deadline.value_or(options_.timeout);
   std::map<uint64_t, NodeOutcome> outcomes;
+  for (const uint64_t node_id : nodes) outcomes[node_id] = {.node_id = node_id};
   std::vector<Message> messages;
-  for (const uint64_t node_id : nodes) {
-    outcomes[node_id] = {.node_id = node_id, .traffic = grid_.NodeTraffic(node_id)};
-    messages.push_back(Instruction(phase, round, node_id));
+  for (const auto& [node_id, outcome] : outcomes) {
+    Message& message = messages.emplace_back();
+    message.metadata.dst_node_id = node_id;
+    message.metadata.message_type = std::string(phase);
+    message.metadata.ttl = std::max(kDefaultTtlSeconds, absl::ToDoubleSeconds(deadline));
+    message.content = instruct(node_id);
   }
-  std::set<uint64_t> silent(nodes.begin(), nodes.end());
+  Gathered gathered;
+  std::set<uint64_t> waiting(nodes.begin(), nodes.end());
   const auto take_reply = [&](const Message& reply) {
     const uint64_t node_id = reply.metadata.src_node_id;
-    if (silent.erase(node_id) == 0) {
+    if (waiting.erase(node_id) == 0) {
       Log()->warn("round {}: ignored a reply of node {}, which was not asked or has answered",
-                  number, node_id);
+                  current_round_, node_id);
       return true;
     }
     const absl::Status status = on_reply(node_id, reply);
     outcomes[node_id].accepted = status.ok();
     outcomes[node_id].reason = std::string(status.message());
+    if (status.ok()) ++gathered.num_accepted;
     return true;
   };
-  FEDUMM_RETURN_IF_ERROR(grid_.SendAndReceive(std::move(messages), options_.timeout, take_reply));
-  for (const uint64_t node_id : silent) outcomes[node_id].reason = "no reply in time";
-  std::vector<NodeOutcome> result;
+  FEDUMM_RETURN_IF_ERROR(grid_.SendAndReceive(std::move(messages), deadline, take_reply));
+  for (const uint64_t node_id : waiting) outcomes[node_id].reason = "no reply in time";
   for (auto& [node_id, outcome] : outcomes) {
     if (!outcome.accepted) {
-      Log()->warn("round {}: {} reply of node {} left out: {}", number, phase.type, node_id,
+      Log()->warn("round {}: {} reply of node {} left out: {}", current_round_, phase, node_id,
                   outcome.reason);
     }
-    result.push_back(std::move(outcome));
+    gathered.nodes.push_back(std::move(outcome));
   }
-  return result;
+  gathered.has_quorum = gathered.num_accepted >= options.quorum.value_or(options_.quorum);
+  return gathered;
 }
 
 absl::StatusOr<std::vector<uint64_t>> RoundLoop::SelectNodes(const Phase& phase,
                                                              const Round& round) {
   // A fraction is at most 1, so that the sample is never larger than what is online.
   const int64_t needed = std::max(strategy_.options().min_available_nodes, phase.min_nodes);
-  FEDUMM_ASSIGN_OR_RETURN(const std::vector<uint64_t> online,
-                          grid_.WaitForNodes(needed, absl::Now() + options_.wait_for_nodes));
-  if (static_cast<int64_t>(online.size()) < needed) {
-    return absl::DeadlineExceededError(
-        absl::StrCat("round ", round.number, ": ", online.size(), " nodes online after ",
-                     absl::FormatDuration(options_.wait_for_nodes), ", ", needed, " needed"));
-  }
+  FEDUMM_ASSIGN_OR_RETURN(const std::vector<uint64_t> online, WaitForNodes(needed));
   std::vector<uint64_t> nodes = strategy_.Select(round, online, phase.fraction, phase.min_nodes);
   std::sort(nodes.begin(), nodes.end());
   nodes.erase(std::unique(nodes.begin(), nodes.end()), nodes.end());
   return nodes;
 }
 
-Message RoundLoop::Instruction(const Phase& phase, const Round& round, uint64_t node_id) {
-  ConfigRecord config = phase.config;
-  config.Set("server-round", round.number);
-  if (phase.type == message_type::kTrain) {
-    for (const auto& [key, value] : strategy_.ConfigureTrain(round, node_id)) {
-      config.Set(key, value);
+absl::StatusOr<std::vector<uint64_t>> RoundLoop::WaitForNodes(int64_t needed) {
+  constexpr absl::Duration kLook = absl::Seconds(1);
+  constexpr absl::Duration kRemind = absl::Seconds(10);
+  const Countdown wait(options_.wait_for_nodes);
+  std::optional<int64_t> told;
+  std::optional<Countdown> reminder;
+  absl::Time until = absl::InfinitePast();  // at first without a wait
+  while (true) {
+    FEDUMM_ASSIGN_OR_RETURN(std::vector<uint64_t> nodes, grid_.WaitForNodes(needed, until));
+    const auto online = static_cast<int64_t>(nodes.size());
+    if (online >= needed) return nodes;
+    if (wait.left() <= absl::ZeroDuration()) {
+      return absl::DeadlineExceededError(
+          absl::StrCat("round ", current_round_, ": ", online, " nodes online after ",
+                       absl::FormatDuration(options_.wait_for_nodes), ", ", needed, " needed"));
     }
+    if (told != online || reminder->left() <= absl::ZeroDuration()) {
+      told = online;
+      reminder.emplace(kRemind);
+      Log()->info("round {}: waiting for nodes: {} of {} online", current_round_, online, needed);
+      if (options_.on_wait) options_.on_wait(online, needed);
+    }
+    until = absl::Now() + std::min({kLook, wait.left(), reminder->left()});
   }
-  const StrategyOptions& strategy = strategy_.options();
-  Message message;
-  message.metadata.dst_node_id = node_id;
-  message.metadata.message_type = std::string(phase.type);
-  message.metadata.ttl = std::max(kDefaultTtlSeconds, absl::ToDoubleSeconds(options_.timeout));
-  message.content = RecordDict{{strategy.arrayrecord_key, round.arrays},
-                               {strategy.configrecord_key, std::move(config)}};
-  return message;
 }
 
-Round RoundLoop::RoundOf(int64_t number, std::string_view phase) const {
+Round RoundLoop::RoundOf(const Phase& phase, int64_t number) const {
+  ConfigRecord config = phase.config;
+  config.Set("server-round", number);
+  const StrategyOptions& strategy = strategy_.options();
   return {.number = number,
           .num_rounds = options_.num_rounds,
           .seed = options_.seed,
           .arrays = result_.arrays,
-          .phase = phase};
+          .phase = phase.type,
+          .content = {{strategy.arrayrecord_key, result_.arrays},
+                      {strategy.configrecord_key, std::move(config)}},
+          .nodes = {}};
 }
 
 }  // namespace fedumm

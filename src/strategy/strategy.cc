@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/cleanup/cleanup.h"
 #include "base/random.h"
 #include "strategy/round_loop.h"
 
@@ -9,7 +10,18 @@ namespace fedumm {
 
 absl::StatusOr<Result> Strategy::Start(Grid& grid, ArrayRecord initial_arrays,
                                        StartOptions options) {
-  return RoundLoop(*this, grid, std::move(options)).Run(std::move(initial_arrays));
+  if (loop_ != nullptr) return absl::FailedPreconditionError("the strategy is running already");
+  RoundLoop loop(*this, grid, std::move(options));
+  loop_ = &loop;
+  const absl::Cleanup finish = [this] { loop_ = nullptr; };
+  return loop.Run(std::move(initial_arrays));
+}
+
+absl::StatusOr<Gathered> Strategy::Gather(std::string_view phase, std::vector<uint64_t> nodes,
+                                          const InstructNode& instruct, const OnNodeReply& on_reply,
+                                          const GatherOptions& options) {
+  if (loop_ == nullptr) return absl::FailedPreconditionError("Gather is for use during Start");
+  return loop_->Gather(phase, std::move(nodes), instruct, on_reply, options);
 }
 
 std::vector<uint64_t> Strategy::Select(const Round& round, const std::vector<uint64_t>& online,
@@ -25,7 +37,7 @@ std::vector<uint64_t> Strategy::Select(const Round& round, const std::vector<uin
   return selected;
 }
 
-ConfigRecord Strategy::ConfigureTrain(const Round&, uint64_t) { return {}; }
+RecordDict Strategy::Instruct(const Round& round, uint64_t) { return round.content; }
 
 std::unique_ptr<Aggregator> Strategy::NewAggregator(const Round& round) {
   return NewWeightedMean(round.arrays);

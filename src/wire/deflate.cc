@@ -1,9 +1,11 @@
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <set>
 #include <tuple>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "base/sha256.h"
 #include "record/npy.h"
 #include "wire/body.h"
@@ -59,97 +61,162 @@ DeflatedArray DeflateArray(const Array& array) {
 
 class Deflater::Impl {
  public:
-  DeflatedMessage Deflate(const Message& message) {
-    Job job;
+  SharedMessage Deflate(const Message& message) {
+    SharedMessage result;
     flwr::proto::Message body;
     *body.mutable_metadata() = MetadataToProto(message.metadata);
     body.mutable_metadata()->clear_message_id();
-    std::vector<ObjectTree> children;
+    std::vector<std::string> children;
     if (message.has_error()) {
       *body.mutable_error() = ErrorToProto(*message.error);
     } else {
-      children.push_back(message.content.has_value() ? AddDict(*message.content, job)
-                                                     : AddDict(RecordDict(), job));
+      result.content = ContentOf(message.content.value_or(RecordDict()));
+      children.push_back(result.content->tree.object_id());
     }
-    job.result.tree = Add("Message", std::move(children), body.SerializeAsString(), job);
-    job.result.message_id = job.result.tree.object_id();
-    return std::move(job.result);
+    result.root = MakeObject("Message", children, body.SerializeAsString());
+    return result;
   }
 
  private:
-  struct Job {
-    DeflatedMessage result;
-    std::set<std::string> seen;
+  // One record with all that is below it.
+  struct DeflatedRecord {
+    ArrayRecord record;  // keeps the storage, whose address is the key of the memo
+    ObjectTree tree;
+    std::vector<Object> objects;  // children first, each once
+  };
+  struct SeenContent {
+    RecordDict records;  // keeps the storage
+    std::shared_ptr<const DeflatedContent> content;
+  };
+  // Collects objects, each once.
+  struct Objects {
+    std::vector<Object> list;
+    absl::flat_hash_set<std::string> seen;
+
+    void Add(const Object& object) {
+      if (seen.insert(object.id).second) list.push_back(object);
+    }
   };
   // Collects the children of an object, each once.
   struct Children {
     IdMap ids;
-    std::vector<ObjectTree> trees;
+    std::vector<const ObjectTree*> trees;
     std::set<std::string> seen;
 
-    void Add(const std::string& name, ObjectTree tree) {
+    void Add(const std::string& name, const ObjectTree& tree) {
       ids.emplace_back(name, tree.object_id());
-      if (seen.insert(tree.object_id()).second) trees.push_back(std::move(tree));
+      if (seen.insert(tree.object_id()).second) trees.push_back(&tree);
+    }
+    Object MakeParent(std::string_view type) const {
+      std::vector<std::string> child_ids;
+      for (const ObjectTree* child : trees) child_ids.push_back(child->object_id());
+      return MakeObject(type, child_ids, PrintIdMap(ids));
+    }
+    ObjectTree TreeOf(const Object& parent) const {
+      ObjectTree tree;
+      tree.set_object_id(parent.id);
+      for (const ObjectTree* child : trees) *tree.add_children() = *child;
+      return tree;
     }
   };
 
-  static void AddObject(const Object& object, Job& job) {
-    if (job.seen.insert(object.id).second) job.result.objects.push_back(object);
-  }
-
-  static ObjectTree Add(std::string_view type, std::vector<ObjectTree> children,
-                        std::string_view body, Job& job) {
-    std::vector<std::string> ids;
-    for (const ObjectTree& child : children) ids.push_back(child.object_id());
-    const Object object = MakeObject(type, ids, body);
-    AddObject(object, job);
-    ObjectTree tree;
-    tree.set_object_id(object.id);
-    for (ObjectTree& child : children) *tree.add_children() = std::move(child);
-    return tree;
-  }
-
-  ObjectTree AddDict(const RecordDict& records, Job& job) {
+  std::shared_ptr<const DeflatedContent> ContentOf(const RecordDict& records) {
+    for (const SeenContent& seen : contents_) {
+      if (records.storage_id() != nullptr && records.SharesStorage(seen.records)) {
+        return seen.content;
+      }
+    }
+    std::vector<std::shared_ptr<const DeflatedRecord>> parts;
     Children children;
     for (const auto& [name, record] : records) {
-      children.Add(name,
-                   std::visit([&](const auto& kind) { return AddRecord(kind, job); }, record));
+      parts.push_back(std::visit([this](const auto& kind) { return RecordOf(kind); }, record));
+      children.Add(name, parts.back()->tree);
     }
-    return Add("RecordDict", std::move(children.trees), PrintIdMap(children.ids), job);
+    const Object dict = children.MakeParent("RecordDict");
+    // Equal content of another storage: its id says so.
+    for (const SeenContent& seen : contents_) {
+      if (seen.content->tree.object_id() == dict.id) return seen.content;
+    }
+    Objects objects;
+    for (const auto& part : parts) {
+      for (const Object& object : part->objects) objects.Add(object);
+    }
+    objects.Add(dict);
+    auto content = std::make_shared<DeflatedContent>();
+    content->tree = children.TreeOf(dict);
+    content->objects = std::move(objects.list);
+    for (const Object& object : content->objects) {
+      content->num_bytes += static_cast<int64_t>(object.bytes->size());
+    }
+    if (contents_.size() >= kMostContents) contents_.pop_front();
+    contents_.push_back({records, content});
+    return content;
   }
 
-  ObjectTree AddRecord(const ConfigRecord& record, Job& job) {
-    return Add("ConfigRecord", {}, ConfigRecordToProto(record).SerializeAsString(), job);
+  static std::shared_ptr<const DeflatedRecord> Leaf(std::string_view type, std::string_view body) {
+    auto leaf = std::make_shared<DeflatedRecord>();
+    leaf->objects.push_back(MakeObject(type, {}, body));
+    leaf->tree.set_object_id(leaf->objects.back().id);
+    return leaf;
   }
-
-  ObjectTree AddRecord(const MetricRecord& record, Job& job) {
-    return Add("MetricRecord", {}, MetricRecordToProto(record).SerializeAsString(), job);
+  static std::shared_ptr<const DeflatedRecord> RecordOf(const ConfigRecord& record) {
+    return Leaf("ConfigRecord", ConfigRecordToProto(record).SerializeAsString());
   }
-
-  ObjectTree AddRecord(const ArrayRecord& record, Job& job) {
+  static std::shared_ptr<const DeflatedRecord> RecordOf(const MetricRecord& record) {
+    return Leaf("MetricRecord", MetricRecordToProto(record).SerializeAsString());
+  }
+  std::shared_ptr<const DeflatedRecord> RecordOf(const ArrayRecord& record) {
+    const auto found = records_.find(record.storage_id());
+    if (found != records_.end()) return found->second;
+    auto deflated = std::make_shared<DeflatedRecord>();
+    deflated->record = record;
+    Objects objects;
     Children children;
     for (const auto& [name, array] : record) {
-      const DeflatedArray& deflated = Remember(array);
-      for (const Object& object : deflated.objects) AddObject(object, job);
-      children.Add(name, deflated.tree);
+      const DeflatedArray& part = Remember(array);
+      for (const Object& object : part.objects) objects.Add(object);
+      children.Add(name, part.tree);
     }
-    return Add("ArrayRecord", std::move(children.trees), PrintIdMap(children.ids), job);
+    const Object parent = children.MakeParent("ArrayRecord");
+    objects.Add(parent);
+    deflated->tree = children.TreeOf(parent);
+    deflated->objects = std::move(objects.list);
+    if (record.storage_id() != nullptr) records_.emplace(record.storage_id(), deflated);
+    return deflated;
   }
 
   const DeflatedArray& Remember(const Array& array) {
     Key key(array.bytes().data(), array.dtype(), {array.shape().begin(), array.shape().end()});
-    const auto found = memo_.find(key);
-    if (found != memo_.end()) return found->second;
-    return memo_.emplace(std::move(key), DeflateArray(array)).first->second;
+    const auto found = arrays_.find(key);
+    if (found != arrays_.end()) return found->second;
+    return arrays_.emplace(std::move(key), DeflateArray(array)).first->second;
   }
 
+  // Contents that messages may take turns with.
+  static constexpr size_t kMostContents = 8;
+
   using Key = std::tuple<const char*, DType, std::vector<int64_t>>;
-  std::map<Key, DeflatedArray> memo_;
+  std::map<Key, DeflatedArray> arrays_;
+  std::map<const void*, std::shared_ptr<const DeflatedRecord>> records_;  // by storage
+  std::deque<SeenContent> contents_;                                      // oldest first
 };
 
 Deflater::Deflater() : impl_(std::make_unique<Impl>()) {}
 Deflater::~Deflater() = default;
 
-DeflatedMessage Deflater::Deflate(const Message& message) { return impl_->Deflate(message); }
+DeflatedMessage Deflater::Deflate(const Message& message) {
+  const SharedMessage shared = impl_->Deflate(message);
+  DeflatedMessage result;
+  result.message_id = shared.root.id;
+  result.tree.set_object_id(shared.root.id);
+  if (shared.content != nullptr) {
+    *result.tree.add_children() = shared.content->tree;
+    result.objects = shared.content->objects;
+  }
+  result.objects.push_back(shared.root);
+  return result;
+}
+
+SharedMessage Deflater::DeflateShared(const Message& message) { return impl_->Deflate(message); }
 
 }  // namespace fedumm::wire

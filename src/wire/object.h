@@ -49,14 +49,31 @@ struct DeflatedMessage {
   std::vector<Object> objects;  // children first, each once
 };
 
-// Takes messages apart. Arrays that share a buffer with one seen before are not hashed or copied
-// again: keep one Deflater for messages that share a model, and no longer, for it keeps what it has
-// seen. Names and texts should be UTF-8. Not thread-safe.
+// What messages with equal content share: all objects but the message's own.
+struct DeflatedContent {
+  flwr::proto::ObjectTree tree;  // its root is the content
+  std::vector<Object> objects;   // children first, each once
+  int64_t num_bytes = 0;         // of the objects
+};
+
+// A message taken apart, with a content that may be shared.
+struct SharedMessage {
+  Object root;
+  std::shared_ptr<const DeflatedContent> content;  // null if the message carries an error
+};
+
+// Takes messages apart. Records that share their storage with one seen before, and arrays that
+// share a buffer, are not hashed or copied again: keep one Deflater for messages that share a
+// model, and no longer, because it keeps what it has seen. Names and texts should be UTF-8. Not
+// thread-safe.
 class Deflater {
  public:
   Deflater();
   ~Deflater();
   DeflatedMessage Deflate(const Message& message);
+  // The same without a copy: messages that have one content after another, or take turns with a
+  // few, get one DeflatedContent.
+  SharedMessage DeflateShared(const Message& message);
 
  private:
   class Impl;

@@ -23,12 +23,12 @@ bool IsListOfNames(const std::string& targets) {
 std::vector<Setting> LoraSettings() {
   return {
       {.key = "lora.r",
-       .default_value = int64_t{8},
+       .default_value = int64_t{6},
        .help = "rank of the adapter",
        .min = 1,
        .max = 65'536},
       {.key = "lora.lora-alpha",
-       .default_value = 16.0,
+       .default_value = 12.0,
        .help = "an update counts lora-alpha / r times",
        .min = 0,
        .above_min = true},
@@ -50,8 +50,8 @@ std::vector<Setting> LoraSettings() {
 
 absl::StatusOr<std::unique_ptr<LoraAdapter>> NewAdapter(World& world,
                                                         const ConfigRecord& settings) {
-  LoraConfig lora{.r = static_cast<int64_t>(NumberOr(settings, "lora.r", 8)),
-                  .lora_alpha = NumberOr(settings, "lora.lora-alpha", 16),
+  LoraConfig lora{.r = static_cast<int64_t>(NumberOr(settings, "lora.r", 6)),
+                  .lora_alpha = NumberOr(settings, "lora.lora-alpha", 12),
                   .lora_dropout = NumberOr(settings, "lora.lora-dropout", 0),
                   .use_rslora = NumberOr(settings, "lora.use-rslora", 0) != 0};
   const std::string targets = TextOr(settings, "lora.target-modules", "");

@@ -105,9 +105,9 @@ class EasyVqaWorld final : public World {
           "Batches of drawings are balanced by colour in every training (data.balanced-batches), a "
           "remedy for the clients' skewed shares.");
     }
+    info.notes.emplace_back(kFrozenModelHasSeen);
     info.notes.emplace_back(
-        "New concepts (brown, teal, yellow and, for questions, triangles) were in no pre-training "
-        "target. At the sizes of a real 8B model an adapter (rank 16, all linear layers of the "
+        "At the sizes of a real 8B model an adapter (rank 16, all linear layers of the "
         "decoder) is some 240 times smaller than the model.");
     return info;
   }
@@ -309,11 +309,9 @@ absl::StatusOr<std::unique_ptr<World>> LoadEasyVqaWorld(const ConfigRecord& sett
 
 absl::Status PretrainEasyVqa(const ConfigRecord& settings,
                              const std::function<void(const PretrainStep&)>& progress) {
-  FEDUMM_ASSIGN_OR_RETURN(const std::shared_ptr<const EasyVqa> data, LoadData(settings));
-  return Pretrain(TextOr(settings, "model.checkpoint", ""), *data,
-                  [&](const PretrainProgress& step) {
-                    progress({step.stage, step.step, step.steps, step.loss});
-                  });
+  return Pretrain(TextOr(settings, "model.checkpoint", ""), [&](const PretrainProgress& step) {
+    progress({step.stage, step.step, step.steps, step.loss});
+  });
 }
 
 }  // namespace fedumm::model
