@@ -57,8 +57,9 @@ class ClientApp {
 };
 
 // The reply that carries `outcome`: its content, or an error message (code 2, or 1 for
-// UNIMPLEMENTED) with the status text. Addresses, type, group and run are the instruction's, turned
-// round; ttl is what remains of the instruction's at `now_seconds`. message_id stays empty.
+// UNIMPLEMENTED) with the status text. Type, group and run are the instruction's, source and
+// destination are swapped, ttl is what remains of the instruction's at `now_seconds`. message_id
+// stays empty.
 Message MakeReply(const Message& instruction, absl::StatusOr<RecordDict> outcome,
                   double now_seconds);
 

@@ -16,7 +16,7 @@
 
 namespace fedumm::model {
 
-// What one client trains on and is judged by. Asked once for each partition.
+// The tasks of one client. Called once for each partition.
 using TasksFor = std::function<absl::StatusOr<std::vector<std::unique_ptr<Task>>>(
     int64_t partition_id, int64_t num_partitions)>;
 

@@ -11,8 +11,8 @@
 
 namespace fedumm::model {
 
-// The learning rate of a step: linear warm-up, then constant, or a half cosine that falls to
-// `final_value` at the last of `total_steps`.
+// The learning rate of a step: linear warm-up, then constant, or a half cosine that ends at
+// `final_value` after `total_steps`.
 struct LearningRate {
   double value = 1e-3;
   int64_t warmup_steps = 0;
@@ -55,7 +55,7 @@ struct TrainOptions {
 // call.
 GradientHook ProximalTerm(double mu, const FlatParameters& parameters);
 
-// AdamW's memory. A default one is fresh; keep it to go on where a call of Train ended.
+// AdamW's moments. A default one is fresh; keep it to continue where a call of Train ended.
 struct AdamWState {
   at::Tensor first_moment;   // [n], like FlatParameters::values()
   at::Tensor second_moment;  // [n]
@@ -70,7 +70,8 @@ struct TrainStats {
   double max_grad_norm = 0;  // the largest norm before clipping
 };
 
-// The loss (scalar, with gradients) of the call-th call: called steps * accumulation_steps times.
+// The loss (scalar, with gradients) of call number `call`, from 0. Called steps *
+// accumulation_steps times.
 using LossFunction = std::function<absl::StatusOr<at::Tensor>(int64_t call)>;
 
 inline constexpr int64_t kStepsBetweenSyncs = 1000;

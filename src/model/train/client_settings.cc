@@ -293,10 +293,12 @@ absl::StatusOr<ClientSettings> RunSettings::Parse(const ConfigRecord* message,
 void RunSettings::NameUnknownKeys(const ConfigRecord* message,
                                   std::span<const std::unique_ptr<Task>> tasks) {
   const std::vector<Setting> table = MessageTable(tasks);
+  std::vector<Setting> prefixed = table;
+  for (Setting& setting : prefixed) setting.key = absl::StrCat(kPrefix, setting.key);
   const auto check = [&](const std::string& key, const char* where, bool only_if_near) {
     const std::string name = WithoutPrefix(key);
     if (FindSetting(table, name) != nullptr || IsTaskKey(name)) return;
-    const std::string hint = DidYouMean(table, name);
+    const std::string hint = DidYouMean(name == key ? table : prefixed, key);
     if (only_if_near && hint.empty()) return;
     if (!FirstTime(absl::StrCat(where, key))) return;
     Log()->warn("run {}: {} has the key '{}', which is no training setting and has no effect{}",

@@ -27,7 +27,7 @@ using ::fedumm::testing::StatusIs;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-// Fits the linear to a constant; its batches follow its seed, and it writes down what it is asked.
+// Fits the linear to a constant. Its batches depend on its seed; it records its calls.
 class FakeTask final : public Task {
  public:
   FakeTask(std::string name, int64_t num_examples, const Linear& linear, float target)
@@ -147,7 +147,7 @@ TEST_F(LoraClientTest, RepliesWithTheTrainedAdapterAndItsMetrics) {
   EXPECT_EQ(HashParameters({{"proj", &linear_.weight}}).value(), backbone);
 }
 
-TEST_F(LoraClientTest, AReplyDoesNotDependOnWhatWasTrainedBefore) {
+TEST_F(LoraClientTest, WithoutKeepOptimizerAReplyDoesNotDependOnEarlierTraining) {
   ASSERT_OK_AND_ASSIGN(const RecordDict first, Handle(TrainMessage(), 0));
   ASSERT_OK_AND_ASSIGN(const RecordDict other, Handle(TrainMessage(), 1));
   ASSERT_OK_AND_ASSIGN(const RecordDict again, Handle(TrainMessage(), 0));
@@ -238,7 +238,7 @@ TEST_F(LoraClientTest, UnknownKeysAreNamedOnceARun) {
   ASSERT_THAT(Handle(message), IsOk());
   const std::string first = ::testing::internal::GetCapturedStdout();
   EXPECT_THAT(first, HasSubstr("the run config has the key 'train.warmup-step'"));
-  EXPECT_THAT(first, HasSubstr("(did you mean 'warmup-steps'?)"));
+  EXPECT_THAT(first, HasSubstr("(did you mean 'train.warmup-steps'?)"));
   EXPECT_THAT(first, HasSubstr("the run config has the key 'learnig-rate'"));
   EXPECT_THAT(first, HasSubstr("a message's train config has the key 'batch_size'"));
   EXPECT_THAT(first, HasSubstr("(did you mean 'batch-size'?)"));
@@ -339,7 +339,7 @@ TEST_F(LoraClientTest, PrefetchedBatchesGiveTheBitsOfDirectCalls) {
   EXPECT_EQ(adapter_->ToArrays(), *reply.FindArrays("arrays"));
 }
 
-TEST_F(LoraClientTest, TheOptimiserIsForgottenUnlessItIsToBeKept) {
+TEST_F(LoraClientTest, TheOptimizerStateIsDroppedUnlessKeepOptimizerIsSet) {
   const auto two_rounds = [&](bool keep) {
     app_ = NewApp();
     const ConfigRecord config = {{"keep-optimizer", keep}, {"server-round", int64_t{1}}};
@@ -377,7 +377,7 @@ TEST_F(LoraClientTest, TheCosineRunsOverAllRounds) {
   }
 }
 
-TEST_F(LoraClientTest, SettingsThatMakeNoSenseAreRefusedByName) {
+TEST_F(LoraClientTest, WrongSettingsAreRejectedByName) {
   for (const auto& [key, value] :
        std::vector<ConfigRecord::Item>{{"local-steps", int64_t{-1}},
                                        {"local-steps", 1.5},
@@ -392,7 +392,7 @@ TEST_F(LoraClientTest, SettingsThatMakeNoSenseAreRefusedByName) {
   }
 }
 
-TEST_F(LoraClientTest, AnAdapterThatDoesNotFitIsRefused) {
+TEST_F(LoraClientTest, AnAdapterThatDoesNotFitIsRejected) {
   Message message = TrainMessage();
   message.content->Set("arrays", ArrayRecord{{"head", Array()}});
   EXPECT_THAT(Handle(message), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("head")));
@@ -402,7 +402,7 @@ TEST_F(LoraClientTest, AnAdapterThatDoesNotFitIsRefused) {
   EXPECT_THAT(Handle(message), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("arrays")));
 }
 
-TEST_F(LoraClientTest, ALossThatIsNotFiniteIsAnErrorAndTheNextMessageIsFine) {
+TEST_F(LoraClientTest, ALossThatIsNotFiniteIsAnErrorAndTheNextMessageSucceeds) {
   ASSERT_OK_AND_ASSIGN(const RecordDict expected, Handle(TrainMessage()));
   target_ = std::numeric_limits<float>::infinity();
   EXPECT_THAT(Handle(TrainMessage(), 1),
@@ -411,7 +411,7 @@ TEST_F(LoraClientTest, ALossThatIsNotFiniteIsAnErrorAndTheNextMessageIsFine) {
   EXPECT_EQ(*reply.FindArrays("arrays"), *expected.FindArrays("arrays"));
 }
 
-TEST_F(LoraClientTest, ATaskWithoutExamplesIsLeftOut) {
+TEST_F(LoraClientTest, ATaskWithoutExamplesIsNotTrained) {
   examples_ = {{"vqa", 0}, {"draw", 5}};
   ASSERT_OK_AND_ASSIGN(const RecordDict reply, Handle(TrainMessage()));
   EXPECT_EQ(NumberOr(*reply.FindMetrics("metrics"), "num-examples", 0), 5);
@@ -421,7 +421,7 @@ TEST_F(LoraClientTest, ATaskWithoutExamplesIsLeftOut) {
   EXPECT_THAT(Handle(TrainMessage(), 9), StatusIs(absl::StatusCode::kNotFound));
 }
 
-TEST_F(LoraClientTest, EvaluationJoinsWhatTheTasksSay) {
+TEST_F(LoraClientTest, EvaluationReturnsTheMetricsOfAllTasks) {
   Message message = TrainMessage();
   message.metadata.message_type = message_type::kEvaluate;
   ASSERT_OK_AND_ASSIGN(const RecordDict reply, Handle(message));

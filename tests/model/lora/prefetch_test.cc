@@ -64,6 +64,8 @@ TEST(PrefetcherTest, AnExceptionIsAnInternalError) {
   Prefetcher<Numbers> numbers(
       []() -> absl::StatusOr<Numbers> { throw std::runtime_error("cannot read"); }, 5, 1);
   EXPECT_THAT(numbers.Next(), StatusIs(absl::StatusCode::kInternal, HasSubstr("cannot read")));
+  Prefetcher<Numbers> odd([]() -> absl::StatusOr<Numbers> { throw 1; }, 5, 1);
+  EXPECT_THAT(odd.Next(), StatusIs(absl::StatusCode::kInternal));
 }
 
 TEST(PrefetcherTest, DestructionWaitsForTheThread) {

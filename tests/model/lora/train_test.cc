@@ -56,7 +56,7 @@ TEST(FlatParametersTest, ATensorThatOccursTwiceIsOneParameter) {
   EXPECT_EQ(FlatParameters::Create({tied, tied})->size(), 4);
 }
 
-TEST(FlatParametersTest, WhatCannotBeTrainedIsRefused) {
+TEST(FlatParametersTest, ParametersThatAreNoFloat32LeavesAreRejected) {
   EXPECT_THAT(FlatParameters::Create({}).status(), StatusIs(absl::StatusCode::kInvalidArgument));
   EXPECT_THAT(FlatParameters::Create({at::ones({2}), at::ones({2}, at::kDouble)}).status(),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("parameter 1")));
@@ -90,20 +90,20 @@ TEST(TrainTest, StepsAreAdamWs) {
   EXPECT_NEAR(problem.b[2].item<float>(), b.value, 2e-6);
 }
 
-TEST(TrainTest, AKeptStateGoesOnWhereTheLastCallEnded) {
-  Problem whole, parts, forgetful;
+TEST(TrainTest, AKeptStateContinuesWhereTheLastCallEnded) {
+  Problem whole, parts, fresh;
   ASSERT_THAT(whole.Run(Options(6)), IsOk());
   AdamWState state;
   ASSERT_THAT(parts.Run(Options(2), &state), IsOk());
   ASSERT_THAT(parts.Run(Options(4), &state), IsOk());
-  ASSERT_THAT(forgetful.Run(Options(2)), IsOk());
-  ASSERT_THAT(forgetful.Run(Options(4)), IsOk());
+  ASSERT_THAT(fresh.Run(Options(2)), IsOk());
+  ASSERT_THAT(fresh.Run(Options(4)), IsOk());
   EXPECT_TRUE(whole.flat.values().equal(parts.flat.values()));
-  EXPECT_FALSE(whole.flat.values().equal(forgetful.flat.values()));
+  EXPECT_FALSE(whole.flat.values().equal(fresh.flat.values()));
   EXPECT_EQ(state.step, 6);
 }
 
-TEST(TrainTest, AStateOfAnotherModelIsRefused) {
+TEST(TrainTest, AStateOfAnotherModelIsRejected) {
   Problem problem;
   AdamWState state;
   state.first_moment = at::ones({3});
@@ -160,7 +160,7 @@ TEST(TrainTest, AccumulationAveragesTheLosses) {
   EXPECT_NEAR((before - problem.flat.values())[6].item<float>(), 1, 1e-4);
 }
 
-TEST(TrainTest, ALossThatIsNotFiniteNamesItsStepAndMovesNothing) {
+TEST(TrainTest, ALossThatIsNotFiniteIsAnErrorWithItsStepAndTheParametersStay) {
   for (const double bad :
        {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
     Problem problem;
@@ -201,7 +201,7 @@ TEST(TrainTest, ErrorsAndExceptionsOfTheLossAreReturned) {
               StatusIs(absl::StatusCode::kInternal));
 }
 
-TEST(TrainTest, ImpossibleOptionsAreRefused) {
+TEST(TrainTest, WrongOptionsAreRejected) {
   Problem problem;
   for (const auto& change : std::vector<void (*)(TrainOptions&)>{
            [](TrainOptions& o) { o.steps = -1; }, [](TrainOptions& o) { o.accumulation_steps = 0; },
@@ -318,7 +318,7 @@ TEST(TrainTest, TheProximalTermPullsTowardsWhereItBegan) {
   EXPECT_NEAR((before - problem.flat.values())[0].item<float>(), 1, 1e-4);  // 0.5 * 2
 }
 
-TEST(LearningRateTest, WarmsUpThenFallsAsAHalfCosineOverAllRounds) {
+TEST(LearningRateTest, WarmsUpThenDecreasesAsAHalfCosineOverAllRounds) {
   LearningRate rate{
       .value = 1, .warmup_steps = 2, .cosine = true, .final_value = 0.1, .total_steps = 12};
   EXPECT_DOUBLE_EQ(rate.At(0), 0.5);
@@ -331,7 +331,7 @@ TEST(LearningRateTest, WarmsUpThenFallsAsAHalfCosineOverAllRounds) {
   EXPECT_DOUBLE_EQ(rate.At(100), 1);
 }
 
-TEST(TrainTest, TheScheduleGoesOnFromTheFirstStep) {
+TEST(TrainTest, TheScheduleStartsAtTheFirstStepOption) {
   Problem whole, parts;
   TrainOptions options = Options(4);
   options.learning_rate.cosine = true;
