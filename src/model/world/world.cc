@@ -10,12 +10,14 @@
 #include "base/text.h"
 #include "model/world/easy_vqa_world.h"
 #include "model/world/kinds.h"
+#include "model/world/vqa_folder_world.h"
 
 namespace fedumm::model {
 namespace {
 
-constexpr std::array<WorldKind, 1> kKinds = {{
+constexpr std::array<WorldKind, 2> kKinds = {{
     {"easy-vqa", &EasyVqaSettings, &LoadEasyVqaWorld, &PretrainEasyVqa},
+    {"vqa-folder", &VqaFolderSettings, &LoadVqaFolderWorld, nullptr},
 }};
 
 absl::StatusOr<const WorldKind*> KindNamed(std::string_view name) {
