@@ -7,7 +7,6 @@
 #include <cctype>
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <memory>
@@ -67,11 +66,15 @@ int Fail(const std::string& program, const absl::Status& status) {
     case absl::StatusCode::kUnimplemented:       // a file of a kind that we do not read
     case absl::StatusCode::kResourceExhausted:   // a file beyond its limit
     case absl::StatusCode::kFailedPrecondition:  // settings that do not fit what is there
-    case absl::StatusCode::kDataLoss:            // a damaged file
       return kExitUsage;
     default:
       return kExitFailed;
   }
+}
+
+absl::Status Failed(const absl::Status& status) {
+  if (status.ok() || absl::IsCancelled(status)) return status;
+  return absl::InternalError(status.message());
 }
 
 SignalStop::SignalStop() {
@@ -98,6 +101,8 @@ SignalStop::~SignalStop() {
 }
 
 absl::Status StartLog(const std::string& path, bool verbose) {
+  // gRPC prints lines of its own that any peer can cause, without limit. A value that is set stays.
+  if (!verbose) setenv("GRPC_VERBOSITY", "NONE", /*replace=*/0);
   try {
     std::vector<spdlog::sink_ptr> sinks;
     auto terminal = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
@@ -180,17 +185,6 @@ absl::Status MakeRunDir(const std::string& path) {
   std::filesystem::create_directories(path, error);
   if (!error) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("cannot make ", path, ": ", error.message()));
-}
-
-std::string DefaultDataFolder() {
-  const auto variable = [](const char* name) {
-    const char* const value = std::getenv(name);
-    return std::string(value == nullptr ? "" : value);
-  };
-  const std::string deps = variable("FEDUMM_DEPS");
-  if (!deps.empty()) return deps + "/easy_vqa/data";
-  const std::string cache = variable("XDG_CACHE_HOME");
-  return (cache.empty() ? variable("HOME") + "/.cache" : cache) + "/fedumm/deps/easy_vqa/data";
 }
 
 }  // namespace fedumm::programs

@@ -38,7 +38,7 @@ packages=(
   g++ cmake ninja-build ccache mold pkg-config ca-certificates curl python3 python3-pip python3-venv
   libgrpc++-dev libgrpc-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev libc-ares-dev libre2-dev
   libssl-dev openssl zlib1g-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev
-  libboost-dev libzip-dev libpng-dev libpcre2-dev libutf8proc-dev libgtest-dev libgmock-dev libbenchmark-dev
+  libboost-dev libzip-dev libpng-dev libjpeg-dev libpcre2-dev libutf8proc-dev libgtest-dev libgmock-dev libbenchmark-dev
 )
 if [ $with_checks = 1 ]; then packages+=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev); fi
 

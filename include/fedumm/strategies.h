@@ -34,11 +34,11 @@ class FedProx : public FedAvg {
 };
 
 // FedAvg whose server takes a step of SGD with momentum towards the mean (Hsu et al., arXiv
-// 1909.06335), as Flower's FedAvgM: v = momentum * v + (w - mean), w = w - learning_rate * v.
+// 1909.06335), Flower's FedAvgM: v = momentum * v + (w - mean), w = w - learning_rate * v.
 // Tensors that are not floats move to the mean. The moments are kept in double.
-class FedAvgM : public FedAvg {
+class FedAvgMomentum : public FedAvg {
  public:
-  explicit FedAvgM(StrategyOptions options = {}, double server_learning_rate = 1,
+  explicit FedAvgMomentum(StrategyOptions options = {}, double server_learning_rate = 1,
                    double server_momentum = 0)
       : FedAvg(std::move(options)),
         learning_rate_(server_learning_rate),

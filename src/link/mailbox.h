@@ -33,15 +33,6 @@ namespace fedumm::link {
 // stalls: nothing is lost with a node that dies in between. Holds references on the objects of what
 // it keeps. Times are the caller's monotonic `now`. Not thread-safe.
 class Mailbox {
- private:
-  // The objects below a message's own. One copy for all messages that bring the same content to
-  // many nodes. Never changed.
-  struct Parts {
-    flwr::proto::ObjectTree tree;  // without the id of the root
-    std::vector<std::string> ids;
-    absl::flat_hash_set<absl::string_view> all;  // of `ids`
-  };
-
  public:
   struct Options {
     absl::Duration lease = absl::Seconds(60);             // from an offer to its confirmation

@@ -57,7 +57,7 @@ RecordDict FedProx::Instruct(const Round& round, uint64_t) {
   return content;
 }
 
-absl::StatusOr<ArrayRecord> FedAvgM::Step(const Round& round, ArrayRecord aggregate) {
+absl::StatusOr<ArrayRecord> FedAvgMomentum::Step(const Round& round, ArrayRecord aggregate) {
   if (momentum_ == 0 && learning_rate_ == 1) return aggregate;
   ArrayRecord next;
   for (const auto& [key, mean] : aggregate) {
@@ -84,7 +84,7 @@ absl::StatusOr<ArrayRecord> FedAvgM::Step(const Round& round, ArrayRecord aggreg
   return next;
 }
 
-absl::Status FedAvgM::RestoreState(const ArrayRecord& state) {
+absl::Status FedAvgMomentum::RestoreState(const ArrayRecord& state) {
   for (const auto& [key, array] : state) {
     if (array.dtype() != DType::kFloat64) {
       return absl::InvalidArgumentError(
@@ -136,7 +136,7 @@ absl::StatusOr<std::unique_ptr<Strategy>> NewStrategy(std::string_view name,
     return std::make_unique<FedProx>(std::move(options), number(kProximalMu));
   }
   if (name == kFedAvgM) {
-    return std::make_unique<FedAvgM>(std::move(options), number(kServerLearningRate),
+    return std::make_unique<FedAvgMomentum>(std::move(options), number(kServerLearningRate),
                                      number(kServerMomentum));
   }
   return std::make_unique<FedAvg>(std::move(options));

@@ -30,7 +30,7 @@ grpc::ChannelArguments ChannelArguments(const Route& route, const Limits& limits
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
   // Nodes of one process are as independent as those of two.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  arguments.SetInt(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, kNoCompression);
+  RefuseCompression([&](const char* name, int value) { arguments.SetInt(name, value); });
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // transport/proxy.h has the rule
   if (route.proxy.has_value()) {
     arguments.SetString(kConnectServer, route.server.ToString());

@@ -55,7 +55,7 @@ absl::StatusOr<GrpcListener> StartGrpcListener(const GrpcListenerOptions& option
   quota.Resize(kReceiveBufferBytes);
   builder.SetResourceQuota(quota);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxCallsOfOneConnection);
-  builder.AddChannelArgument(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, kNoCompression);
+  RefuseCompression([&](const char* name, int value) { builder.AddChannelArgument(name, value); });
   // A window is as large as the message that comes. gRPC would probe for larger ones, and keep a
   // read buffer of that size, megabytes, for each connection as long as it lasts.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);

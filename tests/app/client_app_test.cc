@@ -148,6 +148,17 @@ TEST(MakeReply, TurnsTheAddressesRound) {
   EXPECT_FALSE(reply.has_error());
 }
 
+TEST(MakeReply, AReasonOfAnyLanguageTravelsAsItIs) {
+  const auto reason_of = [](const std::string& text) {
+    return MakeReply(Instruction("train"), absl::InternalError(text), 1030).error->reason;
+  };
+  EXPECT_EQ(reason_of("Gerät fehlt\n设备丢失\x1b"), "Gerät fehlt\n设备丢失\x1b");
+  EXPECT_EQ(reason_of("Ger\xe4t"), "Ger\uFFFDt");  // Protobuf takes UTF-8 only
+  std::string text;
+  for (int i = 0; i < 1001; ++i) text += "备";
+  EXPECT_EQ(reason_of(text), text.substr(0, 3000));
+}
+
 TEST(MakeReply, CarriesAnErrorInsteadOfContent) {
   const Message failed = MakeReply(Instruction("train"), absl::InternalError("no memory"), 1030);
   EXPECT_FALSE(failed.content.has_value());

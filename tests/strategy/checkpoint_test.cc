@@ -58,7 +58,7 @@ class Momentum final : public FedAvg {
 class CheckpointTest : public ::testing::Test {
  protected:
   CheckpointTest() {
-    std::filesystem::remove(path_);
+    Remove();
     for (uint64_t id = 2; id < 8; ++id) {
       grid_.AddNode(id, [id](const Message& message) -> absl::StatusOr<RecordDict> {
         if (id == 5) return absl::InternalError("always broken");
@@ -77,7 +77,11 @@ class CheckpointTest : public ::testing::Test {
       });
     }
   }
-  ~CheckpointTest() override { std::filesystem::remove(path_); }
+  ~CheckpointTest() override { Remove(); }
+  void Remove() {
+    std::filesystem::remove(path_);
+    std::filesystem::remove(log_path_);
+  }
 
   // A run of `num_rounds`, which dies in the round after `last` if that is given.
   absl::StatusOr<Result> Start(int64_t num_rounds, std::string path, int64_t last = 1000,
@@ -115,12 +119,13 @@ class CheckpointTest : public ::testing::Test {
   FakeGrid grid_;
   const std::string path_ =
       ::testing::TempDir() + "/" + ::testing::UnitTest::GetInstance()->current_test_info()->name();
+  const std::string log_path_ = path_ + ".rounds";
 };
 
 TEST_F(CheckpointTest, AResumedRunEqualsAnUndisturbedOne) {
   ASSERT_OK_AND_ASSIGN(const Result undisturbed, Start(6, ""));
   for (int64_t last = 0; last < 6; ++last) {
-    std::filesystem::remove(path_);
+    Remove();
     ASSERT_THAT(Start(6, path_, last), StatusIs(absl::StatusCode::kAborted));
     EXPECT_TRUE(std::filesystem::exists(path_));
     const size_t sent = grid_.sent.size();
@@ -164,6 +169,127 @@ TEST_F(CheckpointTest, EveryTruncationAndEveryFlippedByteIsDataLoss) {
   }
   ASSERT_THAT(WriteFileAtomically(path_, bytes.substr(0, bytes.size() - 1)), IsOk());
   EXPECT_THAT(Start(1, path_), StatusIs(absl::StatusCode::kDataLoss, HasSubstr(path_)));
+}
+
+TEST_F(CheckpointTest, EveryTruncationAndEveryFlippedByteOfTheLogOfRoundsIsDataLoss) {
+  ASSERT_THAT(Start(1, path_), IsOk());
+  ASSERT_OK_AND_ASSIGN(const Checkpoint checkpoint, ReadCheckpoint(path_));
+  ASSERT_OK_AND_ASSIGN(const std::string bytes, ReadFile(log_path_));
+  const auto read = [&](const std::string& content) {
+    EXPECT_THAT(WriteFileAtomically(log_path_, content), IsOk());
+    return RoundLog::Read(log_path_, checkpoint.log, [](RoundResult) {});
+  };
+  ASSERT_THAT(read(bytes), IsOk());
+  for (size_t i = 0; i < bytes.size(); i += 7) {
+    EXPECT_THAT(read(bytes.substr(0, i)), StatusIs(absl::StatusCode::kDataLoss));
+    std::string flipped = bytes;
+    flipped[i] ^= 0x20;
+    EXPECT_THAT(read(flipped), StatusIs(absl::StatusCode::kDataLoss));
+  }
+  std::filesystem::remove(log_path_);
+  EXPECT_THAT(Start(2, path_), StatusIs(absl::StatusCode::kDataLoss, HasSubstr(log_path_)));
+}
+
+TEST_F(CheckpointTest, ALogOfAnotherRunIsDataLoss) {
+  ASSERT_THAT(Start(2, path_), IsOk());
+  ASSERT_OK_AND_ASSIGN(const std::string bytes, ReadFile(log_path_));
+  Remove();
+  ASSERT_THAT(Start(2, path_, 1000, /*seed=*/12), IsOk());
+  ASSERT_THAT(WriteFileAtomically(log_path_, bytes), IsOk());
+  EXPECT_THAT(Start(3, path_, 1000, /*seed=*/12), StatusIs(absl::StatusCode::kDataLoss));
+}
+
+// A process that is killed between the log and the checkpoint, or within its write to the log.
+TEST_F(CheckpointTest, AppendsThatTheCheckpointDoesNotKnowOfAreCutOff) {
+  ASSERT_OK_AND_ASSIGN(const Result undisturbed, Start(4, ""));
+  ASSERT_THAT(Start(2, path_), IsOk());
+  ASSERT_OK_AND_ASSIGN(const std::string checkpoint, ReadFile(path_));
+  ASSERT_OK_AND_ASSIGN(const std::string log, ReadFile(log_path_));
+  ASSERT_THAT(Start(3, path_), IsOk());
+  ASSERT_OK_AND_ASSIGN(const std::string longer, ReadFile(log_path_));
+  ASSERT_EQ(longer.substr(0, log.size()), log);
+  for (size_t size = log.size(); size <= longer.size(); size += 11) {
+    ASSERT_THAT(WriteFileAtomically(path_, checkpoint), IsOk());
+    ASSERT_THAT(WriteFileAtomically(log_path_, longer.substr(0, size)), IsOk());
+    ASSERT_OK_AND_ASSIGN(const Result resumed, Start(4, path_));
+    ExpectSame(resumed, undisturbed);
+  }
+}
+
+TEST_F(CheckpointTest, AnOldLogWithoutItsCheckpointIsReplaced) {
+  ASSERT_THAT(Start(3, path_), IsOk());
+  std::filesystem::remove(path_);
+  ASSERT_OK_AND_ASSIGN(const Result again, Start(2, path_));
+  ASSERT_OK_AND_ASSIGN(const Result undisturbed, Start(2, ""));
+  ExpectSame(again, undisturbed);
+}
+
+TEST_F(CheckpointTest, TheCheckpointDoesNotGrowWithTheRoundsAndTheLogGrowsByOneRoundEach) {
+  std::vector<uintmax_t> sizes, log_sizes;
+  for (const int64_t rounds : {2, 3, 4, 5}) {
+    ASSERT_THAT(Start(rounds, path_), IsOk());
+    sizes.push_back(std::filesystem::file_size(path_));
+    log_sizes.push_back(std::filesystem::file_size(log_path_));
+  }
+  EXPECT_LT(sizes[3], sizes[0] + 16);  // the digits of its numbers
+  EXPECT_NEAR(static_cast<double>(log_sizes[3] - log_sizes[2]),
+              static_cast<double>(log_sizes[1] - log_sizes[0]), 16);
+}
+
+TEST_F(CheckpointTest, AllRoundsCanBeReadBack) {
+  ASSERT_OK_AND_ASSIGN(const Result result, Start(5, path_));
+  std::vector<int64_t> numbers;
+  ASSERT_THAT(ReadCheckpointRounds(path_,
+                                   [&](const RoundResult& round) {
+                                     numbers.push_back(round.number);
+                                     EXPECT_EQ(round.train_metrics,
+                                               result.rounds[round.number].train_metrics);
+                                   }),
+              IsOk());
+  EXPECT_THAT(numbers, ElementsAre(0, 1, 2, 3, 4, 5));
+  EXPECT_THAT(ReadCheckpointRounds(path_ + "-none", [](const RoundResult&) {}),
+              StatusIs(absl::StatusCode::kNotFound));
+}
+
+TEST_F(CheckpointTest, AResumedRunThatNeverLearntIsFailedPrecondition) {
+  grid_.nodes.clear();
+  for (const uint64_t id : {2, 3}) {
+    grid_.AddNode(id, [](const Message&) { return absl::InternalError("broken"); });
+  }
+  for (const int64_t rounds : {1, 1, 2}) {
+    EXPECT_THAT(Start(rounds, path_),
+                StatusIs(absl::StatusCode::kFailedPrecondition,
+                         HasSubstr("in " + std::to_string(rounds) + " rounds")));
+  }
+}
+
+TEST_F(CheckpointTest, ACheckpointInAnotherFloatTypeIsResumedInThatOfTheRun) {
+  ASSERT_THAT(Start(1, path_), IsOk());
+  ASSERT_OK_AND_ASSIGN(Checkpoint checkpoint, ReadCheckpoint(path_));
+  const Array w = *checkpoint.arrays.Find("w");
+  checkpoint.arrays.Set("w", Array::FromDoubles({3}, w.ToDoubles()));
+  ASSERT_THAT(WriteCheckpoint(path_, checkpoint), IsOk());
+  ASSERT_OK_AND_ASSIGN(const Result resumed, Start(3, path_));
+  ASSERT_OK_AND_ASSIGN(const Result undisturbed, Start(3, ""));
+  ExpectSame(resumed, undisturbed);
+}
+
+TEST_F(CheckpointTest, EveryDTypeAndShapeComesBack) {
+  Checkpoint checkpoint = {.seed = 3, .last_round = 2};
+  for (int i = 0; i <= static_cast<int>(DType::kFloat64); ++i) {
+    const auto dtype = static_cast<DType>(i);
+    std::string bytes(6 * ElementSize(dtype), '\1');
+    checkpoint.arrays.Set(std::string(DTypeName(dtype)),
+                          *Array::Create(dtype, {3, 2}, std::move(bytes)));
+  }
+  checkpoint.arrays.Set("scalar", *Array::Create(DType::kInt8, {}, "x"));
+  checkpoint.arrays.Set("empty", Array());
+  checkpoint.strategy_state.Set("scalar", Array::FromDoubles({1}, {{1.5}}));
+  ASSERT_OK_AND_ASSIGN(const Checkpoint read, DecodeCheckpoint(EncodeCheckpoint(checkpoint)));
+  EXPECT_EQ(read.arrays, checkpoint.arrays);
+  EXPECT_EQ(read.strategy_state, checkpoint.strategy_state);
+  EXPECT_EQ(read.seed, 3);
+  EXPECT_EQ(read.last_round, 2);
 }
 
 TEST_F(CheckpointTest, ABodyThatLacksARecordIsDataLoss) {

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "fake_grid.h"
 #include "fedumm/strategies.h"
@@ -58,6 +59,7 @@ class StrategyTest : public ::testing::Test {
 
   FakeGrid grid_;
   StrategyOptions strategy_options_;
+  int round_ = 0;
 };
 
 TEST_F(StrategyTest, FedAvgMovesToTheWeightedMeanEachRound) {
@@ -172,7 +174,7 @@ std::vector<BadReply> BadReplies() {
        [one] {
          return RecordDict{{"a", Model({1, 1})}, {"b", Model({1, 1})}, {"m", one}};
        },
-       "exactly one ArrayRecord: 2"},
+       "exactly one ArrayRecord: 2 (or name one 'arrays')"},
       {"NoMetrics",
        [] {
          return RecordDict{{"a", Model({1, 1})}};
@@ -243,34 +245,77 @@ TEST_F(StrategyTest, BelowTheQuorumTheModelStays) {
   AddStepper(grid_, 2, 1, 1);
   AddStepper(grid_, 3, 1, 1);
   grid_.AddNode(4, [](const Message&) { return absl::InternalError("broken"); });
-  ASSERT_OK_AND_ASSIGN(const Result missed, Start({.num_rounds = 1, .quorum = 3}));
-  EXPECT_EQ(missed.arrays, Model({0, 10}));
-  EXPECT_FALSE(missed.rounds[1].updated);
+  const FakeGrid::Node broken = grid_.nodes[4];
+  AddStepper(grid_, 4, 1, 1);
+  ASSERT_OK_AND_ASSIGN(const Result missed,
+                       Start({.num_rounds = 2, .quorum = 3, .on_round = [&](const RoundResult&) {
+                                if (round_++ == 1) grid_.nodes[4] = broken;
+                              }}));
+  EXPECT_EQ(missed.arrays, Model({1, 11}));
+  EXPECT_TRUE(missed.rounds[1].updated);
+  EXPECT_FALSE(missed.rounds[2].updated);
   ASSERT_OK_AND_ASSIGN(const Result met, Start({.num_rounds = 1, .quorum = 2}));
   EXPECT_EQ(met.arrays, Model({1, 11}));
 }
 
-TEST_F(StrategyTest, IfNobodyIsAcceptedTheModelStaysAndTheRunGoesOn) {
+TEST_F(StrategyTest, ARoundWithoutAnAcceptedReplyLeavesTheModelAndTheRunGoesOn) {
+  AddStepper(grid_, 2, 1, 1);
+  grid_.AddNode(3, [](const Message&) { return TrainContent(Model({1, 1}), int64_t{0}); });
+  const FakeGrid::Node honest = grid_.nodes[2];
+  grid_.AddNode(2, [](const Message&) { return absl::InternalError("broken"); });
+  ASSERT_OK_AND_ASSIGN(const Result result,
+                       Start({.num_rounds = 2, .on_round = [&](const RoundResult& round) {
+                                if (round.number == 1) grid_.nodes[2] = honest;
+                              }}));
+  EXPECT_FALSE(result.rounds[1].updated);
+  EXPECT_THAT(result.rounds[1].train_metrics, IsEmpty());
+  EXPECT_TRUE(result.rounds[2].updated);
+  EXPECT_EQ(result.arrays, Model({1, 11}));
+}
+
+TEST_F(StrategyTest, ARunThatNeverAcceptedAReplyIsFailedPrecondition) {
   grid_.AddNode(2, [](const Message&) { return absl::InternalError("broken"); });
   grid_.AddNode(3, [](const Message&) { return TrainContent(Model({1, 1}), int64_t{0}); });
-  ASSERT_OK_AND_ASSIGN(const Result result, Start({.num_rounds = 2}));
-  EXPECT_EQ(result.arrays, Model({0, 10}));
-  EXPECT_FALSE(result.rounds[2].updated);
-  EXPECT_THAT(result.rounds[2].train_metrics, IsEmpty());
+  EXPECT_THAT(Start({.num_rounds = 2}),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       "no reply was ever accepted in 2 rounds: the model is the one that it "
+                       "began with"));
+  EXPECT_THAT(Start({.num_rounds = 0}), IsOk());
+}
+
+TEST_F(StrategyTest, ARunWithoutAQuorumInAnyRoundIsFailedPrecondition) {
+  AddStepper(grid_, 2, 1, 1);
+  AddStepper(grid_, 3, 1, 1);
+  EXPECT_THAT(Start({.num_rounds = 2, .quorum = 3}),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("in none of 2 rounds were 3 replies accepted")));
 }
 
 TEST_F(StrategyTest, WaitsForEnoughNodesAndGivesUpAtTheDeadline) {
   AddStepper(grid_, 2, 1, 1);
   strategy_options_.min_available_nodes = 3;
   strategy_options_.min_evaluate_nodes = 4;
-  EXPECT_THAT(Start({.num_rounds = 1, .wait_for_nodes = absl::Seconds(5)}),
+  EXPECT_THAT(Start({.num_rounds = 1, .wait_for_nodes = absl::Milliseconds(1)}),
               StatusIs(absl::StatusCode::kDeadlineExceeded,
-                       HasSubstr("1 nodes online after 5s, 3 needed")));
+                       HasSubstr("round 1: 1 nodes online after 1ms, 3 needed")));
+  grid_.wanted_nodes.clear();
   grid_.on_wait = [this] {
     for (uint64_t id = 3; id < 6; ++id) AddStepper(grid_, id, 1, 1);
   };
   EXPECT_THAT(Start(), IsOk());
-  EXPECT_THAT(grid_.wanted_nodes, ElementsAre(3, 3, 4));
+  EXPECT_THAT(grid_.wanted_nodes, ElementsAre(3, 4));
+}
+
+TEST_F(StrategyTest, OnWaitTellsHowManyNodesAreOnlineWheneverThatChanges) {
+  AddStepper(grid_, 2, 1, 1);
+  strategy_options_.min_available_nodes = 3;
+  std::vector<std::pair<int64_t, int64_t>> waits;
+  const auto on_wait = [&](int64_t online, int64_t needed) {
+    waits.emplace_back(online, needed);
+    AddStepper(grid_, 2 + static_cast<uint64_t>(online), 1, 1);
+  };
+  ASSERT_THAT(Start({.num_rounds = 1, .on_wait = on_wait}), IsOk());
+  EXPECT_THAT(waits, ElementsAre(std::pair(1, 3), std::pair(2, 3)));
 }
 
 TEST_F(StrategyTest, AFractionOfZeroSkipsThePhase) {
@@ -353,18 +398,331 @@ TEST_F(StrategyTest, ImpossibleOptionsAreRefusedByName) {
 }
 
 TEST_F(StrategyTest, ASubclassMayConfigureEachNode) {
-  class Proximal final : public FedAvg {
-    ConfigRecord ConfigureTrain(const Round& round, uint64_t node_id) override {
-      return {{"proximal-mu", 0.1 * static_cast<double>(round.number)},
-              {"node", static_cast<int64_t>(node_id)}};
+  class PerNode final : public FedAvg {
+    RecordDict Instruct(const Round& round, uint64_t node_id) override {
+      asked.insert(round.nodes.begin(), round.nodes.end());
+      RecordDict content = round.content;
+      ConfigRecord config = *content.FindConfig("config");
+      config.Set("node", static_cast<int64_t>(node_id));
+      content.Set("config", std::move(config));
+      return content;
     }
+
+   public:
+    std::set<uint64_t> asked;
   };
   AddStepper(grid_, 2, 1, 1);
   AddStepper(grid_, 3, 1, 1);
-  ASSERT_THAT(Proximal().Start(grid_, Model({0}), {.num_rounds = 1}), IsOk());
+  PerNode strategy;
+  ASSERT_THAT(strategy.Start(grid_, Model({0}),
+                             {.num_rounds = 1, .evaluate_config = {{"batch", int64_t{8}}}}),
+              IsOk());
+  EXPECT_THAT(strategy.asked, ElementsAre(2, 3));
+  EXPECT_EQ(*grid_.sent[1].content->FindConfig("config"),
+            (ConfigRecord{{"server-round", int64_t{1}}, {"node", int64_t{3}}}));
+  EXPECT_EQ(grid_.sent[2].metadata.message_type, "evaluate");
   EXPECT_EQ(
-      *grid_.sent[1].content->FindConfig("config"),
-      (ConfigRecord{{"server-round", int64_t{1}}, {"proximal-mu", 0.1}, {"node", int64_t{3}}}));
+      *grid_.sent[2].content->FindConfig("config"),
+      (ConfigRecord{{"batch", int64_t{8}}, {"server-round", int64_t{1}}, {"node", int64_t{2}}}));
+}
+
+TEST_F(StrategyTest, NodesThatAreSentTheSameShareOneRecordDict) {
+  for (uint64_t id = 2; id < 5; ++id) AddStepper(grid_, id, 1, 1);
+  ASSERT_THAT(Start(), IsOk());
+  ASSERT_THAT(grid_.sent, SizeIs(6));
+  for (const size_t phase : {0, 3}) {
+    EXPECT_TRUE(grid_.sent[phase].content->SharesStorage(*grid_.sent[phase + 1].content));
+    EXPECT_TRUE(grid_.sent[phase].content->SharesStorage(*grid_.sent[phase + 2].content));
+  }
+  EXPECT_FALSE(grid_.sent[0].content->SharesStorage(*grid_.sent[3].content));
+}
+
+// A strategy whose Step returns what the test wants.
+class Stepping final : public FedAvg {
+ public:
+  using Body = std::function<ArrayRecord(const ArrayRecord& aggregate)>;
+  explicit Stepping(Body body) : FedAvg({.fraction_evaluate = 0}), body_(std::move(body)) {}
+  absl::StatusOr<ArrayRecord> Step(const Round&, ArrayRecord aggregate) override {
+    return body_(aggregate);
+  }
+
+ private:
+  Body body_;
+};
+
+TEST_F(StrategyTest, WhatStepReturnsInAnotherFloatTypeBecomesTheTypeOfTheModel) {
+  AddStepper(grid_, 2, 1, 1);
+  AddStepper(grid_, 3, 1, 1);
+  Stepping strategy([](const ArrayRecord& aggregate) {
+    std::vector<double> values = aggregate.Find("w")->ToDoubles();
+    for (double& value : values) value += 1e-12;  // less than half a step of float32
+    return ArrayRecord{{"w", Array::FromDoubles({2}, values)}};
+  });
+  ASSERT_OK_AND_ASSIGN(const Result result,
+                       strategy.Start(grid_, Model({0, 10}), {.num_rounds = 3}));
+  EXPECT_EQ(result.arrays, Model({3, 13}));
+  for (int i = 1; i <= 3; ++i) EXPECT_TRUE(result.rounds[i].updated);
+}
+
+TEST_F(StrategyTest, AModelOfAnotherFormFromStepEndsTheRunAndNamesTheTensor) {
+  AddStepper(grid_, 2, 1, 1);
+  AddStepper(grid_, 3, 1, 1);
+  const auto error = [&](ArrayRecord next) {
+    return Stepping([next](const ArrayRecord&) { return next; })
+        .Start(grid_, Model({0, 10}), {.num_rounds = 3})
+        .status();
+  };
+  const auto refused = [](auto message) {
+    return StatusIs(absl::StatusCode::kInvalidArgument,
+                    HasSubstr(std::string("round 1: what Step returned ") + message));
+  };
+  EXPECT_THAT(error({}), refused("lacks tensor 'w'"));
+  EXPECT_THAT(error({{"w", Floats({1, 2})}, {"v", Floats({1})}}),
+              refused("has unknown tensor 'v'"));
+  EXPECT_THAT(error(Model({1})), refused("has tensor 'w' of shape [1], not [2]"));
+  EXPECT_THAT(error(Model({1, NAN})), refused("has tensor 'w' with NaN or infinity at index 1"));
+  EXPECT_THAT(error({{"w", Array::FromDoubles({2}, {{1, 1e200}})}}),
+              refused("has tensor 'w' that is not finite as float32 at index 1"));
+  EXPECT_THAT(error({{"w", *Array::Create(DType::kInt32, {2}, std::string(8, '\0'))}}),
+              refused("has tensor 'w' of dtype int32, not float32"));
+}
+
+TEST_F(StrategyTest, TensorsOfAReplyAreMatchedByName) {
+  for (const uint64_t id : {2, 3}) {
+    grid_.AddNode(id, [](const Message&) -> absl::StatusOr<RecordDict> {
+      return TrainContent({{"a", Floats({2})}, {"b", Floats({1})}}, int64_t{1});
+    });
+  }
+  const ArrayRecord initial = {{"b", Floats({0})}, {"a", Floats({0})}};
+  ASSERT_OK_AND_ASSIGN(const Result result,
+                       FedAvg({.fraction_evaluate = 0}).Start(grid_, initial, {.num_rounds = 1}));
+  EXPECT_EQ(result.arrays, (ArrayRecord{{"b", Floats({1})}, {"a", Floats({2})}}));
+}
+
+TEST_F(StrategyTest, RepliesInANarrowerFloatTypeAreAcceptedExactly) {
+  for (const uint64_t id : {2, 3}) {
+    grid_.AddNode(id, [](const Message&) -> absl::StatusOr<RecordDict> {
+      return TrainContent(Model({0.1f, 0.25f}), int64_t{1});
+    });
+  }
+  ASSERT_OK_AND_ASSIGN(
+      const Result result,
+      FedAvg({.fraction_evaluate = 0})
+          .Start(grid_, {{"w", Array::FromDoubles({2}, {{0, 0}})}}, {.num_rounds = 2}));
+  EXPECT_EQ(result.arrays, (ArrayRecord{{"w", Array::FromDoubles({2}, {{double{0.1f}, 0.25}})}}));
+}
+
+TEST_F(StrategyTest, TheArraysUnderTheStrategysKeyAreTheMainOnesOfSeveral) {
+  class Reading final : public FedAvg {
+    class Sums final : public Aggregator {
+     public:
+      explicit Sums(std::vector<double>& extra) : Aggregator(Model({0, 0})), extra_(extra) {}
+
+     private:
+      absl::Status DoAdd(const Contribution& contribution) override {
+        last_ = contribution.arrays;
+        extra_.push_back(contribution.content.FindArrays("control")->Find("c")->ToDoubles()[0]);
+        extra_.push_back(NumberOr(contribution.metrics, "loss", -1));
+        return absl::OkStatus();
+      }
+      absl::StatusOr<ArrayRecord> DoTakeResult() override { return last_; }
+
+      std::vector<double>& extra_;
+      ArrayRecord last_;
+    };
+    std::unique_ptr<Aggregator> NewAggregator(const Round&) override {
+      return std::make_unique<Sums>(extra);
+    }
+
+   public:
+    using FedAvg::FedAvg;
+    std::vector<double> extra;
+  };
+  for (const uint64_t id : {2, 3}) {
+    grid_.AddNode(id, [](const Message&) -> absl::StatusOr<RecordDict> {
+      RecordDict content = {{"control", ArrayRecord{{"c", Floats({7})}}}};
+      for (const auto& [name, record] : TrainContent(Model({4, 5}), int64_t{1})) {
+        content.Set(name, record);
+      }
+      return content;
+    });
+  }
+  Reading strategy({.fraction_evaluate = 0});
+  ASSERT_OK_AND_ASSIGN(const Result result,
+                       strategy.Start(grid_, Model({0, 10}), {.num_rounds = 1}));
+  EXPECT_EQ(result.arrays, Model({4, 5}));
+  EXPECT_THAT(strategy.extra, ElementsAre(7, 0.5, 7, 0.5));
+}
+
+// Tries three steps and takes the one that the nodes like best: the second exchange of the round.
+class LineSearch final : public FedAvg {
+ public:
+  LineSearch() : FedAvg({.fraction_evaluate = 0}) {}
+
+  absl::StatusOr<ArrayRecord> Step(const Round& round, ArrayRecord aggregate) override {
+    ArrayRecord best = aggregate;
+    double best_loss = std::numeric_limits<double>::infinity();
+    for (const double scale : {1.0, 2.0, 4.0}) {
+      const double x = round.arrays.Find("w")->ToDoubles()[0];
+      const double mean = aggregate.Find("w")->ToDoubles()[0];
+      const ArrayRecord candidate = {
+          {"w", Array::FromDoublesLike(*aggregate.Find("w"), {{x + scale * (mean - x)}})}};
+      RecordDict content = round.content;
+      content.Set("arrays", candidate);
+      double loss = 0;
+      absl::StatusOr<Gathered> gathered = Gather(
+          "evaluate.probe", round.nodes, [&](uint64_t) { return content; },
+          [&](uint64_t, const Message& reply) {
+            if (reply.has_error()) return absl::UnavailableError(reply.error->reason);
+            loss += NumberOr(*reply.content->FindMetrics("metrics"), "loss", 0);
+            return absl::OkStatus();
+          },
+          quorum);
+      if (!gathered.ok()) return gathered.status();
+      outcomes.push_back(*gathered);
+      if (gathered->has_quorum && loss < best_loss) {
+        best_loss = loss;
+        best = candidate;
+      }
+    }
+    return best;
+  }
+
+  GatherOptions quorum;
+  std::vector<Gathered> outcomes;
+};
+
+void AddSearcher(FakeGrid& grid, uint64_t id, double goal) {
+  grid.AddNode(id, [=](const Message& message) -> absl::StatusOr<RecordDict> {
+    const double x = ArraysOf(message).Find("w")->ToDoubles()[0];
+    if (message.metadata.message_type == "evaluate.probe") {
+      return RecordDict{{"metrics", MetricRecord{{"loss", (x - goal) * (x - goal)}}}};
+    }
+    return TrainContent(Model({static_cast<float>(x + 0.25 * (goal - x))}), int64_t{1});
+  });
+}
+
+TEST_F(StrategyTest, AStrategyMayAskTheNodesAgainWithinARound) {
+  AddSearcher(grid_, 2, 7);
+  AddSearcher(grid_, 3, 9);
+  LineSearch strategy;
+  ASSERT_OK_AND_ASSIGN(const Result result, strategy.Start(grid_, Model({0}), {.num_rounds = 1}));
+  EXPECT_EQ(result.arrays, Model({8}));  // four times the step of the mean
+  EXPECT_THAT(grid_.sent, SizeIs(2 + 3 * 2));
+  ASSERT_THAT(strategy.outcomes, SizeIs(3));
+  EXPECT_EQ(strategy.outcomes[0].num_accepted, 2);
+  EXPECT_TRUE(strategy.outcomes[0].has_quorum);
+  EXPECT_EQ(strategy.outcomes[0].nodes[1].node_id, 3);
+}
+
+TEST_F(StrategyTest, TooFewRepliesOfAGatherAreNoError) {
+  AddSearcher(grid_, 2, 7);
+  AddSearcher(grid_, 3, 9);
+  LineSearch strategy;
+  strategy.quorum = {.quorum = 3, .deadline = absl::Seconds(1)};
+  ASSERT_OK_AND_ASSIGN(const Result result, strategy.Start(grid_, Model({0}), {.num_rounds = 1}));
+  EXPECT_EQ(result.arrays, Model({2}));  // the mean itself
+  EXPECT_FALSE(strategy.outcomes[0].has_quorum);
+}
+
+TEST_F(StrategyTest, ANodeThatFailsInAGatherIsLeftOutWithItsReason) {
+  AddSearcher(grid_, 2, 7);
+  grid_.AddNode(3, [](const Message& message) -> absl::StatusOr<RecordDict> {
+    if (message.metadata.message_type == "evaluate.probe") return absl::InternalError("no probe");
+    return TrainContent(Model({1}), int64_t{1});
+  });
+  LineSearch strategy;
+  ASSERT_THAT(strategy.Start(grid_, Model({0}), {.num_rounds = 1}), IsOk());
+  EXPECT_EQ(strategy.outcomes[0].num_accepted, 1);
+  EXPECT_THAT(strategy.outcomes[0].nodes[1].reason, HasSubstr("no probe"));
+}
+
+TEST_F(StrategyTest, GatherIsRefusedOutsideOfStartAndWithinAnExchange) {
+  class Nested final : public FedAvg {
+   public:
+    absl::Status Try() {
+      return Gather(
+                 "query", {2}, [](uint64_t) { return RecordDict(); },
+                 [](uint64_t, const Message&) { return absl::OkStatus(); })
+          .status();
+    }
+    RecordDict Instruct(const Round& round, uint64_t) override {
+      in_instruct = Try();
+      return round.content;
+    }
+    absl::Status in_instruct;
+  };
+  AddStepper(grid_, 2, 1, 1);
+  AddStepper(grid_, 3, 1, 1);
+  Nested strategy;
+  EXPECT_THAT(strategy.Try(), StatusIs(absl::StatusCode::kFailedPrecondition));
+  ASSERT_THAT(strategy.Start(grid_, Model({0}), {.num_rounds = 1}), IsOk());
+  EXPECT_THAT(strategy.in_instruct, StatusIs(absl::StatusCode::kFailedPrecondition));
+  EXPECT_THAT(strategy.Try(), StatusIs(absl::StatusCode::kFailedPrecondition));
+  EXPECT_THAT(grid_.sent, SizeIs(4));
+}
+
+TEST_F(StrategyTest, TheResultKeepsRoundZeroAndTheMostRecentRounds) {
+  AddStepper(grid_, 2, 1, 1);
+  AddStepper(grid_, 3, 1, 1);
+  std::vector<int64_t> reported;
+  ASSERT_OK_AND_ASSIGN(
+      const Result result,
+      Start({.num_rounds = 6,
+             .on_round = [&](const RoundResult& r) { reported.push_back(r.number); },
+             .keep_rounds = 2}));
+  EXPECT_THAT(reported, ElementsAre(0, 1, 2, 3, 4, 5, 6));
+  std::vector<int64_t> kept;
+  for (const RoundResult& round : result.rounds) kept.push_back(round.number);
+  EXPECT_THAT(kept, ElementsAre(0, 5, 6));
+}
+
+TEST_F(StrategyTest, FedProxSendsFlowersKeyInTheTrainPhaseOnly) {
+  AddStepper(grid_, 2, 1, 1);
+  AddStepper(grid_, 3, 1, 1);
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Strategy> strategy,
+                       NewStrategy("fedprox", {}, {{"strategy.proximal-mu", 0.25}}));
+  ASSERT_THAT(strategy->Start(grid_, Model({0}), {.num_rounds = 1}), IsOk());
+  EXPECT_EQ(*grid_.sent[0].content->FindConfig("config"),
+            (ConfigRecord{{"server-round", int64_t{1}}, {"proximal-mu", 0.25}}));
+  EXPECT_EQ(*grid_.sent[2].content->FindConfig("config"),
+            (ConfigRecord{{"server-round", int64_t{1}}}));
+}
+
+TEST_F(StrategyTest, FedAvgMTakesHandWorkedStepsWithMomentum) {
+  AddStepper(grid_, 2, 1, 1);
+  AddStepper(grid_, 3, 3, 1);
+  ASSERT_OK_AND_ASSIGN(
+      const std::unique_ptr<Strategy> strategy,
+      NewStrategy("fedavgm", {},
+                  {{"strategy.server-momentum", 0.5}, {"strategy.server-learning-rate", 2.0}}));
+  ASSERT_OK_AND_ASSIGN(const Result result, strategy->Start(grid_, Model({0}), {.num_rounds = 3}));
+  // v = -2, -3, -3.5; x = 4, 10, 17
+  EXPECT_EQ(result.arrays, Model({17}));
+  EXPECT_EQ(strategy->SaveState(), (ArrayRecord{{"w", Array::FromDoubles({1}, {{-3.5}})}}));
+}
+
+TEST(NewStrategyTest, EveryNameGivesAStrategy) {
+  EXPECT_THAT(StrategyNames(), ElementsAre("fedavg", "fedprox", "fedavgm"));
+  for (const std::string& name : StrategyNames()) {
+    EXPECT_THAT(NewStrategy(name, {.min_train_nodes = 7}), IsOk()) << name;
+    EXPECT_EQ((*NewStrategy(name, {.min_train_nodes = 7}))->options().min_train_nodes, 7);
+  }
+}
+
+TEST(NewStrategyTest, WhatIsNotKnownOrNotUsedIsRefusedByName) {
+  const auto refused = [](auto message) {
+    return StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(message));
+  };
+  EXPECT_THAT(NewStrategy("fedadam", {}),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("'fedadam', known are fedavg")));
+  EXPECT_THAT(NewStrategy("fedprox", {}, {{"strategy.proximal_mu", 0.1}}),
+              refused("'strategy.proximal_mu' (did you mean 'strategy.proximal-mu'?)"));
+  EXPECT_THAT(NewStrategy("fedprox", {}, {{"strategy.proximal-mu", -0.1}}),
+              refused("'strategy.proximal-mu' must be a number from 0"));
+  EXPECT_THAT(NewStrategy("fedavg", {}, {{"strategy.proximal-mu", 0.1}}),
+              refused("'strategy.proximal-mu' is a setting of fedprox, fedavg does not use it"));
+  EXPECT_THAT(NewStrategy("fedavg", {}, {{"strategy.proximal-mu", 0.0}, {"train.x", 1.0}}), IsOk());
 }
 
 MetricRecord Metrics(double weight, double loss, std::vector<double> list) {

@@ -41,6 +41,7 @@ class OneThread : public ::testing::Environment {
 constexpr char kRecipe[] = R"(
 seed = 3
 batch_size = 4
+pictures = 8
 [vision]
 steps = 2
 warmup_steps = 1
@@ -129,7 +130,7 @@ TEST(PretrainOptionsTest, EveryFieldIsRequired) {
   const std::string recipe = kRecipe;
   ASSERT_THAT(PretrainOptions::FromToml(recipe), IsOk());
   for (const char* field :
-       {"seed", "batch_size", "steps", "warmup_steps", "learning_rate", "weight_decay",
+       {"seed", "batch_size", "pictures", "steps", "warmup_steps", "learning_rate", "weight_decay",
         "image_token_std", "yes_no_share", "caption_share", "prompt_dropout"}) {
     std::string without = recipe;
     without.replace(without.find(std::string("\n") + field), 1, "\nx");
@@ -140,12 +141,11 @@ TEST(PretrainOptionsTest, EveryFieldIsRequired) {
 }
 
 TEST(PretrainTest, EqualRecipesGiveEqualFiles) {
-  const EasyVqa data = SmallEasyVqa();
   std::vector<std::string> files;
   for (const char* name : {"first", "second"}) {
     const std::string folder = FolderWith(name, kRecipe);
     std::string stages;
-    ASSERT_THAT(Pretrain(folder, data,
+    ASSERT_THAT(Pretrain(folder,
                          [&](const PretrainProgress& progress) {
                            stages += std::string(progress.stage) + " ";
                            EXPECT_EQ(progress.step, 2);
@@ -301,6 +301,25 @@ TEST_F(DemoWorldTest, ALossIsAFunctionOfItsBatch) {
     EXPECT_NE((*task)->Loss(*second)->item<double>(), loss);
     EXPECT_EQ((*task)->Loss(*first)->item<double>(), loss);
   }
+}
+
+TEST_F(DemoWorldTest, BalancedBatchesOfDrawingsAreASwitch) {
+  // Three pictures of black, one of red: a balanced batch of two has both, always.
+  const std::vector<int64_t> skewed = {0, 1, 2, 15};
+  std::vector<double> losses;
+  for (const bool balanced : {true, true, false}) {
+    const auto task = world_->NewDrawTask(skewed, {}, balanced);
+    ASSERT_THAT(task, IsOk());
+    EXPECT_EQ((*task)->num_examples(), 4);
+    (*task)->Seed(3);
+    const auto batch = (*task)->NextBatch(2);
+    ASSERT_THAT(batch, IsOk());
+    const auto loss = (*task)->Loss(*batch);
+    ASSERT_THAT(loss, IsOk());
+    losses.push_back(loss->item<double>());
+  }
+  EXPECT_EQ(losses[0], losses[1]);
+  EXPECT_NE(losses[0], losses[2]);
 }
 
 TEST_F(DemoWorldTest, AnAdapterLearnsNewConcepts) {
