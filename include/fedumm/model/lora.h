@@ -49,7 +49,7 @@ class LoraAdapter {
 
   // All A and B under PEFT's state-dict keys.
   ArrayRecord ToArrays() const;
-  // The same with the keys and the order of `like`, which FromArrays has accepted.
+  // The same with the keys, the order and the float dtypes of `like`, which FromArrays has accepted.
   absl::StatusOr<ArrayRecord> ToArraysLike(const ArrayRecord& like) const;
   // Replaces all A and B. Accepts keys of either layout, in any order, of any float dtype.
   // INVALID_ARGUMENT, naming the key, for one that is missing, unknown, of another shape or not

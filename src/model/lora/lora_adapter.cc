@@ -173,12 +173,16 @@ ArrayRecord LoraAdapter::ToArrays() const {
 absl::StatusOr<ArrayRecord> LoraAdapter::ToArraysLike(const ArrayRecord& like) const {
   return Guarded([&]() -> absl::StatusOr<ArrayRecord> {
     ArrayRecord arrays;
-    for (const auto& [key, ignored] : like) {
+    for (const auto& [key, form] : like) {
       const at::Tensor* parameter = FindParameter(key);
       if (parameter == nullptr) {
         return absl::InvalidArgumentError(absl::StrCat("the adapter has no ", key));
       }
-      arrays.Set(key, ToArray(*parameter));
+      Array array = ToArray(*parameter);
+      if (form.dtype() != array.dtype() && IsFloat(form.dtype()) && SameShape(form, array)) {
+        array = Array::FromDoublesLike(form, array.ToDoubles());
+      }
+      arrays.Set(key, std::move(array));
     }
     return arrays;
   });
