@@ -6,7 +6,10 @@ CMAKE_ARGS ?=
 JOBS ?= $(shell nproc)
 DEPS := $(shell scripts/setup.sh --print-dir)
 
-.PHONY: demo test build setup clean help
+PROGRAMS := fedumm fedumm-superlink fedumm-supernode
+CONFIGURE = test -e $(BUILD)/build.ninja -a -z "$(CMAKE_ARGS)" || cmake --preset release -B $(BUILD) -DFEDUMM_TORCH_DIR=$(DEPS)/torch $(CMAKE_ARGS)
+
+.PHONY: demo test build programs setup clean help
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -15,10 +18,16 @@ setup:
 	@scripts/setup.sh
 
 build: setup
-	@test -e $(BUILD)/build.ninja -a -z "$(CMAKE_ARGS)" || cmake --preset release -B $(BUILD) -DFEDUMM_TORCH_DIR=$(DEPS)/torch $(CMAKE_ARGS)
+	@$(CONFIGURE)
 	@cmake --build $(BUILD) -j $(JOBS)
 
-demo: build
+# Without the tests, and without Flower, which only they need.
+programs:
+	@scripts/setup.sh --demo
+	@$(CONFIGURE)
+	@cmake --build $(BUILD) -j $(JOBS) --target $(PROGRAMS)
+
+demo: programs
 	@scripts/demo.sh $(BUILD) $(DEPS)
 
 test: build

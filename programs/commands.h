@@ -5,18 +5,28 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "programs/run_config.h"
 #include "programs/server_flags.h"
 
 namespace fedumm::programs {
 
 struct CommonArguments {
   std::string config = "configs/demo.toml";
-  std::string data;
+  std::string data;     // in the place of data.folder; empty: as the settings say
   std::string command;  // the command line, for the report
 };
 
-// Trains the tiny backbone from scratch by the recipe in `folder` and writes its weights there.
-absl::Status PretrainCommand(const std::string& folder, const std::string& data);
+// The settings that the arguments name.
+absl::StatusOr<RunConfig> LoadConfig(const CommonArguments& arguments);
+
+// Trains the frozen model of a folder from scratch by the folder's recipe and writes its weights
+// there.
+struct PretrainArguments {
+  std::string folder = "configs/tiny";
+  std::string world;  // the kind of world; empty: the default kind
+};
+absl::Status PretrainCommand(const PretrainArguments& arguments);
 
 // The whole federation in this process, on virtual nodes.
 struct SimulateArguments : CommonArguments {
@@ -38,7 +48,7 @@ struct ServeArguments : CommonArguments {
 absl::Status ServeCommand(const ServeArguments& arguments);
 
 // Puts a finished run beside its alternatives: each client alone, and all examples in one place.
-// Writes report.html and summary.json.
+// Writes report.html and summary.json. INVALID_ARGUMENT if the settings are not those of the run.
 struct CompareArguments : CommonArguments {
   std::string run_dir;
   int64_t jobs = 2;    // trainings side by side
@@ -47,9 +57,12 @@ struct CompareArguments : CommonArguments {
 absl::Status CompareCommand(const CompareArguments& arguments);
 
 // Held-out figures of the frozen model, or with an adapter in PEFT's format.
-absl::Status EvaluateCommand(const CommonArguments& arguments, const std::string& adapter);
+struct EvaluateArguments : CommonArguments {
+  std::string adapter;
+};
+absl::Status EvaluateCommand(const EvaluateArguments& arguments);
 
-// Draws a prompt ("a teal triangle") as a PNG.
+// Draws a prompt as a PNG.
 struct GenerateArguments : CommonArguments {
   std::string prompt;
   std::string adapter;
@@ -59,6 +72,14 @@ struct GenerateArguments : CommonArguments {
   double guidance = 3.0;
 };
 absl::Status GenerateCommand(const GenerateArguments& arguments);
+
+// Prints the settings of a run as a commented TOML file, or the value of one.
+struct SettingsArguments {
+  std::string config;  // empty: the defaults
+  std::string world;   // the kind whose defaults are printed; empty: the default kind
+  std::string get;     // one key; empty: all of them
+};
+absl::Status SettingsCommand(const SettingsArguments& arguments);
 
 // Says what a file or folder is and what is in it: a PEFT adapter, a checkpoint (safetensors), an
 // .npy array, a stored object of a message.

@@ -1,16 +1,13 @@
-// A federated fine-tuning from the server's side, over whichever grid: what fedumm-superlink and
-// fedumm simulate share.
+// A federated fine-tuning from the server's side, over whichever grid: what `fedumm serve` and
+// `fedumm simulate` share.
 #pragma once
 
-#include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "fedumm/client_app.h"
 #include "fedumm/grid.h"
-#include "fedumm/strategy.h"
 #include "programs/experiment.h"
-#include "programs/report/run_data.h"
 
 namespace fedumm::programs {
 
@@ -22,13 +19,11 @@ struct FederationOptions {
   bool resume = false;   // go on from the checkpoint in run_dir
 };
 
-// Runs the rounds of the experiment's settings, prints the live table, and leaves the result in
-// run_dir.
-absl::StatusOr<Result> RunFederation(Experiment& experiment, Grid& grid,
-                                     const FederationOptions& options);
-
-// The client of an experiment for nodes of this process, which share it: its tasks come from the
-// partition-id of each node. `experiment` must outlive it.
-std::unique_ptr<ClientApp> NewExperimentClient(Experiment& experiment);
+// Runs the rounds of the experiment's settings, prints the live table, and leaves the adapter in
+// run_dir. An error means that there is no new adapter; its code is INTERNAL or CANCELLED once the
+// first round has begun. The value is OK, or INTERNAL if the adapter is there but something beside
+// it could not be written.
+absl::StatusOr<absl::Status> RunFederation(Experiment& experiment, Grid& grid,
+                                           const FederationOptions& options);
 
 }  // namespace fedumm::programs

@@ -13,17 +13,19 @@ namespace {
 int Main(int argc, char** argv) {
   using namespace fedumm::programs;
   CLI::App app(
-      "Federated fine-tuning of unified multimodal models: pre-train, simulate, serve, evaluate, "
-      "draw, inspect.",
+      "Federated fine-tuning of unified multimodal models: pre-train, simulate, serve, compare, "
+      "evaluate, draw, inspect.",
       "fedumm");
   app.require_subcommand(0, 1);  // an unknown flag is then named; none at all is noticed below
   std::function<absl::Status()> command;
-  std::string data = DefaultDataFolder();
+  std::string data;
   bool verbose = false;
   const auto with_data = [&](CLI::App* subcommand) {
-    subcommand->add_option("--data", data, "Data folder of easy-VQA")
-        ->check(CLI::ExistingDirectory)
-        ->capture_default_str();
+    subcommand
+        ->add_option("--data", data, "Folder with the data (default: data.folder of the settings)")
+        ->check(CLI::ExistingDirectory);
+  };
+  const auto with_verbose = [&](CLI::App* subcommand) {
     subcommand->add_flag("-v,--verbose", verbose, "Log everything to the terminal");
   };
   const auto with_config = [&](CLI::App* subcommand, CommonArguments& arguments) {
@@ -33,16 +35,17 @@ int Main(int argc, char** argv) {
     with_data(subcommand);
   };
 
-  std::string folder = "configs/tiny";
+  PretrainArguments pretrain_arguments;
   CLI::App* pretrain = app.add_subcommand(
-      "pretrain",
-      "Train the tiny backbone from scratch on old concepts (minutes) and write its weights");
+      "pretrain", "Train the frozen model of a folder from scratch and write its weights there");
   pretrain
-      ->add_option("folder", folder, "Folder with config.json, tokenizer.json and pretrain.toml")
+      ->add_option("folder", pretrain_arguments.folder,
+                   "Folder with config.json, tokenizer.json and pretrain.toml")
       ->check(CLI::ExistingDirectory)
       ->capture_default_str();
-  with_data(pretrain);
-  pretrain->callback([&] { command = [&] { return PretrainCommand(folder, data); }; });
+  pretrain->add_option("--world", pretrain_arguments.world,
+                       "The kind of world that the model is for (default: the first one)");
+  pretrain->callback([&] { command = [&] { return PretrainCommand(pretrain_arguments); }; });
 
   SimulateArguments simulate_arguments;
   CLI::App* simulate =
@@ -56,6 +59,7 @@ int Main(int argc, char** argv) {
                      "Leave out evaluation on held-out examples");
   simulate->add_flag("--compare", simulate_arguments.compare,
                      "Then train each client alone and all together, and write the report");
+  with_verbose(simulate);
   simulate->callback([&] { command = [&] { return SimulateCommand(simulate_arguments); }; });
 
   ServeArguments serve_arguments;
@@ -66,9 +70,11 @@ int Main(int argc, char** argv) {
   serve->add_option("--config", serve_arguments.config, "Settings of the run (TOML)")
       ->required()
       ->check(CLI::ExistingFile);
-  serve->add_option("--data", data, "Data folder of easy-VQA, for held-out evaluation")
-      ->check(CLI::ExistingDirectory)
-      ->capture_default_str();
+  serve
+      ->add_option("--data", data,
+                   "Folder with the data, for held-out evaluation (default: data.folder of the "
+                   "settings)")
+      ->check(CLI::ExistingDirectory);
   serve->add_option("--fab", serve_arguments.fab, "App bundle (flwr build) for Python SuperNodes")
       ->check(CLI::ExistingFile);
   serve->add_option("--run-dir", serve_arguments.run_dir,
@@ -77,7 +83,6 @@ int Main(int argc, char** argv) {
                   "Go on after the last whole round in the run folder");
   serve->add_flag("!--no-evaluate", serve_arguments.evaluate, "Leave out evaluation by the server");
   AddServerFlags(*serve, serve_arguments.server);
-  AddIgnoredFlags(*serve);
   serve->callback([&] { command = [&] { return ServeCommand(serve_arguments); }; });
 
   CompareArguments compare_arguments;
@@ -93,25 +98,20 @@ int Main(int argc, char** argv) {
       ->capture_default_str();
   compare->add_option("--started", compare_arguments.started,
                       "Unix time from which the report counts its seconds");
+  with_verbose(compare);
   compare->callback([&] { command = [&] { return CompareCommand(compare_arguments); }; });
 
-  CommonArguments evaluate_arguments;
-  std::string adapter;
+  EvaluateArguments evaluate_arguments;
   CLI::App* evaluate =
       app.add_subcommand("evaluate", "Held-out figures of the frozen model, or with an adapter");
   with_config(evaluate, evaluate_arguments);
-  evaluate->add_option("--adapter", adapter, "Adapter folder in PEFT's format")
+  evaluate->add_option("--adapter", evaluate_arguments.adapter, "Adapter folder in PEFT's format")
       ->check(CLI::ExistingDirectory);
-  evaluate->callback(
-      [&] { command = [&] { return EvaluateCommand(evaluate_arguments, adapter); }; });
+  evaluate->callback([&] { command = [&] { return EvaluateCommand(evaluate_arguments); }; });
 
   GenerateArguments generate_arguments;
   CLI::App* generate = app.add_subcommand("generate", "Draw a prompt as a PNG");
-  generate->add_option("prompt", generate_arguments.prompt, "What to draw, e.g. 'a teal triangle'")
-      ->required();
-  generate->add_option("--config", generate_arguments.config, "Settings of the run (TOML)")
-      ->check(CLI::ExistingFile)
-      ->capture_default_str();
+  generate->add_option("prompt", generate_arguments.prompt, "What to draw")->required();
   generate->add_option("--adapter", generate_arguments.adapter, "Adapter folder in PEFT's format")
       ->check(CLI::ExistingDirectory);
   generate->add_option("-o,--out", generate_arguments.out, "The picture")->capture_default_str();
@@ -121,8 +121,25 @@ int Main(int argc, char** argv) {
       ->capture_default_str();
   generate->add_option("--guidance", generate_arguments.guidance, "Classifier-free guidance")
       ->capture_default_str();
+  generate->add_option("--config", generate_arguments.config, "Settings of the run (TOML)")
+      ->check(CLI::ExistingFile)
+      ->capture_default_str();
   with_data(generate);
   generate->callback([&] { command = [&] { return GenerateCommand(generate_arguments); }; });
+
+  SettingsArguments settings_arguments;
+  CLI::App* settings = app.add_subcommand(
+      "settings", "Print every setting of a run as a commented TOML file, or the value of one");
+  CLI::Option* settings_config =
+      settings
+          ->add_option("--config", settings_arguments.config,
+                       "With the values of this file (default: the defaults)")
+          ->check(CLI::ExistingFile);
+  settings->add_option("--world", settings_arguments.world, "The defaults of a world of this kind")
+      ->excludes(settings_config);
+  settings->add_option("--get", settings_arguments.get,
+                       "Print the value of one setting only, e.g. federation.rounds");
+  settings->callback([&] { command = [&] { return SettingsCommand(settings_arguments); }; });
 
   std::string path;
   CLI::App* inspect = app.add_subcommand(
@@ -135,11 +152,12 @@ int Main(int argc, char** argv) {
     return Fail("fedumm",
                 absl::InvalidArgumentError("a subcommand is required; see fedumm --help"));
   }
-  for (CommonArguments* arguments :
-       {static_cast<CommonArguments*>(&simulate_arguments),
-        static_cast<CommonArguments*>(&serve_arguments),
-        static_cast<CommonArguments*>(&compare_arguments), &evaluate_arguments,
-        static_cast<CommonArguments*>(&generate_arguments)}) {
+  for (CommonArguments* arguments : {static_cast<CommonArguments*>(&pretrain_arguments),
+                                     static_cast<CommonArguments*>(&simulate_arguments),
+                                     static_cast<CommonArguments*>(&serve_arguments),
+                                     static_cast<CommonArguments*>(&compare_arguments),
+                                     static_cast<CommonArguments*>(&evaluate_arguments),
+                                     static_cast<CommonArguments*>(&generate_arguments)}) {
     arguments->data = data;
     arguments->command = CommandLine(argc, argv);
   }

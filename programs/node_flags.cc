@@ -1,6 +1,7 @@
 #include "programs/node_flags.h"
 
 #include <array>
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -73,10 +74,13 @@ void AddNodeFlags(CLI::App& app, NodeFlags& flags) {
   app.add_option("--node-config", flags.node_config,
                  "What this node is, e.g. 'partition-id=0 num-partitions=4'");
   app.add_option("--max-retries", flags.max_retries,
-                 "Failed tries in a row before giving up (default: never)");
+                 "Failed tries in a row before giving up (default: never)")
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--max-wait-time", flags.max_wait_time_s,
-                 "Seconds without the SuperLink before giving up (default: never)");
+                 "Seconds without the SuperLink before giving up (default: never)")
+      ->check(CLI::NonNegativeNumber);
 
+  // They say how Flower's ClientApp processes are served. Here is none: the app runs in the node.
   constexpr const char* kIgnored = "Accepted for compatibility with Flower, without effect";
   const auto ignore = [](const std::vector<std::string>& /*values*/) { return true; };
   for (const char* name : {"--clientappio-api-address", "--host", "--port"}) {
@@ -105,6 +109,10 @@ absl::StatusOr<SuperNodeOptions> ToSuperNodeOptions(const NodeFlags& flags) {
   }
   FEDUMM_ASSIGN_OR_RETURN(options.tls.certificate_chain, ReadPem(flags.client_certfile));
   FEDUMM_ASSIGN_OR_RETURN(options.tls.private_key, ReadPem(flags.client_keyfile));
+  if (!flags.private_key.empty() && options.transport == Transport::kGrpcAdapter) {
+    return absl::InvalidArgumentError(
+        "--auth-supernode-private-key has no effect: the grpc-adapter carries no keys");
+  }
   FEDUMM_ASSIGN_OR_RETURN(options.private_key, ReadPem(flags.private_key));
   if (!flags.private_key.empty() && options.private_key.empty()) {
     return absl::InvalidArgumentError(
@@ -112,6 +120,9 @@ absl::StatusOr<SuperNodeOptions> ToSuperNodeOptions(const NodeFlags& flags) {
   }
   FEDUMM_ASSIGN_OR_RETURN(options.node_config, ParseKeyValues(flags.node_config));
   options.max_retries = flags.max_retries;
+  if (std::isnan(flags.max_wait_time_s)) {
+    return absl::InvalidArgumentError("--max-wait-time is no number");
+  }
   if (flags.max_wait_time_s >= 0) options.max_wait_time = absl::Seconds(flags.max_wait_time_s);
   return options;
 }

@@ -4,18 +4,20 @@
 #include <string>
 
 #include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/status_macros.h"
-#include "fedumm/model/demo.h"
+#include "fedumm/model/world.h"
 #include "programs/commands.h"
 
 namespace fedumm::programs {
 
-absl::Status PretrainCommand(const std::string& folder, const std::string& data) {
-  FEDUMM_ASSIGN_OR_RETURN(const model::EasyVqa easy_vqa, model::EasyVqa::Load(data));
+absl::Status PretrainCommand(const PretrainArguments& arguments) {
+  FEDUMM_ASSIGN_OR_RETURN(RunConfig config, RunConfig::Defaults(arguments.world));
+  config.values.Set("model.checkpoint", arguments.folder);
   const absl::Time start = absl::Now();
   const bool terminal = isatty(STDOUT_FILENO) != 0;
-  const absl::Status status =
-      model::Pretrain(folder, easy_vqa, [&](const model::PretrainProgress& progress) {
+  FEDUMM_RETURN_IF_ERROR(
+      model::PretrainWorld(config.values, [&](const model::PretrainStep& progress) {
         // A terminal keeps one line per stage; a log gets one line in ten.
         const bool last = progress.step >= progress.steps;
         if (!terminal && !last && progress.step % 500 != 0) return;
@@ -24,9 +26,8 @@ absl::Status PretrainCommand(const std::string& folder, const std::string& data)
                     static_cast<long long>(progress.steps), progress.loss,
                     absl::ToDoubleSeconds(absl::Now() - start), terminal && !last ? "   " : "\n");
         std::fflush(stdout);
-      });
-  FEDUMM_RETURN_IF_ERROR(status);
-  std::printf("wrote %s/model.safetensors\n", folder.c_str());
+      }));
+  std::printf("wrote %s/model.safetensors\n", arguments.folder.c_str());
   return absl::OkStatus();
 }
 

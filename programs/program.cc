@@ -1,10 +1,13 @@
 #include "programs/program.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <cstdio>
-#include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <system_error>
@@ -12,12 +15,15 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "base/log.h"
 #include "spdlog/sinks/basic_file_sink.h"
 #include "spdlog/sinks/stdout_color_sinks.h"
 #include "spdlog/spdlog.h"
 
 namespace fedumm::programs {
 namespace {
+
+constexpr size_t kMaxErrorCharacters = 10'000;
 
 ConfigValue ScalarOf(const std::string& text, bool quoted) {
   int64_t integer = 0;
@@ -39,8 +45,8 @@ int ParseArguments(CLI::App& app, int argc, char** argv) {
     app.exit(done);
     return kExitOk;
   } catch (const CLI::ParseError& error) {
-    std::fprintf(stderr, "%s: %s; see %s --help\n", app.get_name().c_str(), error.what(),
-                 app.get_name().c_str());
+    std::fprintf(stderr, "%s: %s; see %s --help\n", app.get_name().c_str(),
+                 Printable(error.what(), kMaxErrorCharacters).c_str(), app.get_name().c_str());
     return kExitUsage;
   }
   return -1;
@@ -51,7 +57,8 @@ int Fail(const std::string& program, const absl::Status& status) {
     std::fprintf(stderr, "%s: stopped\n", program.c_str());
     return kExitStopped;
   }
-  std::fprintf(stderr, "%s: %s\n", program.c_str(), std::string(status.message()).c_str());
+  std::fprintf(stderr, "%s: %s\n", program.c_str(),
+               Printable(status.message(), kMaxErrorCharacters).c_str());
   switch (status.code()) {
     case absl::StatusCode::kInvalidArgument:
     case absl::StatusCode::kNotFound:
@@ -59,14 +66,19 @@ int Fail(const std::string& program, const absl::Status& status) {
     case absl::StatusCode::kUnimplemented:       // a file of a kind that we do not read
     case absl::StatusCode::kResourceExhausted:   // a file beyond its limit
     case absl::StatusCode::kFailedPrecondition:  // settings that do not fit what is there
-    case absl::StatusCode::kDataLoss:            // a damaged file
       return kExitUsage;
     default:
       return kExitFailed;
   }
 }
 
+absl::Status Failed(const absl::Status& status) {
+  if (status.ok() || absl::IsCancelled(status)) return status;
+  return absl::InternalError(status.message());
+}
+
 SignalStop::SignalStop() {
+  std::signal(SIGPIPE, SIG_IGN);
   sigemptyset(&signals_);
   sigaddset(&signals_, SIGINT);
   sigaddset(&signals_, SIGTERM);
@@ -89,6 +101,8 @@ SignalStop::~SignalStop() {
 }
 
 absl::Status StartLog(const std::string& path, bool verbose) {
+  // gRPC prints lines of its own that any peer can cause, without limit. A value that is set stays.
+  if (!verbose) setenv("GRPC_VERBOSITY", "NONE", /*replace=*/0);
   try {
     std::vector<spdlog::sink_ptr> sinks;
     auto terminal = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
@@ -104,6 +118,20 @@ absl::Status StartLog(const std::string& path, bool verbose) {
     return absl::OkStatus();
   } catch (const spdlog::spdlog_ex& error) {
     return absl::InvalidArgumentError(absl::StrCat("cannot log to ", path, ": ", error.what()));
+  }
+}
+
+void RaiseDescriptorLimit() {
+  constexpr rlim_t kMost = 1'000'000;  // some programs visit each number up to the limit
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const rlim_t before = limit.rlim_cur;
+  limit.rlim_cur = std::max(before, std::min(limit.rlim_max, kMost));
+  if (limit.rlim_cur == before) return;
+  if (setrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    Log()->info("raised the limit of open files from {} to {}", before, limit.rlim_cur);
+  } else {
+    Log()->warn("cannot raise the limit of open files from {}: {}", before, std::strerror(errno));
   }
 }
 
@@ -157,17 +185,6 @@ absl::Status MakeRunDir(const std::string& path) {
   std::filesystem::create_directories(path, error);
   if (!error) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("cannot make ", path, ": ", error.message()));
-}
-
-std::string DefaultDataFolder() {
-  const auto variable = [](const char* name) {
-    const char* const value = std::getenv(name);
-    return std::string(value == nullptr ? "" : value);
-  };
-  const std::string deps = variable("FEDUMM_DEPS");
-  if (!deps.empty()) return deps + "/easy_vqa/data";
-  const std::string cache = variable("XDG_CACHE_HOME");
-  return (cache.empty() ? variable("HOME") + "/.cache" : cache) + "/fedumm/deps/easy_vqa/data";
 }
 
 }  // namespace fedumm::programs

@@ -28,8 +28,13 @@ int ParseArguments(CLI::App& app, int argc, char** argv);
 // mend NOT_FOUND, stopped for CANCELLED.
 int Fail(const std::string& program, const absl::Status& status);
 
-// Turns the first SIGINT or SIGTERM into a stop request; the second ends the process at once. Make
-// it before any other thread.
+// `status` as a failure of the work and not of what the user named: INTERNAL with the same message,
+// so that the exit code is 1. OK and CANCELLED stay.
+absl::Status Failed(const absl::Status& status);
+
+// Turns the first SIGINT or SIGTERM into a stop request; the second ends the process at once. From
+// then on SIGPIPE is ignored: a closed output pipe or connection is an error of the write, and does
+// not end the process. Make it before any other thread.
 class SignalStop {
  public:
   SignalStop();
@@ -46,8 +51,12 @@ class SignalStop {
 };
 
 // The logger named "fedumm": to `path` if it is not empty, and warnings (or, if `verbose`, all) to
-// stderr.
+// stderr. What gRPC itself would print is left out unless `verbose`, or GRPC_VERBOSITY asks for it.
 absl::Status StartLog(const std::string& path, bool verbose);
+
+// Raises the limit of open files from the soft one, which a login shell sets to 1024, to the hard
+// one, at most a million; each connection takes one. Logged at info: call it after StartLog.
+void RaiseDescriptorLimit();
 
 // `text` of the form 'key=value key2="two words"' as Flower's --node-config takes it. Numbers and
 // booleans are recognised. INVALID_ARGUMENT names what is wrong.
@@ -58,8 +67,5 @@ std::string CommandLine(int argc, char** argv);
 
 // Makes the folder of a run, and those above it.
 absl::Status MakeRunDir(const std::string& path);
-
-// Where scripts/setup.sh put easy-VQA: $FEDUMM_DEPS, else the user's cache folder.
-std::string DefaultDataFolder();
 
 }  // namespace fedumm::programs

@@ -1,16 +1,21 @@
 #include "programs/run_config.h"
 
 #include <algorithm>
-#include <cmath>
+#include <array>
+#include <map>
 #include <sstream>
-#include <string_view>
 #include <utility>
-#include <vector>
+#include <variant>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "base/quoted.h"
 #include "base/status_macros.h"
 #include "base/text.h"
+#include "fedumm/model/world.h"
 
 #define TOML_EXCEPTIONS 0
 #include <toml++/toml.h>
@@ -18,79 +23,24 @@
 namespace fedumm::programs {
 namespace {
 
-// Every key there is, with its default (those of configs/demo.toml); the default's type is the
-// key's type.
-const ConfigRecord& Defaults() {
-  static const auto& defaults = *new ConfigRecord{
-      {"name", "run"},
-      {"seed", int64_t{0}},
-      {"federation.clients", int64_t{4}},
-      {"federation.rounds", int64_t{40}},
-      {"federation.strategy", "fedavg"},
-      {"federation.fraction-train", 1.0},
-      {"federation.min-train-nodes", int64_t{1}},
-      {"federation.min-available-nodes", int64_t{2}},
-      {"federation.round-timeout", 3600.0},
-      {"federation.quorum", int64_t{1}},
-      {"model.checkpoint", "configs/tiny"},
-      {"lora.r", int64_t{8}},
-      {"lora.lora-alpha", 16.0},
-      {"lora.lora-dropout", 0.0},
-      {"lora.use-rslora", false},
-      {"lora.target-modules",
-       R"(model\.(layers\.\d+\.(self_attn|mlp)\..*|dit\.model\.(caption_projection|layers\.\d+\.(attn\d|feed_forward))\..*))"},
-      {"data.dataset", "easy-vqa"},
-      {"data.partitioner", "dirichlet"},
-      {"data.alpha", 0.5},
-      {"data.label", "answer"},
-      {"data.negated", false},
-      {"data.min-size", int64_t{10}},
-      {"train.tasks", "vqa,draw"},
-      {"train.local-steps", int64_t{10}},
-      {"train.vqa-batch-size", int64_t{8}},
-      {"train.draw-batch-size", int64_t{16}},
-      {"train.gradient-accumulation-steps", int64_t{1}},
-      {"train.vqa-loss-weight", 1.0},
-      {"train.draw-loss-weight", 5.0},
-      {"train.learning-rate", 3e-3},
-      {"train.final-learning-rate", 0.0},
-      {"train.warmup-steps", int64_t{0}},
-      {"train.schedule", "cosine"},
-      {"train.weight-decay", 0.0},
-      {"train.max-grad-norm", 1.0},
-      {"train.keep-optimizer", true},
-      {"evaluate.every", int64_t{5}},
-      {"evaluate.stride", int64_t{5}},
-  };
-  return defaults;
+constexpr std::string_view kKindKey = "world.kind";
+
+// Keys of older settings files.
+constexpr std::array<std::pair<std::string_view, std::string_view>, 1> kOldNames = {
+    {{"data.dataset", kKindKey}}};
+
+std::string_view NewNameOf(std::string_view key) {
+  for (const auto& [before, now] : kOldNames) {
+    if (key == before) return now;
+  }
+  return key;
 }
 
-std::string_view TypeName(const ConfigValue& value) {
-  switch (value.index()) {
-    case 0:
-      return "a number";
-    case 1:
-      return "a whole number";
-    case 3:
-      return "true or false";
-    default:
-      return "text";
-  }
-}
-
-// `value` in the type of `expected`, if that loses nothing.
-absl::StatusOr<ConfigValue> Coerce(std::string_view key, const ConfigValue& value,
-                                   const ConfigValue& expected) {
-  if (value.index() == expected.index()) return value;
-  if (std::holds_alternative<double>(expected) && std::holds_alternative<int64_t>(value)) {
-    return static_cast<double>(std::get<int64_t>(value));
-  }
-  if (std::holds_alternative<int64_t>(expected) && std::holds_alternative<uint64_t>(value)) {
-    return static_cast<int64_t>(std::get<uint64_t>(value));
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("'", Text(key), "' must be ", Text(TypeName(expected))));
-}
+struct Entry {
+  std::string key;
+  ConfigValue value;
+  int64_t line = 0;
+};
 
 absl::StatusOr<ConfigValue> ValueOf(std::string_view key, const toml::node& node) {
   if (const auto* text = node.as_string()) return text->get();
@@ -103,73 +53,105 @@ absl::StatusOr<ConfigValue> ValueOf(std::string_view key, const toml::node& node
       const auto* text = item.as_string();
       if (text == nullptr || text->get().find(',') != std::string::npos) {
         return absl::InvalidArgumentError(
-            absl::StrCat("'", Text(key), "' must be a list of texts without commas"));
+            absl::StrCat(Quoted(key), " must be a list of texts without commas"));
       }
       items.push_back(text->get());
     }
     return absl::StrJoin(items, ",");
   }
-  return absl::InvalidArgumentError(absl::StrCat("'", Text(key), "' has a type that no key takes"));
+  return absl::InvalidArgumentError(absl::StrCat(Quoted(key), " has a type that no key takes"));
 }
 
-absl::Status Flatten(const toml::table& table, const std::string& prefix, ConfigRecord& values) {
+absl::Status AtLine(int64_t line, std::string_view what) {
+  return absl::InvalidArgumentError(absl::StrCat("line ", line, ": ", fedumm::Text(what)));
+}
+
+absl::Status Flatten(const toml::table& table, const std::string& prefix,
+                     std::vector<Entry>& entries) {
   for (const auto& [name, node] : table) {
     const std::string key = prefix + std::string(name.str());
     if (const toml::table* inner = node.as_table()) {
-      FEDUMM_RETURN_IF_ERROR(Flatten(*inner, key + ".", values));
+      FEDUMM_RETURN_IF_ERROR(Flatten(*inner, key + ".", entries));
       continue;
     }
-    const ConfigValue* expected = Defaults().Find(key);
-    if (expected == nullptr) {
-      return absl::InvalidArgumentError(absl::StrCat("line ", node.source().begin.line,
-                                                     ": unknown key '", key,
-                                                     "' (configs/demo.toml shows every key)"));
-    }
+    const auto line = static_cast<int64_t>(node.source().begin.line);
     absl::StatusOr<ConfigValue> value = ValueOf(key, node);
-    if (value.ok()) value = Coerce(key, *value, *expected);
-    if (!value.ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("line ", node.source().begin.line, ": ", value.status().message()));
-    }
-    values.Set(key, *std::move(value));
+    if (!value.ok()) return AtLine(line, value.status().message().data());
+    entries.push_back({std::string(NewNameOf(key)), *std::move(value), line});
   }
   return absl::OkStatus();
 }
 
-absl::Status CheckRanges(const RunConfig& config) {
-  const auto positive = [&](std::string_view key) -> absl::Status {
-    if (config.Number(key) > 0 && std::isfinite(config.Number(key))) return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        absl::StrCat("'", Text(key), "' must be positive: ", config.Number(key)));
-  };
-  for (const std::string_view key :
-       {"federation.clients", "federation.rounds", "federation.round-timeout", "federation.quorum",
-        "federation.min-available-nodes", "lora.r", "lora.lora-alpha", "data.alpha",
-        "train.local-steps", "train.vqa-batch-size", "train.draw-batch-size",
-        "train.gradient-accumulation-steps", "train.learning-rate", "evaluate.every",
-        "evaluate.stride"}) {
-    FEDUMM_RETURN_IF_ERROR(positive(key));
+// A kind whose table has `key`, or "".
+std::string KindWith(std::string_view key) {
+  for (const std::string& kind : model::WorldKinds()) {
+    const auto table = RunSettings(kind);
+    if (table.ok() && FindSetting(*table, key) != nullptr) return kind;
   }
-  const auto one_of = [&](const std::string& key,
-                          const std::vector<std::string>& allowed) -> absl::Status {
-    const std::string value = config.Text(key);
-    if (std::find(allowed.begin(), allowed.end(), value) != allowed.end()) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrCat(
-        "'", key, "' is '", value, "' but must be one of ", absl::StrJoin(allowed, ", ")));
-  };
-  FEDUMM_RETURN_IF_ERROR(one_of("federation.strategy", {"fedavg"}));
-  FEDUMM_RETURN_IF_ERROR(one_of("data.dataset", {"easy-vqa"}));
-  FEDUMM_RETURN_IF_ERROR(one_of("data.partitioner", {"dirichlet", "iid", "nvflare", "flower"}));
-  FEDUMM_RETURN_IF_ERROR(one_of("train.schedule", {"cosine", "constant"}));
-  FEDUMM_RETURN_IF_ERROR(one_of("data.label", {"answer", "question-type"}));
-  if (config.Integer("federation.clients") > 10'000) {
-    return absl::InvalidArgumentError(absl::StrCat("'federation.clients' must be at most 10000: ",
-                                                   config.Integer("federation.clients")));
+  return "";
+}
+
+absl::Status UnknownKey(const Entry& entry, const std::vector<Setting>& table,
+                        std::string_view kind) {
+  const std::string other = KindWith(entry.key);
+  const std::string hint = other.empty() ? DidYouMean(table, entry.key)
+                                         : absl::StrCat(" in a world of kind '", fedumm::Text(kind),
+                                                        "': it belongs to kind '", other, "'");
+  return AtLine(entry.line, absl::StrCat("unknown key ", Quoted(entry.key), hint,
+                                         "; `fedumm settings` prints every key"));
+}
+
+absl::StatusOr<RunConfig> Complete(const std::vector<Entry>& entries) {
+  std::string kind = model::WorldKinds().front();
+  for (const Entry& entry : entries) {
+    const auto* text = std::get_if<std::string>(&entry.value);
+    if (entry.key == kKindKey && text != nullptr) kind = *text;
   }
-  return one_of("train.tasks", {"vqa", "draw", "vqa,draw"});
+  absl::StatusOr<std::vector<Setting>> table = RunSettings(kind);
+  if (!table.ok()) {  // the check below says it with its line
+    FEDUMM_ASSIGN_OR_RETURN(table, RunSettings(model::WorldKinds().front()));
+  }
+  ConfigRecord given;
+  for (const Entry& entry : entries) {
+    const Setting* setting = FindSetting(*table, entry.key);
+    if (setting == nullptr) return UnknownKey(entry, *table, kind);
+    absl::StatusOr<ConfigValue> value = CheckSetting(*setting, entry.value);
+    if (!value.ok()) return AtLine(entry.line, std::string(value.status().message()));
+    given.Set(entry.key, *std::move(value));
+  }
+  FEDUMM_ASSIGN_OR_RETURN(CompletedSettings completed, CompleteSettings(*table, given));
+  return RunConfig{std::move(completed.values)};
+}
+
+// "federation" of "federation.rounds", "" of "name".
+std::string_view SectionOf(std::string_view key) {
+  const size_t dot = key.rfind('.');
+  return dot == std::string_view::npos ? std::string_view() : key.substr(0, dot);
+}
+
+std::string TomlValue(const ConfigValue& value) {
+  const std::string text = SettingText(value);
+  if (std::holds_alternative<std::string>(value)) {
+    if (text.find('\'') == std::string::npos && text.find('\\') != std::string::npos) {
+      return absl::StrCat("'", text, "'");
+    }
+    return absl::StrCat("\"", absl::StrReplaceAll(text, {{"\\", "\\\\"}, {"\"", "\\\""}}), "\"");
+  }
+  if (std::holds_alternative<double>(value) && text.find_first_of(".en") == std::string::npos) {
+    return text + ".0";
+  }
+  return text;
 }
 
 }  // namespace
+
+absl::StatusOr<RunConfig> RunConfig::Defaults(std::string_view world_kind) {
+  const std::string kind =
+      world_kind.empty() ? model::WorldKinds().front() : std::string(world_kind);
+  FEDUMM_ASSIGN_OR_RETURN(const std::vector<Setting> table, RunSettings(kind));
+  FEDUMM_ASSIGN_OR_RETURN(CompletedSettings completed, CompleteSettings(table, {}));
+  return RunConfig{std::move(completed.values)};
+}
 
 absl::StatusOr<RunConfig> RunConfig::Load(const std::string& path) {
   toml::parse_result parsed = toml::parse_file(path);
@@ -179,28 +161,17 @@ absl::StatusOr<RunConfig> RunConfig::Load(const std::string& path) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, ": line ", parsed.error().source().begin.line, ": ", description.str()));
   }
-  RunConfig config{Defaults()};
-  absl::Status status = Flatten(parsed.table(), "", config.values);
-  if (status.ok()) status = CheckRanges(config);
-  if (!status.ok()) return absl::InvalidArgumentError(absl::StrCat(path, ": ", status.message()));
-  return config;
-}
-
-absl::StatusOr<RunConfig> RunConfig::FromRecord(const ConfigRecord& received) {
-  RunConfig config{Defaults()};
-  for (const auto& [key, value] : received) {
-    if (const ConfigValue* expected = Defaults().Find(key); expected != nullptr) {
-      FEDUMM_ASSIGN_OR_RETURN(ConfigValue coerced, Coerce(key, value, *expected));
-      config.values.Set(key, std::move(coerced));
-    } else {
-      config.values.Set(key, value);
-    }
-  }
-  FEDUMM_RETURN_IF_ERROR(CheckRanges(config));
-  return config;
+  std::vector<Entry> entries;
+  const absl::Status flattened = Flatten(parsed.table(), "", entries);
+  absl::StatusOr<RunConfig> config = flattened.ok() ? Complete(entries) : flattened;
+  if (config.ok()) return config;
+  return absl::InvalidArgumentError(absl::StrCat(path, ": ", config.status().message()));
 }
 
 std::string RunConfig::Text(std::string_view key) const { return TextOr(values, key, ""); }
+std::vector<std::string> RunConfig::List(std::string_view key) const {
+  return absl::StrSplit(Text(key), ',', absl::SkipEmpty());
+}
 double RunConfig::Number(std::string_view key) const { return NumberOr(values, key, 0); }
 int64_t RunConfig::Integer(std::string_view key) const {
   const ConfigValue* value = values.Find(key);
@@ -208,5 +179,97 @@ int64_t RunConfig::Integer(std::string_view key) const {
   return integer == nullptr ? 0 : *integer;
 }
 bool RunConfig::Flag(std::string_view key) const { return Number(key) != 0; }
+
+absl::StatusOr<ConfigRecord> SettingsForNodes(const RunConfig& config) {
+  FEDUMM_ASSIGN_OR_RETURN(const std::vector<Setting> table, NodeTable(config.Text(kKindKey)));
+  ConfigRecord sent;
+  for (const auto& [key, value] : config.values) {
+    const bool is_read = FindSetting(table, key) != nullptr || key == "federation.clients" ||
+                         key == "federation.rounds";
+    if (is_read && !model::IsLocalSetting(key)) sent.Set(key, value);
+  }
+  return sent;
+}
+
+absl::StatusOr<NodeSettings> SettingsOfNode(const ConfigRecord& received,
+                                            const ConfigRecord& local) {
+  FEDUMM_ASSIGN_OR_RETURN(
+      const std::vector<Setting> table,
+      NodeTable(TextOr(received, kKindKey,
+                       TextOr(received, kOldNames.front().first, model::WorldKinds().front()))));
+  ConfigRecord given = local;
+  std::vector<std::string> unknown;
+  for (const auto& [key, value] : received) {
+    // The apps of `flwr run` may leave out the section: "learning-rate".
+    const std::string in_train = absl::StrCat("train.", key);
+    const std::string name = FindSetting(table, in_train) == nullptr || received.contains(in_train)
+                                 ? std::string(NewNameOf(key))
+                                 : in_train;
+    if (model::IsLocalSetting(name)) continue;
+    given.Set(name, value);
+    if (FindSetting(table, name) == nullptr) {
+      const std::string hint = DidYouMean(table, name);
+      if (!hint.empty()) unknown.push_back(absl::StrCat(Quoted(key), hint));
+    }
+  }
+  FEDUMM_ASSIGN_OR_RETURN(const CompletedSettings completed, CompleteSettings(table, given));
+
+  NodeSettings node;
+  std::vector<std::string> filled;
+  for (const auto& [key, value] : completed.values) {
+    const bool was_given = given.contains(key);
+    if (was_given || !absl::StartsWith(key, "train.")) node.config.values.Set(key, value);
+    if (was_given || model::IsLocalSetting(key)) continue;
+    filled.push_back(absl::StrCat(key, " = ", SettingText(value)));
+  }
+  if (!filled.empty()) {
+    node.note = absl::StrCat("the run's settings lack some keys, which take their defaults: ",
+                             absl::StrJoin(filled, ", "));
+  }
+  if (!unknown.empty()) {
+    absl::StrAppend(
+        &node.note, node.note.empty() ? "" : "; ",
+        "the run's settings have keys that are not known: ", absl::StrJoin(unknown, ", "));
+  }
+  return node;
+}
+
+std::string SettingsToml(const std::vector<Setting>& table, const RunConfig& config) {
+  std::map<std::string_view, std::vector<std::pair<std::string, std::string>>> lines;
+  std::vector<std::string_view> sections = {""};  // in the order of their first keys
+  size_t width = 0;
+  for (const Setting& setting : table) {
+    const std::string_view section = SectionOf(setting.key);
+    if (std::find(sections.begin(), sections.end(), section) == sections.end()) {
+      sections.push_back(section);
+    }
+    const ConfigValue* value = config.values.Find(setting.key);
+    const std::string_view name =
+        std::string_view(setting.key).substr(section.empty() ? 0 : section.size() + 1);
+    std::string line = absl::StrCat(fedumm::Text(name), " = ",
+                                    TomlValue(value == nullptr ? setting.default_value : *value));
+    constexpr size_t kWidest = 44;
+    if (line.size() <= kWidest) width = std::max(width, line.size());
+    lines[section].emplace_back(std::move(line),
+                                absl::StrCat(setting.help, "; ", AllowedText(setting)));
+  }
+  std::string text;
+  for (const std::string_view section : sections) {
+    if (!section.empty()) absl::StrAppend(&text, "\n[", fedumm::Text(section), "]\n");
+    for (const auto& [line, help] : lines[section]) {
+      const size_t spaces = line.size() < width ? width - line.size() : 0;
+      absl::StrAppend(&text, line, std::string(spaces + 2, ' '), "# ", help, "\n");
+    }
+  }
+  return text;
+}
+
+absl::StatusOr<std::string> SettingValue(const RunConfig& config, std::string_view key) {
+  const ConfigValue* value = config.values.Find(NewNameOf(key));
+  if (value != nullptr) return SettingText(*value);
+  FEDUMM_ASSIGN_OR_RETURN(const std::vector<Setting> table, RunSettings(config.Text(kKindKey)));
+  return absl::NotFoundError(
+      absl::StrCat("there is no setting ", Quoted(key), DidYouMean(table, key)));
+}
 
 }  // namespace fedumm::programs

@@ -18,8 +18,9 @@ absl::Status ServeCommand(const ServeArguments& arguments) {
   const SignalStop signals;  // before any thread
   // HTTP only if it is asked for: several fine-tunings of one machine are nothing unusual.
   FEDUMM_ASSIGN_OR_RETURN(SuperLinkOptions options, ToSuperLinkOptions(arguments.server, "off"));
-  FEDUMM_ASSIGN_OR_RETURN(const RunConfig config, RunConfig::Load(arguments.config));
-  RunOptions run{.fab_id = "fedumm/fine-tuning", .run_config = config.values};
+  FEDUMM_ASSIGN_OR_RETURN(const RunConfig config, LoadConfig(arguments));
+  RunOptions run{.fab_id = "fedumm/fine-tuning"};
+  FEDUMM_ASSIGN_OR_RETURN(run.run_config, SettingsForNodes(config));
   if (!arguments.fab.empty()) {
     FEDUMM_ASSIGN_OR_RETURN(Fab fab, Fab::Load(arguments.fab));
     run.fab = std::make_shared<const Fab>(std::move(fab));
@@ -28,10 +29,8 @@ absl::Status ServeCommand(const ServeArguments& arguments) {
       arguments.run_dir.empty() ? "runs/" + config.Text("name") : arguments.run_dir;
   FEDUMM_RETURN_IF_ERROR(MakeRunDir(run_dir));
   FEDUMM_RETURN_IF_ERROR(StartLog(run_dir + "/superlink.log", arguments.server.verbose));
-  FEDUMM_ASSIGN_OR_RETURN(const model::EasyVqa data,
-                          model::EasyVqa::Load(arguments.data, config.Flag("data.negated")));
-  FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Experiment> experiment,
-                          Experiment::Create(config, data));
+  RaiseDescriptorLimit();
+  FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Experiment> experiment, Experiment::Create(config));
 
   options.host_apps = true;  // `flwr list` and `flwr stop` see this run
   FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<SuperLink> link, SuperLink::Start(options));
@@ -49,12 +48,13 @@ absl::Status ServeCommand(const ServeArguments& arguments) {
               run_dir.c_str());
   std::fflush(stdout);
   FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Grid> grid, link->CreateRun(run));
-  return RunFederation(*experiment, *grid,
-                       {.run_dir = run_dir,
-                        .command = arguments.command,
-                        .evaluate = arguments.evaluate,
-                        .resume = arguments.resume})
-      .status();
+  FEDUMM_ASSIGN_OR_RETURN(const absl::Status recorded,
+                          RunFederation(*experiment, *grid,
+                                        {.run_dir = run_dir,
+                                         .command = arguments.command,
+                                         .evaluate = arguments.evaluate,
+                                         .resume = arguments.resume}));
+  return recorded;
 }
 
 }  // namespace fedumm::programs

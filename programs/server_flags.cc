@@ -4,6 +4,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <limits>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/time.h"
 #include "base/file.h"
+#include "base/host_port.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 
@@ -22,22 +24,55 @@ namespace fedumm::programs {
 namespace {
 
 constexpr const char* kOff = "off";
+constexpr const char* kDefaultHost = "127.0.0.1";
+constexpr const char* kInMemory = ":memory:";
 constexpr int64_t kMaxPemBytes = 1 << 20;
 constexpr int64_t kMaxKeyFileBytes = 64 << 20;
 constexpr auto kKeyFileInterval = std::chrono::seconds(1);
 
 std::string AddressOf(const std::string& address) { return address == kOff ? "" : address; }
 
+// Where HTTP listens; empty if it is off.
+absl::StatusOr<std::string> HttpAddressOf(const ServerFlags& flags,
+                                          const std::string& default_port) {
+  if (!flags.control_api_address.empty()) {
+    for (const auto& [name, value] : {std::pair("--host", &flags.host), {"--port", &flags.port}}) {
+      if (value->empty()) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat("--control-api-address and ", name, " exclude each other"));
+    }
+    return AddressOf(flags.control_api_address);
+  }
+  const std::string port = flags.port.empty() ? default_port : flags.port;
+  if (port == kOff) {
+    if (flags.host.empty()) return std::string();
+    return absl::InvalidArgumentError("--host has no effect, since HTTP is off: pass --port too");
+  }
+  uint32_t number = 0;
+  if (!absl::SimpleAtoi(port, &number) || number > std::numeric_limits<uint16_t>::max()) {
+    return absl::InvalidArgumentError(absl::StrCat("--port is no port: ", port));
+  }
+  const absl::StatusOr<HostPort> address = HostPort::FromHost(
+      flags.host.empty() ? kDefaultHost : flags.host, static_cast<uint16_t>(number));
+  if (address.ok()) return address->ToString();
+  return absl::InvalidArgumentError(absl::StrCat("--host: ", address.status().message()));
+}
+
 absl::StatusOr<std::optional<ServerTls>> TlsOf(const ServerFlags& flags) {
-  const bool has_tls = !flags.ssl_certfile.empty() || !flags.ssl_keyfile.empty();
-  if (!has_tls) {
-    if (flags.insecure) return std::nullopt;
+  const bool names_files = !flags.ssl_certfile.empty() || !flags.ssl_keyfile.empty() ||
+                           !flags.ssl_ca_certfile.empty() || !flags.ssl_client_ca_certfile.empty();
+  if (flags.insecure) {
+    if (!names_files) return std::nullopt;
+    return absl::InvalidArgumentError("--insecure and certificates exclude each other");
+  }
+  if (!names_files) {
     return absl::InvalidArgumentError(
         "pass --ssl-certfile and --ssl-keyfile to serve over TLS, or --insecure to serve in "
         "plaintext on a network that you trust");
   }
-  if (flags.insecure) {
-    return absl::InvalidArgumentError("--insecure and certificates exclude each other");
+  if (flags.ssl_certfile.empty() && flags.ssl_keyfile.empty()) {
+    return absl::InvalidArgumentError(
+        "--ssl-ca-certfile and --ssl-client-ca-certfile need --ssl-certfile and --ssl-keyfile");
   }
   if (flags.ssl_certfile.empty() || flags.ssl_keyfile.empty()) {
     return absl::InvalidArgumentError("--ssl-certfile and --ssl-keyfile need each other");
@@ -69,6 +104,28 @@ std::string StampOf(const std::string& path) {
                       info.st_mtim.tv_nsec);
 }
 
+void AddCompatibilityFlags(CLI::App& app, ServerFlags& flags) {
+  constexpr const char* kGroup = "Of Flower, for compatibility";
+  app.add_option("--serverappio-api-address", flags.serverappio_api_address,
+                 "Where apps connect, which is the address of HTTP")
+      ->group(kGroup);
+  const auto is_in_memory = [](const std::string& value) -> std::string {
+    if (value == kInMemory) return "";
+    return absl::StrCat("'", Printable(value),
+                        "' is not supported: state is kept in memory and is "
+                        "lost when the server stops; leave the flag out or pass '",
+                        kInMemory, "'");
+  };
+  app.add_option("--database",
+                 CLI::callback_t([](const std::vector<std::string>& /*values*/) { return true; }),
+                 "Only ':memory:': state is kept in memory")
+      ->check(is_in_memory)
+      ->group(kGroup);
+  app.add_flag_function(
+         "--disable-runtime-dependency-installation", [](int64_t) {}, "So it is by default")
+      ->group(kGroup);
+}
+
 }  // namespace
 
 void AddServerFlags(CLI::App& app, ServerFlags& flags) {
@@ -85,7 +142,10 @@ void AddServerFlags(CLI::App& app, ServerFlags& flags) {
   app.add_option("--ssl-client-ca-certfile", flags.ssl_client_ca_certfile,
                  "CA certificate (PEM): peers must show a certificate that it signed (mTLS)")
       ->check(CLI::ExistingFile);
-  app.add_option("--host", flags.host, "Where HTTP listens")->capture_default_str();
+  app.add_option("--host", flags.host,
+                 "Where HTTP listens: a name or an IP address, an IPv6 address with or without "
+                 "brackets")
+      ->default_str(kDefaultHost);
   app.add_option("--port", flags.port,
                  "Port of HTTP (SuperNodes from 1.40, flwr, flower-superexec); 0 takes a free one, "
                  "'off' leaves HTTP out");
@@ -115,17 +175,7 @@ void AddServerFlags(CLI::App& app, ServerFlags& flags) {
   app.add_option("--port-file", flags.port_file,
                  "Write the ports here once nodes can connect: gRPC's, then NAME PORT lines");
   app.add_flag("-v,--verbose", flags.verbose, "Log everything to the terminal");
-}
-
-void AddIgnoredFlags(CLI::App& app) {
-  constexpr const char* kGroup = "Of Flower, accepted and ignored";
-  const auto ignore = [](const std::vector<std::string>& /*values*/) { return true; };
-  app.add_option("--serverappio-api-address", CLI::callback_t(ignore), "Apps connect over HTTP")
-      ->group(kGroup);
-  app.add_option("--database", CLI::callback_t(ignore), "State is kept in memory")->group(kGroup);
-  app.add_flag_function(
-         "--disable-runtime-dependency-installation", [](int64_t) {}, "So it is by default")
-      ->group(kGroup);
+  AddCompatibilityFlags(app, flags);
 }
 
 absl::StatusOr<SuperLinkOptions> ToSuperLinkOptions(const ServerFlags& flags,
@@ -133,19 +183,7 @@ absl::StatusOr<SuperLinkOptions> ToSuperLinkOptions(const ServerFlags& flags,
   SuperLinkOptions options;
   FEDUMM_ASSIGN_OR_RETURN(options.tls, TlsOf(flags));
   options.insecure = flags.insecure;
-  if (!flags.control_api_address.empty() && !flags.port.empty()) {
-    return absl::InvalidArgumentError("--control-api-address and --port exclude each other");
-  }
-  const std::string port = flags.port.empty() ? default_port : flags.port;
-  uint32_t number = 0;
-  if (port != kOff && (!absl::SimpleAtoi(port, &number) || number > 65535)) {
-    return absl::InvalidArgumentError(absl::StrCat("--port is no port: ", port));
-  }
-  if (!flags.control_api_address.empty()) {
-    options.http_address = AddressOf(flags.control_api_address);
-  } else if (port != kOff) {
-    options.http_address = absl::StrCat(flags.host, ":", port);
-  }
+  FEDUMM_ASSIGN_OR_RETURN(options.http_address, HttpAddressOf(flags, default_port));
   options.fleet_api_address = AddressOf(flags.fleet_api_address);
   options.grpc_adapter_address = AddressOf(flags.grpc_adapter_address);
   if (flags.fleet_api_type == "grpc-adapter") {
@@ -158,6 +196,16 @@ absl::StatusOr<SuperLinkOptions> ToSuperLinkOptions(const ServerFlags& flags,
   if (options.http_address.empty() && options.fleet_api_address.empty() &&
       options.grpc_adapter_address.empty()) {
     return absl::InvalidArgumentError("all transports are off");
+  }
+  if (!flags.serverappio_api_address.empty() &&
+      flags.serverappio_api_address != options.http_address) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--serverappio-api-address ", flags.serverappio_api_address,
+        " is not supported: ServerApps connect over HTTP, whose address --host and --port give"));
+  }
+  if (flags.allow_remote_control && options.http_address.empty()) {
+    return absl::InvalidArgumentError(
+        "--allow-remote-control has no effect, since HTTP is off: pass --port too");
   }
   if (!flags.supernode_keys.empty() && !flags.enable_supernode_auth) {
     return absl::InvalidArgumentError("--supernode-keys needs --enable-supernode-auth");
@@ -183,7 +231,10 @@ std::string DescribePorts(const SuperLink& link, const SuperLinkOptions& options
   std::vector<std::string> parts;
   const auto add = [&](const char* name, const std::string& address, int port) {
     if (port == 0) return;
-    parts.push_back(absl::StrCat(name, " ", address.substr(0, address.rfind(':')), ":", port));
+    // The server listens there, so it is an address.
+    const std::string host = HostPort::ParseListener(address)->host;
+    parts.push_back(
+        absl::StrCat(name, " ", HostPort{host, static_cast<uint16_t>(port)}.ToString()));
   };
   add("gRPC", options.fleet_api_address, link.fleet_port());
   add("HTTP", options.http_address, link.http_port());

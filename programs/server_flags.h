@@ -21,12 +21,13 @@ struct ServerFlags {
   std::string ssl_keyfile;
   std::string ssl_ca_certfile;
   std::string ssl_client_ca_certfile;
-  std::string host = "127.0.0.1";
+  std::string host;  // of HTTP; empty: 127.0.0.1
   std::string port;  // of HTTP; empty: what the program takes for it
   std::string control_api_address;
   std::string fleet_api_address = "127.0.0.1:9092";
   std::string fleet_api_type = "grpc-rere";
   std::string grpc_adapter_address;
+  std::string serverappio_api_address;
   bool enable_supernode_auth = false;
   std::string supernode_keys;
   bool allow_remote_control = false;
@@ -34,12 +35,13 @@ struct ServerFlags {
   bool verbose = false;
 };
 
+// Also flags of some of Flower's versions that can ask for one thing only here: what is so anyway
+// is accepted, anything else is refused with what to do instead.
 void AddServerFlags(CLI::App& app, ServerFlags& flags);
-// Flags of some of Flower's versions that ask for what is not needed here, or is so anyway.
-void AddIgnoredFlags(CLI::App& app);
 
 // What the flags ask for; `default_port` is that of HTTP. INVALID_ARGUMENT for flags that do not
-// fit together, such as none that choose between TLS and plaintext; NOT_FOUND for a missing file.
+// fit together or that could not take effect, such as none that choose between TLS and plaintext;
+// NOT_FOUND for a missing file.
 absl::StatusOr<SuperLinkOptions> ToSuperLinkOptions(const ServerFlags& flags,
                                                     const std::string& default_port);
 

@@ -114,11 +114,15 @@ void SuperExec::Run() {
 pid_t SuperExec::Spawn() {
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
-  sigset_t none;  // we block signals, which a child would inherit
-  sigemptyset(&none);
-  posix_spawnattr_setsigmask(&attributes, &none);
+  // A child would inherit which signals we block and ignore.
+  sigset_t signals;
+  sigemptyset(&signals);
+  posix_spawnattr_setsigmask(&attributes, &signals);
+  sigaddset(&signals, SIGPIPE);
+  posix_spawnattr_setsigdefault(&attributes, &signals);
   posix_spawnattr_setpgroup(&attributes, 0);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP);
+  posix_spawnattr_setflags(&attributes,
+                           POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
   std::vector<std::string> command = command_;
   std::vector<char*> arguments;
   for (std::string& word : command) arguments.push_back(word.data());

@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/log.h"
+#include "base/host_port.h"
 #include "base/status_macros.h"
 #include "fedumm/super_link.h"
 #include "programs/program.h"
@@ -28,11 +28,14 @@ namespace fedumm::programs {
 namespace {
 
 constexpr const char* kProgram = "fedumm-superlink";
+constexpr const char* kSuperExec = "flower-superexec";
+constexpr const char* kSubprocess = "subprocess";
+constexpr const char* kProcess = "process";
 
 struct Arguments {
   ServerFlags server;
-  std::string isolation = "subprocess";
-  std::string superexec = "flower-superexec";
+  std::string isolation;  // empty: kSubprocess where HTTP is served
+  std::string superexec;  // empty: kSuperExec
   bool install_dependencies = false;
 };
 
@@ -56,25 +59,31 @@ absl::Status BecomeServe(int argc, char** argv) {
       ": ", std::strerror(errno)));
 }
 
-// Where a process on this machine reaches HTTP.
-std::string LocalAddress(const std::string& http_address, int port) {
-  const std::string host = http_address.substr(0, http_address.rfind(':'));
-  if (host == "0.0.0.0") return absl::StrCat("127.0.0.1:", port);
-  if (host == "[::]" || host == "::") return absl::StrCat("[::1]:", port);
-  return absl::StrCat(host, ":", port);
+// Flags of the SuperExec, where none is started.
+absl::Status CheckSuperExecFlags(const Arguments& arguments, bool starts_superexec) {
+  if (starts_superexec) return absl::OkStatus();
+  const char* flag = nullptr;
+  if (!arguments.superexec.empty()) flag = "--superexec";
+  if (arguments.install_dependencies) flag = "--allow-runtime-dependency-installation";
+  if (arguments.isolation == kSubprocess) flag = "--isolation subprocess";
+  if (flag == nullptr) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      flag, " has no effect: no flower-superexec is started here, since ",
+      arguments.isolation == kProcess ? "--isolation is process" : "HTTP is off (--port)"));
 }
 
 absl::StatusOr<std::unique_ptr<SuperExec>> StartSuperExec(const Arguments& arguments,
                                                           const SuperLinkOptions& options,
                                                           const SuperLink& link) {
-  if (arguments.isolation == "process" || link.http_port() == 0) return nullptr;
+  FEDUMM_ASSIGN_OR_RETURN(HostPort http, HostPort::ParseListener(options.http_address));
+  http.port = static_cast<uint16_t>(link.http_port());
   absl::StatusOr<std::unique_ptr<SuperExec>> superexec = SuperExec::Start(
-      {.program = arguments.superexec,
-       .runtime_api_address = LocalAddress(options.http_address, link.http_port()),
+      {.program = arguments.superexec.empty() ? kSuperExec : arguments.superexec,
+       .runtime_api_address = http.ForLocalClient().ToString(),
        .root_certificates = arguments.server.insecure ? "" : arguments.server.ssl_ca_certfile,
        .install_dependencies = arguments.install_dependencies});
   // Nodes of other servers and apps of other SuperExecs can be served all the same.
-  if (absl::IsNotFound(superexec.status()) && arguments.superexec == Arguments().superexec) {
+  if (absl::IsNotFound(superexec.status()) && arguments.superexec.empty()) {
     std::fprintf(stderr, "%s: %s\n", kProgram, std::string(superexec.status().message()).c_str());
     return nullptr;
   }
@@ -83,14 +92,15 @@ absl::StatusOr<std::unique_ptr<SuperExec>> StartSuperExec(const Arguments& argum
 
 absl::Status Serve(const Arguments& arguments, const std::stop_token& stop) {
   FEDUMM_ASSIGN_OR_RETURN(SuperLinkOptions options, ToSuperLinkOptions(arguments.server, "8000"));
-  const bool starts_superexec =
-      arguments.isolation == "subprocess" && !options.http_address.empty();
+  const bool starts_superexec = arguments.isolation != kProcess && !options.http_address.empty();
+  FEDUMM_RETURN_IF_ERROR(CheckSuperExecFlags(arguments, starts_superexec));
   if (options.tls.has_value() && arguments.server.ssl_ca_certfile.empty() && starts_superexec) {
     return absl::InvalidArgumentError(
         "--ssl-ca-certfile is needed too, for the SuperExec that is started here; or pass "
         "--isolation process and start one yourself");
   }
   FEDUMM_RETURN_IF_ERROR(StartLog("", arguments.server.verbose));
+  RaiseDescriptorLimit();
   options.host_apps = true;
   options.max_pull_hold = absl::Seconds(15);
   FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<SuperLink> link, SuperLink::Start(options));
@@ -98,8 +108,10 @@ absl::Status Serve(const Arguments& arguments, const std::stop_token& stop) {
   if (!arguments.server.supernode_keys.empty()) {
     FEDUMM_ASSIGN_OR_RETURN(keys, KeyFile::Follow(*link, arguments.server.supernode_keys));
   }
-  FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<SuperExec> superexec,
-                          StartSuperExec(arguments, options, *link));
+  std::unique_ptr<SuperExec> superexec;
+  if (starts_superexec) {
+    FEDUMM_ASSIGN_OR_RETURN(superexec, StartSuperExec(arguments, options, *link));
+  }
   std::printf("SuperLink ready: %s\n", DescribePorts(*link, options).c_str());
   std::fflush(stdout);
   if (!arguments.server.port_file.empty()) {
@@ -135,14 +147,15 @@ int Main(int argc, char** argv) {
   app.add_option("--isolation", arguments.isolation,
                  "subprocess: start a flower-superexec, which runs the ServerApps; process: one is "
                  "started beside this server")
-      ->check(CLI::IsMember({"subprocess", "process"}))
-      ->capture_default_str();
+      ->check(CLI::IsMember({kSubprocess, kProcess}))
+      ->default_str(kSubprocess);
   app.add_option("--superexec", arguments.superexec,
                  "The flower-superexec to start: a path, or a name to be found in PATH")
-      ->capture_default_str();
-  app.add_flag("--allow-runtime-dependency-installation", arguments.install_dependencies,
-               "Let ServerApps install what their pyproject.toml asks for");
-  AddIgnoredFlags(app);
+      ->default_str(kSuperExec);
+  CLI::Option* const install =
+      app.add_flag("--allow-runtime-dependency-installation", arguments.install_dependencies,
+                   "Let ServerApps install what their pyproject.toml asks for");
+  app.get_option("--disable-runtime-dependency-installation")->excludes(install);
   if (const int code = ParseArguments(app, argc, argv); code >= 0) return code;
   const SignalStop signals;
   const absl::Status status = Serve(arguments, signals.token());

@@ -9,16 +9,15 @@ build=${1:-build/release}
 deps=${2:-$(scripts/setup.sh --print-dir)}
 config=${3:-configs/demo.toml}
 programs=$build/programs
-data=$deps/easy_vqa/data
+export FEDUMM_DEPS=$deps # where the programs find the pictures
 for program in fedumm-superlink fedumm-supernode fedumm; do
   [ -x "$programs/$program" ] || { echo "demo: $programs/$program is missing: run 'make build' first" >&2; exit 1; }
 done
-[ -d "$data" ] || { echo "demo: no easy-VQA data in $data: run scripts/setup.sh first" >&2; exit 1; }
 
-name=$(sed -n 's/^name *= *"\(.*\)".*/\1/p' "$config" | head -1)
-clients=$(sed -n 's/^clients *= *\([0-9]*\).*/\1/p' "$config" | head -1)
-clients=${clients:-2}
-run=runs/${name:-run}-$(date +%Y%m%d-%H%M%S)
+setting() { "$programs/fedumm" settings --config "$config" --get "$1"; }
+name=$(setting name)
+clients=$(setting federation.clients)
+run=runs/$name-$(date +%Y%m%d-%H%M%S)
 mkdir -p "$run/logs"
 
 # Ctrl-C, an error, the end: no process of ours outlives this script.
@@ -32,7 +31,7 @@ trap stop EXIT
 trap 'stop; echo; echo "demo: stopped; what was done so far is in $run" >&2; exit 130' INT TERM
 
 start=$(date +%s)
-"$programs/fedumm-superlink" --insecure --config "$config" --data "$data" --run-dir "$run" \
+"$programs/fedumm-superlink" --insecure --config "$config" --run-dir "$run" \
   --fleet-api-address 127.0.0.1:0 --port-file "$run/logs/port" &
 superlink=$!
 pids+=("$superlink")
@@ -43,8 +42,14 @@ for _ in $(seq 300); do
 done
 [ -s "$run/logs/port" ] || { echo "demo: the SuperLink did not start within 30 s; see $run/superlink.log" >&2; exit 1; }
 port=$(cat "$run/logs/port")
+# A server names no files on a node: each node is told where its own lie.
+node_flags=()
+checkpoint=$(setting model.checkpoint)
+data=$(setting data.folder)
+[ -z "$checkpoint" ] || node_flags+=(--checkpoint "$checkpoint")
+[ -z "$data" ] || node_flags+=(--data "$data")
 for ((i = 0; i < clients; ++i)); do
-  "$programs/fedumm-supernode" --insecure --superlink "127.0.0.1:$port" --data "$data" \
+  "$programs/fedumm-supernode" --insecure --superlink "127.0.0.1:$port" "${node_flags[@]}" \
     --node-config "partition-id=$i num-partitions=$clients" >"$run/logs/supernode-$i.log" 2>&1 &
   pids+=($!)
 done
@@ -60,6 +65,6 @@ while kill -0 "$superlink" 2>/dev/null; do
 done
 wait "$superlink"
 for pid in "${pids[@]:1}"; do kill -TERM "$pid" 2>/dev/null || true; done # they would wait for the next run
-"$programs/fedumm" compare "$config" --data "$data" --run-dir "$run" --started "$start"
+"$programs/fedumm" compare "$config" --run-dir "$run" --started "$start"
 echo
 echo "Open $run/report.html"

@@ -4,6 +4,7 @@
 # time.
 #
 #   scripts/setup.sh              everything for make demo and make test
+#   scripts/setup.sh --demo       without Flower: what make demo needs
 #   scripts/setup.sh --core       without LibTorch, data and Flower: fedumm::core and fedumm::kernels only
 #   scripts/setup.sh --checks     also clang tools, for the format check, clang-tidy and the fuzzers
 #   scripts/setup.sh --peers      also a Python environment with PEFT and PyTorch (3 GB, 5 GB on disk), which one test compares us with
@@ -14,15 +15,17 @@ set -euo pipefail
 
 deps=${FEDUMM_DEPS:-${XDG_CACHE_HOME:-$HOME/.cache}/fedumm/deps}
 with_model=1
+with_flower=1
 with_checks=0
 with_peers=0
 for arg in "$@"; do
   case $arg in
+    --demo) with_flower=0 ;;
     --core) with_model=0 ;;
     --checks) with_checks=1 ;;
     --peers) with_peers=1 ;;
     --print-dir) echo "$deps"; exit 0 ;;
-    -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "setup.sh: unknown option '$arg'; see setup.sh --help" >&2; exit 2 ;;
   esac
 done
@@ -35,7 +38,7 @@ packages=(
   g++ cmake ninja-build ccache mold pkg-config ca-certificates curl python3 python3-pip python3-venv
   libgrpc++-dev libgrpc-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev libc-ares-dev libre2-dev
   libssl-dev openssl zlib1g-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev
-  libboost-dev libzip-dev libpng-dev libpcre2-dev libutf8proc-dev libgtest-dev libgmock-dev libbenchmark-dev
+  libboost-dev libzip-dev libpng-dev libjpeg-dev libpcre2-dev libutf8proc-dev libgtest-dev libgmock-dev libbenchmark-dev
 )
 if [ $with_checks = 1 ]; then packages+=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev); fi
 
@@ -108,6 +111,8 @@ P
   rm -f "$wheel"
   touch "$done_mark"
 done < <(wheels)
+
+[ $with_flower = 1 ] || [ $with_peers = 1 ] || exit 0
 
 # --- Python peers of the tests ------------------------------------------------------------------------------------------------------------
 # The last Flower that FLARE runs, the last whose nodes speak gRPC, and the newest, which speaks HTTP.

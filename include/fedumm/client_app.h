@@ -13,7 +13,8 @@
 namespace fedumm {
 
 // What a node does with a message. Build it once, before it is used; Handle may then be called from
-// several threads if the handlers allow it.
+// several threads if the handlers allow it. A copy has the same handlers, which share their state,
+// and a list of mods of its own.
 //
 //   ClientApp app;
 //   app.OnTrain([](const Message& message, Context& context) -> absl::StatusOr<RecordDict> {
@@ -38,6 +39,11 @@ class ClientApp {
   ClientApp& OnQuery(Handler handler, std::string_view action = "default",
                      std::vector<Mod> mods = {});
 
+  // Puts `mod` around every message of the app, outside all mods that it has: of two calls the
+  // second one's mod sees an instruction first and a reply last. Works on any app, one that a
+  // library function returned included.
+  ClientApp& Wrap(Mod mod);
+
   // Runs the handler for the message's type. UNIMPLEMENTED, naming the type, if there is none. An
   // exception of the handler becomes INTERNAL.
   absl::StatusOr<RecordDict> Handle(const Message& message, Context& context) const;
@@ -51,8 +57,9 @@ class ClientApp {
 };
 
 // The reply that carries `outcome`: its content, or an error message (code 2, or 1 for
-// UNIMPLEMENTED) with the status text. Addresses, type, group and run are the instruction's, turned
-// round; ttl is what remains of the instruction's at `now_seconds`. message_id stays empty.
+// UNIMPLEMENTED) with the status text. Type, group and run are the instruction's, source and
+// destination are swapped, ttl is what remains of the instruction's at `now_seconds`. message_id
+// stays empty.
 Message MakeReply(const Message& instruction, absl::StatusOr<RecordDict> outcome,
                   double now_seconds);
 

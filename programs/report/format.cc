@@ -18,6 +18,12 @@ std::string HumanBytes(double bytes) {
   return absl::StrFormat(unit == 0 || bytes >= 99.5 ? "%.0f %s" : "%.1f %s", bytes, kUnits[unit]);
 }
 
+std::string Thousands(int64_t count) {
+  std::string text = std::to_string(count);
+  for (size_t at = text.size(); at > 3; at -= 3) text.insert(at - 3, ",");
+  return text;
+}
+
 std::string Percent(double share) {
   return std::isfinite(share) ? absl::StrFormat("%.1f %%", 100 * share) : "–";
 }

@@ -1,6 +1,7 @@
 #include "programs/report/live_table.h"
 
 #include <limits>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -18,49 +19,61 @@ std::string Right(const std::string& text, size_t width) {
 
 }  // namespace
 
-std::string TableHeader(const std::vector<std::string>& tasks) {
+std::string TableHeader(const std::vector<TaskData>& tasks) {
   std::string header = absl::StrCat(Right("round", 5), Right("nodes", 8), Right("loss", 9));
-  for (const std::string& task : tasks) absl::StrAppend(&header, Right(task, 9));
+  for (const TaskData& task : tasks) absl::StrAppend(&header, Right(task.name, 9));
   return absl::StrCat(header, Right("down/node", 12), Right("up/node", 12), Right("seconds", 9));
 }
 
-std::string TableRow(const RoundData& round, const std::vector<std::string>& tasks) {
-  size_t accepted = 0;
-  double down = 0;
-  double up = 0;
-  for (const NodeRound& node : round.nodes) {
-    accepted += node.accepted ? 1 : 0;
-    down += static_cast<double>(node.bytes_down) / static_cast<double>(round.nodes.size());
-    up += static_cast<double>(node.bytes_up) / static_cast<double>(round.nodes.size());
-  }
-  const bool trained = !round.nodes.empty();
+std::string TableRow(const RoundData& round, const std::vector<TaskData>& tasks) {
+  const bool trained = round.num_nodes > 0;
+  const auto per_node = [&](uint64_t bytes) {
+    return trained ? HumanBytes(static_cast<double>(bytes) / static_cast<double>(round.num_nodes))
+                   : "–";
+  };
   std::string row = Right(absl::StrCat(round.number), 5);
-  row += Right(trained ? absl::StrCat(accepted, "/", round.nodes.size()) : "–", 8);
-  row += Right(accepted > 0 ? absl::StrFormat("%.4f", round.train_loss) : "–", 9);
-  for (const std::string& task : tasks) {
-    const auto accuracy = round.accuracies.find(task);
+  row += Right(trained ? absl::StrCat(round.num_accepted, "/", round.num_nodes) : "–", 8);
+  row += Right(round.num_accepted > 0 ? absl::StrFormat("%.4f", round.train_loss) : "–", 9);
+  for (const TaskData& task : tasks) {
+    const auto accuracy = round.accuracies.find(task.name);
     row +=
         Right(Percent(accuracy == round.accuracies.end() ? std::numeric_limits<double>::quiet_NaN()
                                                          : accuracy->second),
               9);
   }
-  row += Right(trained ? HumanBytes(down) : "–", 12);
-  row += Right(trained ? HumanBytes(up) : "–", 12);
+  row += Right(per_node(round.bytes_down), 12);
+  row += Right(per_node(round.bytes_up), 12);
   return row + Right(absl::StrFormat("%.1f", round.seconds), 9);
 }
 
 std::string VerdictTable(const RunData& data) {
-  std::string table = absl::StrCat(Right("", 8), Right("frozen", 12), Right("alone, mean", 14),
-                                   Right("federated", 12), Right("centralized", 14), "\n");
-  for (const auto& [task, verdict] : data.verdicts) {
-    absl::StrAppend(&table, Right(task, 8), Right(Percent(verdict.frozen.all), 12),
-                    Right(Percent(verdict.AloneMean().all), 14),
-                    Right(Percent(verdict.federated.all), 12),
-                    Right(Percent(verdict.centralized.all), 14), "\n");
+  const auto row = [](const std::string& name, const std::vector<std::string>& cells) {
+    std::string line = Right(name, 10);
+    for (const std::string& cell : cells) line += Right(cell, 14);
+    return line + "\n";
+  };
+  std::string table = row("", {"frozen", "alone, mean", "federated", "centralized"});
+  for (const TaskData& task : data.tasks) {
+    const auto found = data.verdicts.find(task.name);
+    if (found == data.verdicts.end()) continue;
+    const Verdict& verdict = found->second;
+    const Bar alone = verdict.AloneMean();
+    table += row(task.name,
+                 {Percent(verdict.frozen.score.all), Percent(alone.score.all),
+                  Percent(verdict.federated.score.all), Percent(verdict.centralized.score.all)});
+    const auto given = [](const Bar& bar, int64_t Bar::*what) {
+      return bar.*what > 0 ? Thousands(bar.*what) : "–";
+    };
+    for (const auto& [name, what] :
+         {std::pair("examples", &Bar::examples), std::pair("steps", &Bar::steps)}) {
+      table += row(name, {given(verdict.frozen, what), given(alone, what),
+                          given(verdict.federated, what), given(verdict.centralized, what)});
+    }
   }
-  return absl::StrCat(table, "an adapter is ", HumanBytes(static_cast<double>(data.adapter_bytes)),
-                      " a direction and round; the whole model would be ",
-                      HumanBytes(static_cast<double>(data.full_model_bytes)), "\n");
+  for (const std::string& note : data.notes) absl::StrAppend(&table, note, "\n");
+  return absl::StrCat(table, "An adapter is ", HumanBytes(static_cast<double>(data.adapter_bytes)),
+                      " in each direction and round; the whole model would be ",
+                      HumanBytes(static_cast<double>(data.full_model_bytes)), ".\n");
 }
 
 }  // namespace fedumm::programs

@@ -1,5 +1,6 @@
 #include "programs/report/run_data.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -12,17 +13,27 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr size_t kMaxReasonBytes = 300;
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
 // JSON has no NaN: null stands for "not measured".
 Json NumberToJson(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
-double NumberFromJson(const Json& json) {
-  return json.is_null() ? std::numeric_limits<double>::quiet_NaN() : json.get<double>();
+double NumberFromJson(const Json& json) { return json.is_null() ? kNan : json.get<double>(); }
+double NumberAt(const Json& json, const std::string& key) {
+  const auto it = json.find(key);
+  return it == json.end() ? kNan : NumberFromJson(*it);
 }
 
-Json ToJsonValue(const Score& score) {
-  return {{"all", NumberToJson(score.all)}, {"new_concepts", NumberToJson(score.new_concepts)}};
+Json ToJsonValue(const Bar& bar) {
+  return {{"all", NumberToJson(bar.score.all)},
+          {"part", NumberToJson(bar.score.part)},
+          {"examples", bar.examples},
+          {"steps", bar.steps}};
 }
-Score ScoreFromJson(const Json& json) {
-  return {NumberFromJson(json.at("all")), NumberFromJson(json.at("new_concepts"))};
+Bar BarFromJson(const Json& json) {
+  return {{NumberFromJson(json.at("all")), NumberFromJson(json.at("part"))},
+          json.at("examples"),
+          json.at("steps")};
 }
 
 std::string PngFromJson(const Json& json) {
@@ -35,33 +46,50 @@ std::string PngFromJson(const Json& json) {
 
 // Text that is no UTF-8 (a hostile reason of a node) is replaced, not thrown at.
 std::string Dump(const Json& json, int indent) {
-  return json.dump(indent, ' ', false, Json::error_handler_t::replace) + "\n";
+  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+Json NodeToJson(const NodeRound& node) {
+  return {{"node_id", node.node_id},           {"partition_id", node.partition_id},
+          {"accepted", node.accepted},         {"reason", node.reason},
+          {"num-examples", node.num_examples}, {"bytes_down", node.bytes_down},
+          {"bytes_up", node.bytes_up}};
+}
+
+NodeRound NodeFromJson(const Json& json) {
+  return {.node_id = json.at("node_id"),
+          .accepted = json.at("accepted"),
+          .reason = json.at("reason"),
+          .bytes_down = json.at("bytes_down"),
+          .bytes_up = json.at("bytes_up"),
+          .num_examples = json.at("num-examples"),
+          .partition_id = json.at("partition_id")};
 }
 
 Json RoundToJson(const RoundData& round) {
   Json nodes = Json::array();
-  for (const NodeRound& node : round.nodes) {
-    nodes.push_back({{"node_id", node.node_id},
-                     {"accepted", node.accepted},
-                     {"reason", node.reason},
-                     {"bytes_down", node.bytes_down},
-                     {"bytes_up", node.bytes_up}});
-  }
+  for (const NodeRound& node : round.nodes) nodes.push_back(NodeToJson(node));
   Json losses = Json::object();
   for (const auto& [task, loss] : round.losses) losses[task] = NumberToJson(loss);
   Json accuracies = Json::object();
   for (const auto& [task, accuracy] : round.accuracies) accuracies[task] = NumberToJson(accuracy);
   return {{"number", round.number},
           {"seconds", round.seconds},
+          {"updated", round.updated},
           {"train_loss", NumberToJson(round.train_loss)},
           {"losses", losses},
           {"accuracies", accuracies},
+          {"num_nodes", round.num_nodes},
+          {"num_accepted", round.num_accepted},
+          {"bytes_down", round.bytes_down},
+          {"bytes_up", round.bytes_up},
           {"nodes", nodes}};
 }
 
 RoundData RoundFromJson(const Json& json) {
   RoundData round{.number = json.at("number"),
                   .seconds = json.at("seconds"),
+                  .updated = json.at("updated"),
                   .train_loss = NumberFromJson(json.at("train_loss"))};
   for (const auto& [task, loss] : json.at("losses").items()) {
     round.losses[task] = NumberFromJson(loss);
@@ -69,16 +97,64 @@ RoundData RoundFromJson(const Json& json) {
   for (const auto& [task, accuracy] : json.at("accuracies").items()) {
     round.accuracies[task] = NumberFromJson(accuracy);
   }
-  for (const Json& node : json.at("nodes")) {
-    round.nodes.push_back({node.at("node_id"), node.at("accepted"), node.at("reason"),
-                           node.at("bytes_down"), node.at("bytes_up")});
-  }
+  round.num_nodes = json.at("num_nodes");
+  round.num_accepted = json.at("num_accepted");
+  round.bytes_down = json.at("bytes_down");
+  round.bytes_up = json.at("bytes_up");
+  for (const Json& node : json.at("nodes")) round.nodes.push_back(NodeFromJson(node));
   return round;
+}
+
+Json TaskToJson(const TaskData& task) {
+  return {{"name", task.name},
+          {"title", task.title},
+          {"metric", task.metric},
+          {"metric_title", task.metric_title},
+          {"part_title", task.part_title},
+          {"holding_title", task.holding_title},
+          {"default_batch_size", task.default_batch_size}};
+}
+
+TaskData TaskFromJson(const Json& json) {
+  return {.name = json.at("name"),
+          .title = json.at("title"),
+          .metric = json.at("metric"),
+          .metric_title = json.at("metric_title"),
+          .part_title = json.at("part_title"),
+          .holding_title = json.at("holding_title"),
+          .default_batch_size = json.at("default_batch_size")};
+}
+
+Json ClientToJson(const ClientData& client) {
+  Json histograms = Json::object();
+  for (const auto& [task, histogram] : client.histograms) {
+    histograms[task] = Json::array();
+    for (const auto& [label, count] : histogram) histograms[task].push_back({label, count});
+  }
+  return {{"partition_id", client.partition_id}, {"node_id", client.node_id},
+          {"num_examples", client.num_examples}, {"accepted", client.accepted},
+          {"rejected", client.rejected},         {"bytes_down", client.bytes_down},
+          {"bytes_up", client.bytes_up},         {"histograms", histograms}};
+}
+
+ClientData ClientFromJson(const Json& json) {
+  ClientData client{.partition_id = json.at("partition_id"), .node_id = json.at("node_id")};
+  client.num_examples = json.at("num_examples");
+  client.accepted = json.at("accepted");
+  client.rejected = json.at("rejected");
+  client.bytes_down = json.at("bytes_down");
+  client.bytes_up = json.at("bytes_up");
+  for (const auto& [task, histogram] : json.at("histograms").items()) {
+    for (const Json& entry : histogram) {
+      client.histograms[task].emplace_back(entry.at(0), entry.at(1));
+    }
+  }
+  return client;
 }
 
 Json VerdictToJson(const Verdict& verdict) {
   Json alone = Json::array();
-  for (const Score& score : verdict.alone) alone.push_back(ToJsonValue(score));
+  for (const Bar& bar : verdict.alone) alone.push_back(ToJsonValue(bar));
   return {{"frozen", ToJsonValue(verdict.frozen)},
           {"federated", ToJsonValue(verdict.federated)},
           {"centralized", ToJsonValue(verdict.centralized)},
@@ -86,26 +162,81 @@ Json VerdictToJson(const Verdict& verdict) {
 }
 
 Verdict VerdictFromJson(const Json& json) {
-  Verdict verdict{ScoreFromJson(json.at("frozen")),
-                  ScoreFromJson(json.at("federated")),
-                  ScoreFromJson(json.at("centralized")),
+  Verdict verdict{BarFromJson(json.at("frozen")),
+                  BarFromJson(json.at("federated")),
+                  BarFromJson(json.at("centralized")),
                   {}};
-  for (const Json& score : json.at("alone")) verdict.alone.push_back(ScoreFromJson(score));
+  for (const Json& bar : json.at("alone")) verdict.alone.push_back(BarFromJson(bar));
   return verdict;
+}
+
+Json SampleToJson(const SampleData& sample) {
+  return {{"task", sample.task},
+          {"prompt", sample.prompt},
+          {"png", absl::Base64Escape(sample.png)},
+          {"truth", sample.truth},
+          {"before", sample.before},
+          {"after", sample.after},
+          {"png_before", absl::Base64Escape(sample.png_before)},
+          {"png_after", absl::Base64Escape(sample.png_after)},
+          {"right_before", sample.right_before},
+          {"right_after", sample.right_after}};
+}
+
+SampleData SampleFromJson(const Json& json) {
+  return {.task = json.at("task"),
+          .prompt = json.at("prompt"),
+          .png = PngFromJson(json.at("png")),
+          .truth = json.at("truth"),
+          .before = json.at("before"),
+          .after = json.at("after"),
+          .png_before = PngFromJson(json.at("png_before")),
+          .png_after = PngFromJson(json.at("png_after")),
+          .right_before = json.at("right_before"),
+          .right_after = json.at("right_after")};
+}
+
+// `clients` is sorted by node id, and stays so.
+void AddToClients(const RoundData& round, std::vector<ClientData>& clients) {
+  for (const NodeRound& node : round.nodes) {
+    auto client = std::lower_bound(
+        clients.begin(), clients.end(), node.node_id,
+        [](const ClientData& known, uint64_t node_id) { return known.node_id < node_id; });
+    if (client == clients.end() || client->node_id != node.node_id) {
+      client = clients.insert(client, {.partition_id = -1, .node_id = node.node_id});
+    }
+    client->bytes_down += node.bytes_down;
+    client->bytes_up += node.bytes_up;
+    ++(node.accepted ? client->accepted : client->rejected);
+    if (node.accepted) client->num_examples = node.num_examples;
+    if (node.partition_id >= 0) client->partition_id = node.partition_id;
+  }
 }
 
 }  // namespace
 
-Score Verdict::AloneMean() const {
-  if (alone.empty()) {
-    return {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN()};
-  }
-  Score mean;
-  for (const Score& score : alone) {
-    mean.all += score.all / static_cast<double>(alone.size());
-    mean.new_concepts += score.new_concepts / static_cast<double>(alone.size());
+Bar Verdict::AloneMean() const {
+  if (alone.empty()) return {{kNan, kNan}};
+  Bar mean;
+  for (const Bar& bar : alone) {
+    mean.score.all += bar.score.all / static_cast<double>(alone.size());
+    mean.score.part += bar.score.part / static_cast<double>(alone.size());
+    mean.examples += bar.examples / static_cast<int64_t>(alone.size());
+    mean.steps = std::max(mean.steps, bar.steps);
   }
   return mean;
+}
+
+void AddRound(RoundData round, RunData& data) {
+  AddToClients(round, data.clients);
+  std::stable_partition(round.nodes.begin(), round.nodes.end(),
+                        [](const NodeRound& node) { return !node.accepted; });
+  if (round.nodes.size() > kMaxNodesKept) round.nodes.resize(kMaxNodesKept);
+  for (NodeRound& node : round.nodes) {
+    if (node.reason.size() > kMaxReasonBytes) node.reason.resize(kMaxReasonBytes);
+  }
+  while (!data.rounds.empty() && data.rounds.back().number >= round.number) data.rounds.pop_back();
+  data.rounds.push_back(std::move(round));
 }
 
 std::string ToJson(const RunData& data) {
@@ -116,40 +247,21 @@ std::string ToJson(const RunData& data) {
                {"seconds", data.seconds},
                {"adapter_bytes", data.adapter_bytes},
                {"full_model_bytes", data.full_model_bytes}};
-  json["settings"] = Json::array();
-  for (const auto& [key, value] : data.settings) json["settings"].push_back({key, value});
-  json["clients"] = Json::array();
-  for (const ClientData& client : data.clients) {
-    Json histograms = Json::object();
-    for (const auto& [task, histogram] : client.histograms) {
-      histograms[task] = Json::array();
-      for (const auto& [label, count] : histogram) histograms[task].push_back({label, count});
-    }
-    json["clients"].push_back({{"partition_id", client.partition_id},
-                               {"node_id", client.node_id},
-                               {"histograms", histograms}});
-  }
-  json["rounds"] = Json::array();
-  for (const RoundData& round : data.rounds) json["rounds"].push_back(RoundToJson(round));
+  const auto list = [&json](const std::string& key, const auto& items, const auto& to_json) {
+    json[key] = Json::array();
+    for (const auto& item : items) json[key].push_back(to_json(item));
+  };
+  list("settings", data.settings, [](const auto& setting) {
+    return Json::array({setting.first, setting.second});
+  });
+  list("tasks", data.tasks, TaskToJson);
+  list("notes", data.notes, [](const std::string& note) { return Json(note); });
+  list("clients", data.clients, ClientToJson);
+  list("rounds", data.rounds, RoundToJson);
   json["verdicts"] = Json::object();
   for (const auto& [task, verdict] : data.verdicts) json["verdicts"][task] = VerdictToJson(verdict);
-  json["questions"] = Json::array();
-  for (const QuestionSample& sample : data.questions) {
-    json["questions"].push_back({{"png", absl::Base64Escape(sample.png)},
-                                 {"question", sample.question},
-                                 {"truth", sample.truth},
-                                 {"before", sample.before},
-                                 {"after", sample.after}});
-  }
-  json["drawings"] = Json::array();
-  for (const DrawingSample& sample : data.drawings) {
-    json["drawings"].push_back({{"prompt", sample.prompt},
-                                {"png_before", absl::Base64Escape(sample.png_before)},
-                                {"png_after", absl::Base64Escape(sample.png_after)},
-                                {"right_before", sample.right_before},
-                                {"right_after", sample.right_after}});
-  }
-  return Dump(json, 1);
+  list("samples", data.samples, SampleToJson);
+  return Dump(json, 1) + "\n";
 }
 
 absl::StatusOr<RunData> RunDataFromJson(const std::string& text) {
@@ -165,42 +277,82 @@ absl::StatusOr<RunData> RunDataFromJson(const std::string& text) {
     for (const Json& setting : json.at("settings")) {
       data.settings.emplace_back(setting.at(0), setting.at(1));
     }
-    for (const Json& client : json.at("clients")) {
-      ClientData& added = data.clients.emplace_back();
-      added.partition_id = client.at("partition_id");
-      added.node_id = client.at("node_id");
-      for (const auto& [task, histogram] : client.at("histograms").items()) {
-        for (const Json& entry : histogram) {
-          added.histograms[task].emplace_back(entry.at(0), entry.at(1));
-        }
-      }
-    }
+    for (const Json& task : json.at("tasks")) data.tasks.push_back(TaskFromJson(task));
+    for (const Json& note : json.at("notes")) data.notes.push_back(note);
+    for (const Json& client : json.at("clients")) data.clients.push_back(ClientFromJson(client));
     for (const Json& round : json.at("rounds")) data.rounds.push_back(RoundFromJson(round));
     for (const auto& [task, verdict] : json.at("verdicts").items()) {
       data.verdicts[task] = VerdictFromJson(verdict);
     }
-    for (const Json& sample : json.at("questions")) {
-      data.questions.push_back({PngFromJson(sample.at("png")), sample.at("question"),
-                                sample.at("truth"), sample.at("before"), sample.at("after")});
-    }
-    for (const Json& sample : json.at("drawings")) {
-      data.drawings.push_back({sample.at("prompt"), PngFromJson(sample.at("png_before")),
-                               PngFromJson(sample.at("png_after")), sample.at("right_before"),
-                               sample.at("right_after")});
-    }
+    for (const Json& sample : json.at("samples")) data.samples.push_back(SampleFromJson(sample));
     return data;
   } catch (const Json::exception& error) {
     return absl::InvalidArgumentError(absl::StrCat("not a run.json: ", error.what()));
   }
 }
 
+std::string RoundLine(const RoundData& round, const std::vector<TaskData>& tasks, double time) {
+  Json line = {{"event", "round"},
+               {"round", round.number},
+               {"time", time},
+               {"seconds", round.seconds},
+               {"updated", round.updated}};
+  const auto scalar = [&line](const std::string& tag, double value) {
+    if (std::isfinite(value)) line[tag] = value;
+  };
+  scalar("train-loss", round.train_loss);
+  for (const auto& [task, loss] : round.losses) scalar(task + "-loss", loss);
+  for (const TaskData& task : tasks) {
+    const auto accuracy = round.accuracies.find(task.name);
+    if (accuracy != round.accuracies.end()) scalar(task.metric, accuracy->second);
+  }
+  line["nodes"] = Json::array();
+  for (const NodeRound& node : round.nodes) line["nodes"].push_back(NodeToJson(node));
+  return Dump(line, -1);
+}
+
+absl::StatusOr<RoundData> RoundFromLine(const std::string& text,
+                                        const std::vector<TaskData>& tasks) {
+  try {
+    const Json line = Json::parse(text);
+    RoundData round{.number = line.at("round"),
+                    .seconds = line.at("seconds"),
+                    .updated = line.at("updated"),
+                    .train_loss = NumberAt(line, "train-loss")};
+    for (const TaskData& task : tasks) {
+      const double loss = NumberAt(line, task.name + "-loss");
+      if (std::isfinite(loss)) round.losses[task.name] = loss;
+      const double accuracy = NumberAt(line, task.metric);
+      if (std::isfinite(accuracy)) round.accuracies[task.name] = accuracy;
+    }
+    for (const Json& item : line.at("nodes")) {
+      const NodeRound node = NodeFromJson(item);
+      ++round.num_nodes;
+      round.num_accepted += node.accepted ? 1 : 0;
+      round.bytes_down += node.bytes_down;
+      round.bytes_up += node.bytes_up;
+      round.nodes.push_back(node);
+    }
+    return round;
+  } catch (const Json::exception& error) {
+    return absl::InvalidArgumentError(absl::StrCat("not a line of metrics.jsonl: ", error.what()));
+  }
+}
+
 std::string SummaryJson(const RunData& data) {
   Json json = Json::object();
   for (const auto& [task, verdict] : data.verdicts) {
-    json[task] = {{"frozen", NumberToJson(verdict.frozen.all)},
-                  {"local_mean", NumberToJson(verdict.AloneMean().all)},
-                  {"federated", NumberToJson(verdict.federated.all)},
-                  {"centralized", NumberToJson(verdict.centralized.all)}};
+    const Bar alone = verdict.AloneMean();
+    json[task] = {{"frozen", NumberToJson(verdict.frozen.score.all)},
+                  {"local_mean", NumberToJson(alone.score.all)},
+                  {"federated", NumberToJson(verdict.federated.score.all)},
+                  {"centralized", NumberToJson(verdict.centralized.score.all)}};
+    json[task]["examples"] = {{"local_mean", alone.examples},
+                              {"federated", verdict.federated.examples},
+                              {"centralized", verdict.centralized.examples}};
+    json[task]["steps"] = {{"local_mean", alone.steps},
+                           {"federated", verdict.federated.steps},
+                           {"centralized", verdict.centralized.steps}};
   }
   json["bytes"] = {{"adapter_per_round", data.adapter_bytes},
                    {"full_model_per_round", data.full_model_bytes}};
@@ -208,7 +360,7 @@ std::string SummaryJson(const RunData& data) {
   json["rounds"] = data.rounds.empty() ? 0 : data.rounds.back().number;
   json["seconds"] = data.seconds;
   json["seed"] = data.seed;
-  return Dump(json, 2);
+  return Dump(json, 2) + "\n";
 }
 
 }  // namespace fedumm::programs

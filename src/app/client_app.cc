@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "base/printable.h"
 #include "base/text.h"
 
 namespace fedumm {
@@ -52,6 +52,11 @@ ClientApp& ClientApp::On(std::string_view type, std::string_view action, Handler
   return *this;
 }
 
+ClientApp& ClientApp::Wrap(Mod mod) {
+  mods_.insert(mods_.begin(), std::move(mod));
+  return *this;
+}
+
 absl::StatusOr<RecordDict> ClientApp::Handle(const Message& message, Context& context) const {
   const std::string& type = message.metadata.message_type;
   auto handler = handlers_.find(type);
@@ -68,13 +73,7 @@ absl::StatusOr<RecordDict> ClientApp::Handle(const Message& message, Context& co
 
 namespace {
 
-// Protobuf refuses a message whose text is not UTF-8, and an endless one helps nobody.
-std::string ReasonText(absl::string_view text) {
-  text = text.substr(0, 1000);
-  const bool ascii = std::all_of(text.begin(), text.end(),
-                                 [](char c) { return static_cast<unsigned char>(c) < 0x80; });
-  return ascii ? std::string(text) : absl::CHexEscape(text);
-}
+constexpr size_t kMaxReasonCharacters = 1000;
 
 }  // namespace
 
@@ -100,7 +99,8 @@ Message MakeReply(const Message& instruction, absl::StatusOr<RecordDict> outcome
     const bool unknown_type = absl::IsUnimplemented(outcome.status());
     reply.error =
         Error{unknown_type ? ErrorCode::kLoadClientAppFailed : ErrorCode::kClientAppRaisedException,
-              ReasonText(outcome.status().message())};
+              // Protobuf refuses text that is not UTF-8. Whoever shows the reason escapes it.
+              ValidUtf8(outcome.status().message(), kMaxReasonCharacters)};
   }
   return reply;
 }

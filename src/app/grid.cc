@@ -11,12 +11,13 @@
 namespace fedumm {
 namespace {
 
-// Message ids of which any may go, in a form that PullMessages takes as it is.
+// The ids of messages that still lack a reply, as the vector that PullMessages takes. Erase does
+// not depend on their number.
 class Waiting {
  public:
   explicit Waiting(const std::vector<std::string>& ids) {
     for (const std::string& id : ids) {
-      // "" was refused: there will be no reply.
+      // "" stands for a message that was rejected: it gets no reply.
       if (!id.empty() && places_.emplace(id, ids_.size()).second) ids_.push_back(id);
     }
   }
@@ -50,7 +51,7 @@ absl::StatusOr<std::vector<uint64_t>> Grid::WaitForNodes(int64_t count, absl::Ti
     if (static_cast<int64_t>(online.size()) >= count || left <= absl::ZeroDuration()) {
       return online;
     }
-    // A pull of nothing tells whether the server is stopping; it may return at once.
+    // An empty pull fails if the server is stopping. It does not wait.
     FEDUMM_RETURN_IF_ERROR(PullMessages({}, absl::InfinitePast()).status());
     absl::SleepFor(std::min(absl::Milliseconds(50), left));
   }

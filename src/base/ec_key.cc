@@ -1,13 +1,11 @@
 #include "base/ec_key.h"
 
-#include <openssl/bio.h>
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/param_build.h>
-#include <openssl/pem.h>
 
 #include <algorithm>
 #include <array>
@@ -19,6 +17,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/openssh_key.h"
+#include "base/pem.h"
 #include "base/status_macros.h"
 #include "base/text.h"
 
@@ -29,12 +28,11 @@ using namespace std::string_view_literals;
 
 constexpr size_t kMaxTextBytes = 32 * 1024;  // far more than any key file has
 constexpr size_t kMaxPublicPemBytes = 512;   // that of a P-521 key has 268
-constexpr std::string_view kPemBegin = "-----BEGIN PUBLIC KEY-----\n";
-constexpr std::string_view kPemEnd = "-----END PUBLIC KEY-----\n";
+constexpr std::string_view kPublicKey = "PUBLIC KEY";
+constexpr std::string_view kOpenSshPrivateKey = "OPENSSH PRIVATE KEY";
 constexpr size_t kPemColumns = 64;
 
 struct Free {
-  void operator()(BIO* bio) const { BIO_free(bio); }
   void operator()(BIGNUM* number) const { BN_clear_free(number); }
   void operator()(EVP_PKEY_CTX* context) const { EVP_PKEY_CTX_free(context); }
   void operator()(OSSL_PARAM_BLD* builder) const { OSSL_PARAM_BLD_free(builder); }
@@ -143,21 +141,6 @@ EcKey MakeKey(const Curve& curve, std::string_view point, std::string_view secre
   return owned;
 }
 
-// "EC PRIVATE KEY" of the first "-----BEGIN EC PRIVATE KEY-----"; empty if there is none.
-std::string_view ArmourLabel(std::string_view text) {
-  constexpr std::string_view kBegin = "-----BEGIN ";
-  const size_t begin = text.find(kBegin);
-  if (begin == std::string_view::npos) return {};
-  text.remove_prefix(begin + kBegin.size());
-  return text.substr(0, std::min(text.find("-----"), size_t{64}));
-}
-
-Owned<BIO> Reader(std::string_view text) {
-  return Owned<BIO>(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
-}
-// Without a callback OpenSSL would ask for a passphrase on the terminal.
-int NoPassphrase(char*, int, int, void*) { return -1; }
-
 absl::Status CheckSize(std::string_view text) {
   if (text.size() <= kMaxTextBytes) return absl::OkStatus();
   return absl::InvalidArgumentError(
@@ -184,9 +167,12 @@ absl::StatusOr<EcKey> FromOpenSsh(const OpenSshKey& parts) {
 }
 
 absl::StatusOr<EcKey> ReadOpenSshPrivateKey(std::string_view text) {
-  FEDUMM_ASSIGN_OR_RETURN(std::string binary, OpenSshArmourContent(text));
-  const absl::Cleanup wipe_binary = [&] { OPENSSL_cleanse(binary.data(), binary.size()); };
-  FEDUMM_ASSIGN_OR_RETURN(OpenSshKey parts, ParseOpenSshPrivateKey(binary));
+  std::optional<std::string> binary = PemContent(text, kOpenSshPrivateKey);
+  if (!binary.has_value()) {
+    return absl::InvalidArgumentError("the OpenSSH key is damaged: it has no end or no base64");
+  }
+  const absl::Cleanup wipe_binary = [&] { OPENSSL_cleanse(binary->data(), binary->size()); };
+  FEDUMM_ASSIGN_OR_RETURN(OpenSshKey parts, ParseOpenSshPrivateKey(*binary));
   const absl::Cleanup wipe = [&] { OPENSSL_cleanse(parts.secret.data(), parts.secret.size()); };
   if (parts.encrypted) return Encrypted();
   return FromOpenSsh(parts);
@@ -194,12 +180,10 @@ absl::StatusOr<EcKey> ReadOpenSshPrivateKey(std::string_view text) {
 
 }  // namespace
 
-void EcKeyFree::operator()(evp_pkey_st* key) const { EVP_PKEY_free(key); }
-
 absl::StatusOr<EcKey> ReadPrivateKey(std::string_view text) {
   FEDUMM_RETURN_IF_ERROR(CheckSize(text));
-  const std::string_view label = ArmourLabel(text);
-  if (label == "OPENSSH PRIVATE KEY") return ReadOpenSshPrivateKey(text);
+  const std::string_view label = PemLabel(text);
+  if (label == kOpenSshPrivateKey) return ReadOpenSshPrivateKey(text);
   if (label == "ENCRYPTED PRIVATE KEY" || absl::StrContains(Text(text), "Proc-Type: 4,ENCRYPTED")) {
     return Encrypted();
   }
@@ -209,14 +193,13 @@ absl::StatusOr<EcKey> ReadPrivateKey(std::string_view text) {
     return absl::InvalidArgumentError("the text is a certificate, not a private key");
   }
   const absl::string_view stripped = absl::StripLeadingAsciiWhitespace(Text(text));
-  if (label == "PUBLIC KEY" || absl::StartsWith(stripped, "ecdsa-sha2-") ||
+  if (label == kPublicKey || absl::StartsWith(stripped, "ecdsa-sha2-") ||
       absl::StartsWith(stripped, "ssh-")) {
     return absl::InvalidArgumentError("the text is a public key; the private one is wanted");
   }
   if (label.empty()) return absl::InvalidArgumentError("the text holds no private key");
 
-  EcKey key(PEM_read_bio_PrivateKey(Reader(text).get(), nullptr, NoPassphrase, nullptr));
-  ERR_clear_error();
+  EcKey key = ReadPemPrivateKey(text);
   if (key == nullptr) {
     return absl::InvalidArgumentError("the private key is damaged, or of an unknown kind");
   }
@@ -230,14 +213,13 @@ absl::StatusOr<EcKey> ReadPrivateKey(std::string_view text) {
 
 absl::StatusOr<std::string> ParsePublicKey(std::string_view text) {
   FEDUMM_RETURN_IF_ERROR(CheckSize(text));
-  const std::string_view label = ArmourLabel(text);
+  const std::string_view label = PemLabel(text);
   EcKey key;
   if (label.empty()) {
     FEDUMM_ASSIGN_OR_RETURN(const OpenSshKey parts, ParseOpenSshPublicKey(text));
     FEDUMM_ASSIGN_OR_RETURN(key, FromOpenSsh(parts));
-  } else if (label == "PUBLIC KEY") {
-    key.reset(PEM_read_bio_PUBKEY(Reader(text).get(), nullptr, NoPassphrase, nullptr));
-    ERR_clear_error();
+  } else if (label == kPublicKey) {
+    key = ReadPemPublicKey(text);
     if (key == nullptr) return absl::InvalidArgumentError("the public key is damaged");
   } else if (absl::EndsWith(Text(label), "PRIVATE KEY")) {
     return absl::InvalidArgumentError("the text is a private key; the public one is wanted");
@@ -271,25 +253,19 @@ absl::StatusOr<std::string> PublicKeyPem(evp_pkey_st* key) {
     }
   }
   const std::string base64 = absl::Base64Escape(der);
-  std::string pem(kPemBegin);
+  std::string pem = absl::StrCat("-----BEGIN ", Text(kPublicKey), "-----\n");
   for (size_t at = 0; at < base64.size(); at += kPemColumns) {
     absl::StrAppend(&pem, Text(std::string_view(base64).substr(at, kPemColumns)), "\n");
   }
-  pem += kPemEnd;
+  absl::StrAppend(&pem, "-----END ", Text(kPublicKey), "-----\n");
   return pem;
 }
 
 EcKey ReadPublicKeyPem(std::string_view pem) {
-  if (pem.size() > kMaxPublicPemBytes || !absl::StartsWith(Text(pem), Text(kPemBegin)) ||
-      !absl::EndsWith(Text(pem), Text(kPemEnd))) {
-    return nullptr;
-  }
-  std::string_view body = pem;
-  body.remove_prefix(kPemBegin.size());
-  if (body.size() < kPemEnd.size()) return nullptr;  // the two lines overlap
-  body.remove_suffix(kPemEnd.size());
-  std::string der;
-  if (!absl::Base64Unescape(Text(body), &der)) return nullptr;
+  if (pem.size() > kMaxPublicPemBytes) return nullptr;
+  const std::optional<std::string> content = PemContent(pem, kPublicKey);
+  if (!content.has_value()) return nullptr;
+  const std::string& der = *content;
   for (const Curve& curve : kCurves) {
     const size_t point_bytes = 1 + 2 * curve.coordinate_bytes;
     if (der.size() != curve.spki.size() + point_bytes || !absl::StartsWith(der, Text(curve.spki))) {

@@ -1,20 +1,15 @@
 #pragma once
 
-#include <memory>
 #include <string>
 #include <string_view>
 
 #include "absl/status/statusor.h"
-
-struct evp_pkey_st;  // OpenSSL's EVP_PKEY
+#include "base/pem.h"
 
 namespace fedumm {
 
-struct EcKeyFree {
-  void operator()(evp_pkey_st* key) const;
-};
 // An elliptic-curve key, public or both halves. May be read by many threads at once.
-using EcKey = std::unique_ptr<evp_pkey_st, EcKeyFree>;
+using EcKey = PemKey;
 
 // The private key of a file on P-256, P-384 or P-521, the curves of Flower's node keys: OpenSSH's
 // own form or PEM (PKCS#8, SEC1), without a passphrase. INVALID_ARGUMENT says what the text is

@@ -1,10 +1,8 @@
 #pragma once
 
 #include <memory>
-#include <string>
 
-#include "absl/strings/escaping.h"
-#include "absl/strings/string_view.h"
+#include "base/printable.h"
 #include "spdlog/spdlog.h"
 
 namespace fedumm {
@@ -13,12 +11,6 @@ namespace fedumm {
 inline std::shared_ptr<spdlog::logger> Log() {
   std::shared_ptr<spdlog::logger> logger = spdlog::get("fedumm");
   return logger != nullptr ? logger : spdlog::default_logger();
-}
-
-// Text from a peer, fit for a log line: escaped, and cut where it is long.
-inline std::string Printable(absl::string_view text) {
-  constexpr size_t kLongest = 200;
-  return absl::CHexEscape(text.substr(0, kLongest)) + (text.size() > kLongest ? "..." : "");
 }
 
 }  // namespace fedumm

@@ -15,8 +15,6 @@ namespace {
 
 using namespace std::string_view_literals;
 
-constexpr std::string_view kArmourBegin = "-----BEGIN OPENSSH PRIVATE KEY-----";
-constexpr std::string_view kArmourEnd = "-----END OPENSSH PRIVATE KEY-----";
 constexpr std::string_view kMagic = "openssh-key-v1\0"sv;
 constexpr std::string_view kEcdsa = "ecdsa-sha2-";
 constexpr size_t kBlockBytes = 8;  // what the private part is padded to, without a cipher
@@ -77,17 +75,6 @@ bool IsPadding(std::string_view bytes, size_t whole) {
 }
 
 }  // namespace
-
-absl::StatusOr<std::string> OpenSshArmourContent(std::string_view text) {
-  const size_t begin = text.find(kArmourBegin);
-  if (begin == std::string_view::npos) return Damaged("first line");
-  text.remove_prefix(begin + kArmourBegin.size());
-  const size_t end = text.find(kArmourEnd);
-  if (end == std::string_view::npos) return Damaged("last line");
-  std::string binary;
-  if (!absl::Base64Unescape(Text(text.substr(0, end)), &binary)) return Damaged("base64");
-  return binary;
-}
 
 absl::StatusOr<OpenSshKey> ParseOpenSshPrivateKey(std::string_view binary) {
   if (!absl::StartsWith(Text(binary), Text(kMagic))) return Damaged("header");

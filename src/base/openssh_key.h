@@ -16,11 +16,8 @@ struct OpenSshKey {
   bool encrypted = false;  // has a passphrase: nothing else is known then
 };
 
-// The bytes between "-----BEGIN OPENSSH PRIVATE KEY-----" and its end. INVALID_ARGUMENT if they are
-// not base64, or there is no end.
-absl::StatusOr<std::string> OpenSshArmourContent(std::string_view text);
-
-// The binary format "openssh-key-v1". INVALID_ARGUMENT if it is damaged.
+// The binary format "openssh-key-v1", which the PEM block "OPENSSH PRIVATE KEY" holds.
+// INVALID_ARGUMENT if it is damaged.
 absl::StatusOr<OpenSshKey> ParseOpenSshPrivateKey(std::string_view binary);
 
 // One line "ecdsa-sha2-nistp384 AAAA… comment". INVALID_ARGUMENT if it is none.

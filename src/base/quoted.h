@@ -1,17 +1,18 @@
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
-#include "base/log.h"
+#include "base/printable.h"
 #include "base/text.h"
 
 namespace fedumm {
 
-// A name or text from a node, fit for a log line: in quotes, escaped and cut.
-inline std::string Quoted(std::string_view text) {
-  return absl::StrCat("'", Printable(Text(text)), "'");
+// A name or text from a node, in quotes, as Printable shows it.
+inline std::string Quoted(std::string_view text, size_t max_characters = kPrintableCharacters) {
+  return absl::StrCat("'", Printable(Text(text), max_characters), "'");
 }
 
 }  // namespace fedumm

@@ -29,8 +29,7 @@ void TurnAway(LinkState& state, uint64_t node, Answers& answers)
       done(absl::UnauthenticatedError("the key is not registered any more"));
     });
   }
-  state.changed.NotifyAll();
-  state.WakeApps(answers);
+  state.NotifyWaiters(answers);
   Log()->info("turned node {} away: its key was taken back", node);
 }
 

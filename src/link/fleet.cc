@@ -117,11 +117,12 @@ absl::Status Fleet::Admit(const Caller& caller, uint64_t node) {
     FEDUMM_RETURN_IF_ERROR(state_.nodes.CheckOwner(caller.public_key, node));
   }
   FEDUMM_RETURN_IF_ERROR(state_.auth.Check(caller));
+  Answers answers;
   MutexLock lock(state_.mu);
   FEDUMM_ASSIGN_OR_RETURN(const bool came_back,
                           state_.nodes.Readmit(caller.public_key, node, state_.options.timer()));
   if (came_back) {
-    state_.changed.NotifyAll();
+    state_.NotifyWaiters(answers);
     Log()->info("node {} goes on: it joined before this server started", node);
   }
   return absl::OkStatus();
@@ -152,7 +153,7 @@ absl::StatusOr<flwr::proto::ActivateNodeResponse> Fleet::ActivateNode(
   AnswerEmpty(state_.pulls.Take(node), answers);
   state_.mailbox.Restart(node);
   ++state_.early_losses;  // with a shorter interval
-  state_.changed.NotifyAll();
+  state_.NotifyWaiters(answers);
   response.set_node_id(node);
   return response;
 }
@@ -178,8 +179,7 @@ absl::StatusOr<flwr::proto::UnregisterNodeFleetResponse> Fleet::UnregisterNode(
       state_.nodes.Unregister(request.node_id(), state_.options.timer());
   AnswerEmpty(state_.pulls.Take(request.node_id()), answers);
   ++state_.early_losses;
-  state_.changed.NotifyAll();  // what it was asked will not be answered
-  state_.WakeApps(answers);
+  state_.NotifyWaiters(answers);  // what it was asked will not be answered
   if (!unregistered.ok()) return unregistered;
   return flwr::proto::UnregisterNodeFleetResponse();
 }
@@ -189,6 +189,7 @@ absl::StatusOr<flwr::proto::SendNodeHeartbeatResponse> Fleet::SendNodeHeartbeat(
   FEDUMM_RETURN_IF_ERROR(Admit(caller, request.node().node_id()));
   const uint64_t node = request.node().node_id();
   flwr::proto::SendNodeHeartbeatResponse response;
+  Answers answers;
   MutexLock lock(state_.mu);
   const absl::Time now = state_.options.timer();
   const bool was_online = state_.nodes.IsOnline(node, now);
@@ -197,7 +198,7 @@ absl::StatusOr<flwr::proto::SendNodeHeartbeatResponse> Fleet::SendNodeHeartbeat(
       state_.nodes.Heartbeat(node, request.heartbeat_interval(), now, NodeAuth::SignedAt(caller)));
   const bool is_shorter = state_.nodes.GoneAt(node) < was_gone_at;
   if (is_shorter) ++state_.early_losses;
-  if (is_shorter || !was_online) state_.changed.NotifyAll();
+  if (is_shorter || !was_online) state_.NotifyWaiters(answers);
   response.set_success(true);
   return response;
 }
@@ -212,7 +213,7 @@ void Fleet::PullMessages(const Caller& caller, const flwr::proto::PullMessagesRe
   Answers answers;
   MutexLock lock(state_.mu);
   const absl::Time now = state_.options.timer();
-  if (state_.nodes.Pulls(node, now, NodeAuth::SignedAt(caller))) state_.changed.NotifyAll();
+  if (state_.nodes.Pulls(node, now, NodeAuth::SignedAt(caller))) state_.NotifyWaiters(answers);
   const absl::Time before = state_.pulls.NextEnd();
   AnswerEmpty(
       state_.pulls.Hold(node, {.ticket = ticket, .until = now + hold, .done = std::move(done)}),
@@ -311,8 +312,7 @@ absl::StatusOr<flwr::proto::PushMessagesResponse> Fleet::Push(
       receipt = reply.status();
     }
     if (receipt.ok() && receipt->complete) {
-      state_.changed.NotifyAll();
-      state_.WakeApps(answers);
+      state_.NotifyWaiters(answers);
     }
     if (!receipt.ok()) state_.gate.Leave(announcement->instruction_id);
     state_.timer_changed.NotifyOne();
@@ -351,8 +351,7 @@ absl::StatusOr<flwr::proto::GetFabResponse> Fleet::GetFab(
     if (fab == nullptr) {
       // A Python node runs nothing without one: it drops the instruction and says so to nobody.
       if (state_.mailbox.Refuse(request.node().node_id(), request.run_id(), NoBundle())) {
-        state_.changed.NotifyAll();
-        state_.WakeApps(answers);
+        state_.NotifyWaiters(answers);
       }
       // Any other error would end the node for good.
       return absl::PermissionDeniedError(
@@ -474,7 +473,7 @@ void Fleet::Stop() {
   for (const uint64_t node : state_.pulls.Nodes()) AnswerEmpty(state_.pulls.Take(node), answers);
   state_.StopApps(answers);
   for (std::function<void()>& go : state_.gate.OpenAll()) answers.Add(std::move(go));
-  state_.changed.NotifyAll();
+  state_.NotifyWaiters(answers);
   state_.timer_changed.NotifyAll();
 }
 

@@ -28,7 +28,7 @@ bool LinkState::FinishRun(uint64_t run_id, std::string_view sub_status, const st
     return true;
   });
   WakeLogReaders(run_id, answers);
-  changed.NotifyAll();
+  NotifyWaiters(answers);
   return true;
 }
 

@@ -79,8 +79,14 @@ struct LinkState {
                  Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   // Gives pending runs to the SuperExecs that wait for one.
   void OfferRuns(Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  // Answers the ServerApps that have all replies they wait for.
-  void WakeApps(Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // To be called whenever a reply is complete, an instruction has failed, a node has come, is lost
+  // or will be lost earlier than was known: wakes WaitForChange, and answers the hosted ServerApps
+  // that have all replies they wait for.
+  void NotifyWaiters(Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // Waits for the next NotifyWaiters, or until the timeout.
+  void WaitForChange(absl::Duration timeout) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    changed_.WaitFor(mu, timeout);
+  }
   void WakeLogReaders(uint64_t run_id, Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   // Does what time alone makes due for hosted runs; the next time when there is more.
   void ExpireApps(absl::Time now, Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
@@ -102,8 +108,13 @@ struct LinkState {
   // Grows when a node is gone earlier than was to be expected.
   uint64_t early_losses ABSL_GUARDED_BY(mu) = 0;
   bool stopping ABSL_GUARDED_BY(mu) = false;
-  CondVar changed;        // a reply is complete, a node came or went, stopping
   CondVar timer_changed;  // something is due earlier than before, stopping
+
+ private:
+  // Answers the hosted ServerApps that have all replies they wait for.
+  void WakeApps(Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+
+  CondVar changed_;
 };
 
 }  // namespace fedumm::link

@@ -51,6 +51,8 @@ void Mailbox::Post(Instruction instruction, absl::Time now) {
   Entry& entry = entries_[id];
   entry.expires = now + absl::Seconds(instruction.metadata.ttl);
   entry.parts = TakeParts(instruction);
+  entry.message = std::make_shared<const flwr::proto::Message>(
+      std::exchange(instruction.message, flwr::proto::Message()));
   entry.instruction = std::move(instruction);
   live_[node].push_back(&entry);
 }
@@ -227,11 +229,19 @@ std::optional<Mailbox::Offered> Mailbox::Offer(uint64_t node, uint64_t ticket, a
     entry->offered = true;
     entry->lease_end = now + options_.lease;
     Due(entry->lease_end);
-    Offered offered{.message = entry->instruction.message, .tree = entry->parts->tree};
-    offered.tree.set_object_id(entry->instruction.metadata.message_id);
+    Offered offered;
+    offered.message_id_ = entry->instruction.metadata.message_id;
+    offered.message_ = entry->message;
+    offered.parts_ = entry->parts;
     return offered;
   }
   return std::nullopt;
+}
+
+flwr::proto::ObjectTree Mailbox::Offered::Tree() const {
+  flwr::proto::ObjectTree tree = parts_->tree;
+  tree.set_object_id(message_id_);
+  return tree;
 }
 
 void Mailbox::TakeBack(uint64_t node, uint64_t ticket) {
@@ -465,7 +475,7 @@ void Mailbox::Close(Entry& entry, absl::Time now) {
     run->second.erase(metadata.message_id);
     if (run->second.empty()) answered_.erase(run);
   }
-  entry.instruction.message = {};
+  entry.message.reset();
   closed_.emplace_back(now + kRemember, metadata.message_id);
   ForgetClosed(now);
 }

@@ -119,9 +119,18 @@ class Mailbox {
 
   // The node's side.
 
-  struct Offered {
-    flwr::proto::Message message;
-    flwr::proto::ObjectTree tree;
+  // A message for a node. It shares its parts with the mailbox and copies nothing until it is
+  // turned into messages of Protobuf, which needs no lock.
+  class Offered {
+   public:
+    flwr::proto::Message Message() const { return *message_; }
+    flwr::proto::ObjectTree Tree() const;
+
+   private:
+    friend class Mailbox;
+    std::string message_id_;
+    std::shared_ptr<const flwr::proto::Message> message_;
+    std::shared_ptr<const Parts> parts_;
   };
   // The oldest message that waits for the node. `ticket` names the offer.
   std::optional<Offered> Offer(uint64_t node, uint64_t ticket, absl::Time now);
@@ -177,7 +186,8 @@ class Mailbox {
     bool stale = false;  // the node has restarted since it announced the reply
   };
   struct Entry {
-    Instruction instruction;             // its tree and ids are in `parts`
+    Instruction instruction;  // without its message, tree and ids
+    std::shared_ptr<const flwr::proto::Message> message;
     std::shared_ptr<const Parts> parts;  // null once they were released
     absl::Time expires;
     Stage stage = Stage::kWaiting;

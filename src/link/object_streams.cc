@@ -32,8 +32,7 @@ absl::StatusOr<bool> StoreUpload(LinkState& state, const Upload& upload,
   MutexLock lock(state.mu);
   if (state.mailbox.Uploaded(upload.node, upload.run_id, object_id, num_bytes,
                              state.options.timer())) {
-    state.changed.NotifyAll();
-    state.WakeApps(answers);
+    state.NotifyWaiters(answers);
   }
   return true;
 }

@@ -98,7 +98,7 @@ absl::StatusOr<std::vector<uint64_t>> RunGrid::WaitForNodes(int64_t count, absl:
     if (static_cast<int64_t>(online.size()) >= count || left <= absl::ZeroDuration()) {
       return online;
     }
-    state_.changed.WaitFor(state_.mu, left);
+    state_.WaitForChange(left);
   }
 }
 
@@ -195,7 +195,7 @@ absl::StatusOr<std::vector<Message>> RunGrid::PullMessages(
       if (outcomes.empty() && std::exchange(first, false)) outcomes = TakeUnknown(wanted);
       const absl::Time now = state_.options.timer();
       if (!outcomes.empty() || wanted.empty() || now >= end) break;
-      state_.changed.WaitFor(state_.mu, std::min(end, recheck_) - now);
+      state_.WaitForChange(std::min(end, recheck_) - now);
     }
   }
   std::vector<Message> replies;

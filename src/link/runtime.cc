@@ -63,7 +63,7 @@ absl::Status AddChildren(const store::ObjectStore& objects, const Limits& limits
 // The reply as it travels, from the objects themselves: a ServerApp believes those, so they must
 // say what the node was checked for when it announced the reply.
 absl::Status ReadReply(const store::ObjectStore& objects, const Limits& limits,
-                       const Metadata& metadata, TakenReplies::Reply& reply) {
+                       const Metadata& metadata, TakenReplies::Content& reply) {
   reply.tree.set_object_id(metadata.message_id);
   int64_t budget = limits.max_objects_per_message;
   FEDUMM_RETURN_IF_ERROR(AddChildren(objects, limits, 1, budget, reply.tree));
@@ -303,8 +303,7 @@ void Runtime::PullMessages(std::string_view token,
         done(TakeReplies(run_id, ids));
       };
       state_.apps.pulls[ticket] = std::move(pull);
-      state_.WakeApps(answers);
-      state_.timer_changed.NotifyOne();
+      state_.NotifyWaiters(answers);
     }
   }
   if (!run_id.ok()) done(run_id.status());
@@ -340,34 +339,39 @@ flwr::proto::PullAppMessagesResponse Runtime::TakeReplies(
     const std::string id = outcome.instruction.message_id;
     replies.emplace_back(id, ToReply(std::move(outcome)));
   }
-  flwr::proto::PullAppMessagesResponse response;
-  MutexLock lock(state_.mu);
-  const bool over = state_.runs.IsFinished(run_id);
-  for (auto& [id, reply] : replies) {
-    if (over) {
-      state_.objects.Release(reply.object_ids);
-    } else {
-      state_.apps.replies.Add(run_id, id, std::move(reply));
+  std::vector<std::shared_ptr<const TakenReplies::Content>> given;
+  {
+    MutexLock lock(state_.mu);
+    const bool over = state_.runs.IsFinished(run_id);
+    for (auto& [id, reply] : replies) {
+      if (over) {
+        state_.objects.Release(reply.object_ids);
+      } else {
+        state_.apps.replies.Add(run_id, id, std::move(reply));
+      }
+    }
+    std::set<std::string_view> ids;
+    for (const std::string& id : instructions) {
+      const TakenReplies::Reply* const reply = state_.apps.replies.Find(run_id, id);
+      if (reply != nullptr && ids.insert(id).second) given.push_back(reply->content);
     }
   }
-  std::set<std::string_view> given;
-  for (const std::string& id : instructions) {
-    const TakenReplies::Reply* const reply = state_.apps.replies.Find(run_id, id);
-    if (reply == nullptr || !given.insert(id).second) continue;
-    *response.add_messages_list() = reply->message;
-    *response.add_message_object_trees() = reply->tree;
+  flwr::proto::PullAppMessagesResponse response;
+  for (const std::shared_ptr<const TakenReplies::Content>& content : given) {
+    *response.add_messages_list() = content->message;
+    *response.add_message_object_trees() = content->tree;
   }
   return response;
 }
 
 TakenReplies::Reply Runtime::ToReply(Mailbox::Outcome outcome) {
-  TakenReplies::Reply reply;
+  TakenReplies::Content content;
   if (outcome.reply.has_value()) {
     const absl::Status status =
-        ReadReply(state_.objects, state_.options.limits, *outcome.reply, reply);
+        ReadReply(state_.objects, state_.options.limits, *outcome.reply, content);
     if (status.ok()) {
-      reply.object_ids = std::move(outcome.reply_objects);
-      return reply;
+      return {.content = std::make_shared<const TakenReplies::Content>(std::move(content)),
+              .object_ids = std::move(outcome.reply_objects)};
     }
     state_.objects.Release(outcome.reply_objects);
     Log()->warn("the reply of node {} in run {} is malformed: {}", outcome.reply->src_node_id,
@@ -381,12 +385,14 @@ TakenReplies::Reply Runtime::ToReply(Mailbox::Outcome outcome) {
   if (error.metadata.message_type.empty()) error.metadata.message_type = "system";
   wire::DeflatedMessage deflated = wire::Deflater().Deflate(error);
   error.metadata.message_id = deflated.message_id;
+  TakenReplies::Reply reply;
   for (const wire::Object& object : deflated.objects) {
     state_.objects.Add(object);
     reply.object_ids.push_back(object.id);
   }
-  reply.message = wire::MessageToWire(error);
-  reply.tree = std::move(deflated.tree);
+  content.message = wire::MessageToWire(error);
+  content.tree = std::move(deflated.tree);
+  reply.content = std::make_shared<const TakenReplies::Content>(std::move(content));
   return reply;
 }
 

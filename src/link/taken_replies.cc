@@ -7,7 +7,7 @@ namespace fedumm::link {
 void TakenReplies::Add(uint64_t run_id, const std::string& instruction_id, Reply reply) {
   Run& run = runs_[run_id];
   for (const std::string& id : reply.object_ids) ++run.objects[id];
-  run.instructions[reply.message.metadata().message_id()] = instruction_id;
+  run.instructions[reply.content->message.metadata().message_id()] = instruction_id;
   run.replies[instruction_id] = std::move(reply);
 }
 

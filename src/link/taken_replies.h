@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,10 +16,13 @@ namespace fedumm::link {
 // them: the answer that held them can get lost. Not thread-safe.
 class TakenReplies {
  public:
-  struct Reply {
+  struct Content {
     flwr::proto::Message message;  // as it travels
     flwr::proto::ObjectTree tree;
-    std::vector<std::string> object_ids;  // one reference on each is held
+  };
+  struct Reply {
+    std::shared_ptr<const Content> content;  // shared, so that it is copied without a lock
+    std::vector<std::string> object_ids;     // one reference on each is held
   };
 
   void Add(uint64_t run_id, const std::string& instruction_id, Reply reply);

@@ -18,6 +18,8 @@ auto Guarded(Body&& body) -> decltype(body()) {
     return absl::InternalError(error.what_without_backtrace());
   } catch (const std::exception& error) {
     return absl::InternalError(error.what());
+  } catch (...) {
+    return absl::InternalError("an exception of an unknown type was thrown");
   }
 }
 

@@ -36,8 +36,9 @@ absl::StatusOr<const ArrayRecord*> MainArrays(const RecordDict& content, const s
 
 absl::Status CheckContent(const Message& reply) {
   if (reply.has_error()) {
-    return absl::UnavailableError(absl::StrCat("error ", static_cast<int64_t>(reply.error->code),
-                                               ": ", Quoted(reply.error->reason)));
+    return absl::UnavailableError(
+        absl::StrCat("error ", static_cast<int64_t>(reply.error->code), ": ",
+                     Quoted(reply.error->reason, /*max_characters=*/1000)));
   }
   if (!reply.content) return absl::InvalidArgumentError("the reply is empty");
   return absl::OkStatus();

@@ -23,8 +23,8 @@ using flwr::proto::MessageContainer;
 
 class AdapterFleetClient final : public FleetClient {
  public:
-  AdapterFleetClient(const std::string& address, const ClientTls* tls, const Limits& limits)
-      : stub_(GrpcAdapter::NewStub(transport::NewGrpcChannel(address, tls, limits))) {}
+  AdapterFleetClient(const transport::Route& route, const ClientTls* tls, const Limits& limits)
+      : stub_(GrpcAdapter::NewStub(transport::NewGrpcChannel(route, tls, limits))) {}
 
   absl::StatusOr<flwr::proto::RegisterNodeFleetResponse> RegisterNode(
       const flwr::proto::RegisterNodeFleetRequest& request, const CallOptions& options) override {
@@ -118,9 +118,9 @@ class AdapterFleetClient final : public FleetClient {
 
 }  // namespace
 
-std::unique_ptr<FleetClient> NewGrpcAdapterFleetClient(const std::string& address,
+std::unique_ptr<FleetClient> NewGrpcAdapterFleetClient(const transport::Route& route,
                                                        const ClientTls* tls, const Limits& limits) {
-  return std::make_unique<AdapterFleetClient>(address, tls, limits);
+  return std::make_unique<AdapterFleetClient>(route, tls, limits);
 }
 
 }  // namespace fedumm

@@ -10,6 +10,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/host_port.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "flwr/proto/grpcadapter.grpc.pb.h"
@@ -25,11 +26,8 @@ using link::Caller;
 using link::Fleet;
 
 absl::Status CheckLoopback(const std::string& address) {
-  const std::string host = address.substr(0, address.rfind(':'));
-  const bool is_ipv4 = host.find_first_not_of("0123456789.") == std::string::npos;
-  if (host == "localhost" || host == "[::1]" || (is_ipv4 && absl::StartsWith(host, "127."))) {
-    return absl::OkStatus();
-  }
+  FEDUMM_ASSIGN_OR_RETURN(const HostPort parsed, HostPort::ParseListener(address));
+  if (parsed.IsLoopback()) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("the grpc-adapter has no keys and is for loopback addresses only: ", address));
 }

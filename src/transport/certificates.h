@@ -9,6 +9,5 @@ namespace fedumm::transport {
 // a key with a passphrase, a key of another certificate. Whether a certificate is trusted, in time
 // or for the right host only its peer can tell.
 absl::Status CheckServerTls(const ServerTls& tls);
-absl::Status CheckClientTls(const ClientTls& tls);
 
 }  // namespace fedumm::transport

@@ -1,6 +1,5 @@
 #include "transport/connection.h"
 
-#include <arpa/inet.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -13,19 +12,18 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <limits>
 #include <optional>
 #include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "base/log.h"
 #include "base/mutex.h"
+#include "base/printable.h"
 #include "base/status_macros.h"
-#include "base/text.h"
 
 namespace fedumm::transport {
 namespace {
@@ -51,7 +49,7 @@ struct Address {
 };
 
 // What getaddrinfo says, in the system's order.
-absl::StatusOr<std::vector<Address>> LookUp(const HostPort& server) {
+absl::StatusOr<std::vector<Address>> LookUp(const HostPort& server, const std::string& name) {
   const addrinfo hints = {.ai_flags = AI_NUMERICSERV | AI_ADDRCONFIG,
                           .ai_family = AF_UNSPEC,
                           .ai_socktype = SOCK_STREAM,
@@ -61,7 +59,7 @@ absl::StatusOr<std::vector<Address>> LookUp(const HostPort& server) {
       getaddrinfo(server.host.c_str(), absl::StrCat(server.port).c_str(), &hints, &found);
   if (error != 0) {
     return absl::UnavailableError(
-        absl::StrCat("cannot resolve ", Printable(server.host), ": ", gai_strerror(error)));
+        absl::StrCat("cannot resolve ", Printable(name), ": ", gai_strerror(error)));
   }
   std::vector<Address> result;
   for (const addrinfo* next = found; next != nullptr; next = next->ai_next) {
@@ -74,12 +72,6 @@ absl::StatusOr<std::vector<Address>> LookUp(const HostPort& server) {
   return result;
 }
 
-bool IsNumeric(const std::string& host) {
-  std::array<unsigned char, sizeof(in6_addr)> address;
-  return inet_pton(AF_INET, host.c_str(), address.data()) == 1 ||
-         inet_pton(AF_INET6, host.c_str(), address.data()) == 1;
-}
-
 // The answer of a name server, which may take longer than anybody wants to wait.
 struct Resolution {
   Mutex mutex;
@@ -88,12 +80,13 @@ struct Resolution {
   std::optional<absl::StatusOr<std::vector<Address>>> answer ABSL_GUARDED_BY(mutex);
 };
 
-absl::StatusOr<std::vector<Address>> Resolve(const HostPort& server, const Until& until) {
-  if (IsNumeric(server.host)) return LookUp(server);
+absl::StatusOr<std::vector<Address>> Resolve(const HostPort& server, const std::string& name,
+                                             const Until& until) {
+  if (IsIpAddress(server.host)) return LookUp(server, name);
   const auto resolution = std::make_shared<Resolution>();
   // getaddrinfo cannot be interrupted: its thread is left behind when the wait ends first.
-  std::thread([resolution, server] {
-    absl::StatusOr<std::vector<Address>> answer = LookUp(server);
+  std::thread([resolution, server, name] {
+    absl::StatusOr<std::vector<Address>> answer = LookUp(server, name);
     MutexLock lock(resolution->mutex);
     resolution->answer = std::move(answer);
     resolution->changed.NotifyAll();
@@ -107,36 +100,13 @@ absl::StatusOr<std::vector<Address>> Resolve(const HostPort& server, const Until
   while (!resolution->answer.has_value()) {
     if (resolution->given_up) return Cancelled();
     const Until::Clock::duration left = until.deadline - Until::Clock::now();
-    if (left <= left.zero()) return TooLate(absl::StrCat("the name servers for ", server.host));
+    if (left <= left.zero()) return TooLate(absl::StrCat("the name servers for ", name));
     resolution->changed.WaitFor(resolution->mutex, absl::FromChrono(left));
   }
   return *std::move(resolution->answer);
 }
 
 }  // namespace
-
-absl::StatusOr<HostPort> HostPort::Parse(const std::string& address) {
-  const absl::Status wrong = absl::InvalidArgumentError(
-      absl::StrCat("the address is not host:port: ", Printable(address)));
-  const size_t colon = address.rfind(':');
-  if (colon == std::string::npos || colon == 0) return wrong;
-  std::string host = address.substr(0, colon);
-  const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
-  if (bracketed) host = host.substr(1, host.size() - 2);
-  if (bracketed != (host.find(':') != std::string::npos)) return wrong;
-  if (host.find_first_of(std::string("[]/@ \t\r\n\0", 9)) != std::string::npos) return wrong;
-  uint32_t port = 0;
-  if (!absl::SimpleAtoi(address.substr(colon + 1), &port) || port == 0 ||
-      port > std::numeric_limits<uint16_t>::max()) {
-    return wrong;
-  }
-  return HostPort{std::move(host), static_cast<uint16_t>(port)};
-}
-
-std::string HostPort::ToString() const {
-  return host.find(':') != std::string::npos ? absl::StrCat("[", host, "]:", port)
-                                             : absl::StrCat(host, ":", port);
-}
 
 Until Until::After(absl::Duration duration, std::stop_token cancel) {
   duration = std::clamp(duration, absl::ZeroDuration(), absl::Hours(24));
@@ -147,42 +117,95 @@ Connection::Descriptor::~Descriptor() {
   if (fd_ >= 0) close(fd_);
 }
 
-Connection::Connection(int socket, int waker, std::string server)
-    : socket_(socket), waker_(waker), server_(std::move(server)) {}
+Connection::Connection(int socket, int waker, std::string name)
+    : socket_(socket), waker_(waker), name_(std::move(name)) {}
 
 Connection::~Connection() = default;
 
-absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const HostPort& server,
+absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const Route& route,
                                                              const TlsClient* tls,
                                                              std::string_view protocols,
                                                              const Until& until) {
+  std::unique_ptr<Connection> connection;
+  if (route.proxy.has_value()) {
+    FEDUMM_ASSIGN_OR_RETURN(connection, OpenToProxy(route, until));
+    FEDUMM_RETURN_IF_ERROR(connection->StartTunnel(route, until));
+    connection->name_ = route.ToString();
+  } else {
+    FEDUMM_ASSIGN_OR_RETURN(connection, ConnectTo(route.server, route.server.ToString(), until));
+  }
+  if (tls != nullptr) {
+    FEDUMM_RETURN_IF_ERROR(connection->StartTls(*tls, route.server.host, protocols, until));
+  }
+  return connection;
+}
+
+absl::StatusOr<std::unique_ptr<Connection>> Connection::OpenToProxy(const Route& route,
+                                                                    const Until& until) {
+  return ConnectTo(route.proxy->address, route.proxy->ToString(), until);
+}
+
+absl::StatusOr<std::unique_ptr<Connection>> Connection::ConnectTo(const HostPort& address,
+                                                                  const std::string& name,
+                                                                  const Until& until) {
   if (until.cancel.stop_requested()) return Cancelled();
-  FEDUMM_ASSIGN_OR_RETURN(const std::vector<Address> addresses, Resolve(server, until));
-  absl::Status failure = absl::UnavailableError(absl::StrCat("no address for ", server.host));
+  FEDUMM_ASSIGN_OR_RETURN(const std::vector<Address> addresses, Resolve(address, name, until));
+  absl::Status failure = absl::UnavailableError(absl::StrCat("no address for ", name));
   for (size_t i = 0; i < addresses.size(); ++i) {
     const int family = addresses[i].bytes.ss_family;
     const int socket = ::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
     const int waker = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    std::unique_ptr<Connection> connection(new Connection(socket, waker, server.ToString()));
+    std::unique_ptr<Connection> connection(new Connection(socket, waker, name));
     if (socket < 0 || waker < 0) {
       failure = absl::UnavailableError(absl::StrCat("cannot make a socket: ", ErrorText(errno)));
       continue;
     }
     const int on = 1;
     setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    // An address that swallows everything leaves time for the next.
+    // An address that never answers leaves time for the next.
     const auto share = (until.deadline - Until::Clock::now()) / (addresses.size() - i);
     failure = connection->Connect(&addresses[i].bytes, addresses[i].size,
                                   {Until::Clock::now() + share, until.cancel});
-    if (failure.ok()) {
-      if (tls != nullptr) {
-        FEDUMM_RETURN_IF_ERROR(connection->StartTls(*tls, server.host, protocols, until));
-      }
-      return connection;
-    }
+    if (failure.ok()) return connection;
     if (absl::IsCancelled(failure)) break;
   }
   return failure;
+}
+
+absl::Status Connection::StartTunnel(const Route& route, const Until& until) {
+  constexpr size_t kMaxHeaderBytes = 16 << 10;
+  constexpr std::string_view kVersion = "HTTP/1.";
+  constexpr size_t kStatusAt = kVersion.size() + 2;  // behind "0 " or "1 "
+  const std::string server = route.server.ToString();
+  FEDUMM_RETURN_IF_ERROR(Write(absl::StrCat("CONNECT ", server, " HTTP/1.1\r\nHost: ", server,
+                                            "\r\n", route.proxy->AuthorizationLine(), "\r\n"),
+                               "", until));
+  std::string header;
+  while (!absl::EndsWith(header, "\r\n\r\n")) {
+    char byte = 0;  // one by one: what follows the header comes from the server
+    FEDUMM_ASSIGN_OR_RETURN(const size_t got, Read(&byte, 1, until));
+    if (got == 0) {
+      return absl::UnavailableError(
+          absl::StrCat(name_, " closed the connection without an answer to CONNECT ", server));
+    }
+    header += byte;
+    const std::string_view start = std::string_view(header).substr(0, kVersion.size());
+    if (start != kVersion.substr(0, start.size()) || header.size() == kMaxHeaderBytes) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(name_, " is no HTTP proxy: it answers CONNECT with \"",
+                       Printable(header, /*max_characters=*/40), "\""));
+    }
+  }
+  int status = 0;
+  if (header.size() < kStatusAt + 3 || !absl::SimpleAtoi(header.substr(kStatusAt, 3), &status)) {
+    status = 0;
+  }
+  if (status / 100 == 2) return absl::OkStatus();
+  FEDUMM_RETURN_IF_ERROR(ProxyFailure(*route.proxy, route.server, status));
+  const std::string text =
+      absl::StrCat(name_, " answers CONNECT ", server, " with HTTP status ", status);
+  const bool may_pass = status / 100 == 5 || status == 408 || status == 429;
+  return may_pass ? absl::UnavailableError(text) : absl::FailedPreconditionError(text);
 }
 
 absl::Status Connection::Connect(const void* address, unsigned size, const Until& until) {
@@ -194,13 +217,12 @@ absl::Status Connection::Connect(const void* address, unsigned size, const Until
     getsockopt(socket_.get(), SOL_SOCKET, SO_ERROR, &error, &length);
   }
   if (error == 0) return absl::OkStatus();
-  return absl::UnavailableError(
-      absl::StrCat("cannot connect to ", server_, ": ", ErrorText(error)));
+  return absl::UnavailableError(absl::StrCat("cannot connect to ", name_, ": ", ErrorText(error)));
 }
 
 absl::Status Connection::StartTls(const TlsClient& tls, const std::string& host,
                                   std::string_view protocols, const Until& until) {
-  FEDUMM_ASSIGN_OR_RETURN(tls_, TlsSession::Create(tls, socket_.get(), host, server_, protocols));
+  FEDUMM_ASSIGN_OR_RETURN(tls_, TlsSession::Create(tls, socket_.get(), host, name_, protocols));
   while (true) {
     FEDUMM_ASSIGN_OR_RETURN(const TlsSession::Step step, tls_->Handshake());
     if (step == TlsSession::Step::kDone) return absl::OkStatus();
@@ -227,7 +249,7 @@ absl::Status Connection::Write(std::string_view head, std::string_view body, con
     const ssize_t sent = sendmsg(socket_.get(), &message, MSG_NOSIGNAL);
     if (sent < 0) {
       if (errno == EINTR) continue;
-      if (errno != EAGAIN) return Lost(server_, errno);
+      if (errno != EAGAIN) return Lost(name_, errno);
       FEDUMM_RETURN_IF_ERROR(Wait(POLLOUT, until));
       continue;
     }
@@ -264,7 +286,7 @@ absl::StatusOr<size_t> Connection::Read(char* data, size_t size, const Until& un
     const ssize_t got = recv(socket_.get(), data, size, 0);
     if (got >= 0) return static_cast<size_t>(got);
     if (errno == EINTR) continue;
-    if (errno != EAGAIN) return Lost(server_, errno);
+    if (errno != EAGAIN) return Lost(name_, errno);
     FEDUMM_RETURN_IF_ERROR(Wait(POLLIN, until));
   }
 }
@@ -277,7 +299,7 @@ bool Connection::IsSilent() {
 
 absl::Status Connection::Await(TlsSession::Step step, const Until& until) {
   if (step == TlsSession::Step::kEnd) {
-    return absl::UnavailableError(absl::StrCat(server_, " closed the connection"));
+    return absl::UnavailableError(absl::StrCat(name_, " closed the connection"));
   }
   return Wait(step == TlsSession::Step::kWritable ? POLLOUT : POLLIN, until);
 }
@@ -295,8 +317,8 @@ absl::Status Connection::Wait(short events, const Until& until) {
                            static_cast<int>(std::clamp<int64_t>(left.count(), 0, INT32_MAX)));
     if (until.cancel.stop_requested()) return Cancelled();
     if (watched[0].revents != 0) return absl::OkStatus();
-    if (ready < 0 && errno != EINTR) return Lost(server_, errno);
-    if (ready == 0 && left.count() <= 0) return TooLate(server_);
+    if (ready < 0 && errno != EINTR) return Lost(name_, errno);
+    if (ready == 0 && left.count() <= 0) return TooLate(name_);
   }
 }
 

@@ -11,21 +11,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/host_port.h"
+#include "transport/proxy.h"
 #include "transport/tls_client.h"
 
 namespace fedumm::transport {
-
-// Where a server is.
-struct HostPort {
-  // "host:port"; an IPv6 address stands in brackets. INVALID_ARGUMENT, naming `address`, for
-  // anything else.
-  static absl::StatusOr<HostPort> Parse(const std::string& address);
-  // As it was parsed: "[::1]:9092".
-  std::string ToString() const;
-
-  std::string host;  // without brackets
-  uint16_t port = 0;
-};
 
 // When a wait ends: after a time on the monotonic clock, or when a stop is requested.
 struct Until {
@@ -37,16 +27,19 @@ struct Until {
 };
 
 // A client's TCP connection, with TLS or without. Each call waits at most `until`. UNAVAILABLE for
-// a server that cannot be reached or left, DEADLINE_EXCEEDED, CANCELLED, and FAILED_PRECONDITION
-// for TLS that can never succeed; after an error the connection is of no use any more. Not
-// thread-safe.
+// a server or proxy that cannot be reached or closed the connection, DEADLINE_EXCEEDED, CANCELLED,
+// and FAILED_PRECONDITION for TLS, or a proxy's refusal, that another try does not mend; after an
+// error the connection cannot be used any more. Errors of a proxy name it. Not thread-safe.
 class Connection {
  public:
-  // Plaintext if `tls` is null; else it outlives the connection. `protocols` as for TlsSession.
-  static absl::StatusOr<std::unique_ptr<Connection>> Open(const HostPort& server,
-                                                          const TlsClient* tls,
+  // To the server, through a tunnel (CONNECT) if the route has a proxy. Plaintext if `tls` is null;
+  // else it outlives the connection. `protocols` as for TlsSession.
+  static absl::StatusOr<std::unique_ptr<Connection>> Open(const Route& route, const TlsClient* tls,
                                                           std::string_view protocols,
                                                           const Until& until);
+  // To the route's proxy, which it must have, in plaintext: for requests that the proxy forwards.
+  static absl::StatusOr<std::unique_ptr<Connection>> OpenToProxy(const Route& route,
+                                                                 const Until& until);
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
@@ -76,8 +69,13 @@ class Connection {
     const int fd_;
   };
 
-  Connection(int socket, int waker, std::string server);
+  Connection(int socket, int waker, std::string name);
+  // To one address after the other; `name` is what errors call it.
+  static absl::StatusOr<std::unique_ptr<Connection>> ConnectTo(const HostPort& address,
+                                                               const std::string& name,
+                                                               const Until& until);
   absl::Status Connect(const void* address, unsigned size, const Until& until);
+  absl::Status StartTunnel(const Route& route, const Until& until);
   absl::Status StartTls(const TlsClient& tls, const std::string& host, std::string_view protocols,
                         const Until& until);
   absl::Status WriteTls(std::string_view bytes, const Until& until);
@@ -87,7 +85,7 @@ class Connection {
 
   const Descriptor socket_;
   const Descriptor waker_;  // an eventfd that ends a wait
-  const std::string server_;
+  std::string name_;        // of what is at the other end
   std::unique_ptr<TlsSession> tls_;
 };
 

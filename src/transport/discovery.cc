@@ -3,6 +3,7 @@
 #include <span>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/mutex.h"
 #include "base/status_macros.h"
@@ -32,9 +33,14 @@ std::string NameOf(HttpVersion version) {
 
 class DiscoveringClient final : public Discovery {
  public:
-  DiscoveringClient(Options options, HostPort server, std::unique_ptr<const TlsClient> tls,
+  // `http` and `grpc`: the ways to the server over each.
+  DiscoveringClient(Options options, Route http, Route grpc, std::unique_ptr<const TlsClient> tls,
                     const NodeKey& key)
-      : options_(std::move(options)), server_(std::move(server)), tls_(std::move(tls)), key_(key) {}
+      : options_(std::move(options)),
+        http_(std::move(http)),
+        grpc_(std::move(grpc)),
+        tls_(std::move(tls)),
+        key_(key) {}
 
   absl::Status LookOnce(std::stop_token cancel) override {
     const absl::Status found =
@@ -98,7 +104,7 @@ class DiscoveringClient final : public Discovery {
     FEDUMM_ASSIGN_OR_RETURN(const Shared client, Client(options));
     const absl::Status pulled = client->PullObjects(request, on_object, options);
     if (pulled.ok() || absl::IsUnavailable(pulled)) Note(pulled.ok());
-    return pulled;
+    return Named(pulled);
   }
   absl::StatusOr<proto::PushObjectsResponse> PushObjects(const proto::PushObjectsRequest& sender,
                                                          std::span<const wire::Object> objects,
@@ -106,6 +112,7 @@ class DiscoveringClient final : public Discovery {
     FEDUMM_ASSIGN_OR_RETURN(const Shared client, Client(options));
     auto pushed = client->PushObjects(sender, objects, options);
     if (pushed.ok() || absl::IsUnavailable(pushed.status())) Note(pushed.ok());
+    if (!pushed.ok()) return Named(pushed.status());
     return pushed;
   }
 
@@ -125,6 +132,7 @@ class DiscoveringClient final : public Discovery {
       if (client != nullptr) response = ((*client).*rpc)(request, options);
     }
     if (response.ok() || absl::IsUnavailable(response.status())) Note(response.ok());
+    if (!response.ok()) return Named(response.status());
     return response;
   }
 
@@ -135,9 +143,8 @@ class DiscoveringClient final : public Discovery {
       if (client_ != nullptr && !doubtful_) return client_;
     }
     const Acceptable acceptable = AcceptableTo(options_.transport);
-    FEDUMM_ASSIGN_OR_RETURN(
-        const HttpVersion version,
-        Probe(server_, tls_.get(), acceptable, Until::After(options.timeout, options.cancel)));
+    FEDUMM_ASSIGN_OR_RETURN(const HttpVersion version,
+                            Look(acceptable, Until::After(options.timeout, options.cancel)));
     if (version == HttpVersion::kOne ? !acceptable.one : !acceptable.two) {
       return absl::FailedPreconditionError(
           absl::StrCat(options_.server, " speaks ", NameOf(version),
@@ -149,20 +156,61 @@ class DiscoveringClient final : public Discovery {
       client_ = NewClient(version);
       version_ = version;
       proven_ = false;
-      Announce(absl::StrCat(options_.server, " speaks ", NameOf(version)));
+      Announce(absl::StrCat(RouteOf(version).ToString(), " speaks ", NameOf(version)));
     }
     return client_;
+  }
+
+  absl::StatusOr<HttpVersion> Look(Acceptable acceptable, const Until& until) const {
+    if (!acceptable.one) return Probe(grpc_, tls_.get(), acceptable, until);
+    if (!acceptable.two || http_.proxy == grpc_.proxy) {
+      return Probe(http_, tls_.get(), acceptable, until);
+    }
+    const auto over_http = Probe(http_, tls_.get(), {.one = true, .two = false}, until);
+    if (over_http.ok() && *over_http == HttpVersion::kOne) return over_http;
+    const auto over_grpc = Probe(grpc_, tls_.get(), {.one = false, .two = true}, until);
+    if (over_grpc.ok() && *over_grpc == HttpVersion::kTwo) return over_grpc;
+    // What only the other transport's way leads to cannot be used.
+    if (over_http.ok() && over_grpc.ok()) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          http_.ToString(), " speaks ", NameOf(*over_http), ", and ", grpc_.ToString(), " speaks ",
+          NameOf(*over_grpc), ": the proxies of http_proxy, https_proxy and no_proxy lead a node ",
+          "to the wrong transport of each"));
+    }
+    if (over_http.ok()) return over_grpc.status();
+    if (over_grpc.ok()) return over_http.status();
+    return EitherFailure(over_http.status(), over_grpc.status());
+  }
+
+  const Route& RouteOf(HttpVersion version) const {
+    return version == HttpVersion::kOne ? http_ : grpc_;
+  }
+
+  // A failure of a call names the proxy that the call went through.
+  absl::Status Named(const absl::Status& status) {
+    if (!(absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
+          absl::IsPermissionDenied(status) || absl::IsInternal(status) ||
+          absl::IsFailedPrecondition(status))) {
+      return status;
+    }
+    MutexLock lock(mutex_);
+    const std::optional<Proxy>& proxy = RouteOf(version_).proxy;
+    if (client_ == nullptr || !proxy.has_value() ||
+        absl::StrContains(status.message(), proxy->ToString())) {
+      return status;
+    }
+    return {status.code(), absl::StrCat(status.message(), " (through ", proxy->ToString(), ")")};
   }
 
   Shared NewClient(HttpVersion version) const {
     const ClientTls* const tls = options_.tls.has_value() ? &*options_.tls : nullptr;
     if (version == HttpVersion::kOne) {
-      return NewHttpFleetClient(server_, tls_.get(), key_, options_.limits);
+      return NewHttpFleetClient(http_, tls_.get(), key_, options_.limits);
     }
     if (options_.transport == Transport::kGrpcAdapter) {
-      return NewGrpcAdapterFleetClient(options_.server, tls, options_.limits);
+      return NewGrpcAdapterFleetClient(grpc_, tls, options_.limits);
     }
-    return NewGrpcFleetClient(options_.server, tls, key_, options_.limits);
+    return NewGrpcFleetClient(grpc_, tls, key_, options_.limits);
   }
 
   // What to call instead of `refused`, a server's gRPC that lacks a call: null if nothing.
@@ -173,7 +221,7 @@ class DiscoveringClient final : public Discovery {
       return nullptr;
     }
     const ClientTls* const tls = options_.tls.has_value() ? &*options_.tls : nullptr;
-    client_ = NewGrpcAdapterFleetClient(options_.server, tls, options_.limits);
+    client_ = NewGrpcAdapterFleetClient(grpc_, tls, options_.limits);
     proven_ = true;
     Announce(absl::StrCat(options_.server, " takes gRPC through the grpc-adapter only"));
     return client_;
@@ -190,7 +238,8 @@ class DiscoveringClient final : public Discovery {
   }
 
   const Options options_;
-  const HostPort server_;
+  const Route http_;
+  const Route grpc_;
   const std::unique_ptr<const TlsClient> tls_;
   const NodeKey& key_;
   Mutex mutex_;
@@ -203,13 +252,22 @@ class DiscoveringClient final : public Discovery {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Discovery>> Discovery::Create(Options options, const NodeKey& key) {
-  FEDUMM_ASSIGN_OR_RETURN(HostPort server, HostPort::Parse(options.server));
+  FEDUMM_ASSIGN_OR_RETURN(const HostPort server, HostPort::Parse(options.server));
   std::unique_ptr<const TlsClient> tls;
   if (options.tls.has_value()) {
     FEDUMM_ASSIGN_OR_RETURN(tls, TlsClient::Create(*options.tls));
   }
-  return std::make_unique<DiscoveringClient>(std::move(options), std::move(server), std::move(tls),
-                                             key);
+  Route http = {.server = server, .proxy = std::nullopt};
+  Route grpc = http;
+  const Acceptable acceptable = AcceptableTo(options.transport);
+  if (acceptable.one) {
+    FEDUMM_ASSIGN_OR_RETURN(http, HttpRoute(server, tls != nullptr, options.environment));
+  }
+  if (acceptable.two) {
+    FEDUMM_ASSIGN_OR_RETURN(grpc, GrpcRoute(server, options.environment));
+  }
+  return std::make_unique<DiscoveringClient>(std::move(options), std::move(http), std::move(grpc),
+                                             std::move(tls), key);
 }
 
 }  // namespace fedumm::transport

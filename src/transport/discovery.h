@@ -12,6 +12,7 @@
 #include "fedumm/super_node.h"
 #include "node/fleet_client.h"
 #include "node/node_key.h"
+#include "transport/proxy.h"
 
 namespace fedumm::transport {
 
@@ -26,8 +27,10 @@ class Discovery : public FleetClient {
     std::optional<ClientTls> tls;  // none: plaintext
     Limits limits;
     std::function<void(const std::string& event)> on_event;  // called from any calling thread
+    Environment environment = ProcessEnvironment;            // where proxies are named
   };
-  // INVALID_ARGUMENT for an address or PEM that is none. `key` outlives the client.
+  // INVALID_ARGUMENT for an address or PEM that is none, FAILED_PRECONDITION for a proxy that
+  // cannot be used. `key` outlives the client.
   static absl::StatusOr<std::unique_ptr<Discovery>> Create(Options options, const NodeKey& key);
 
   // Looks now: OK also if nobody is there yet.

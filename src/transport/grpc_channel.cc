@@ -10,11 +10,16 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "transport/grpc_compression.h"
 
 namespace fedumm::transport {
 namespace {
 
-grpc::ChannelArguments ChannelArguments(const Limits& limits) {
+// What the names of gRPC's own proxy code are, of which no public header tells.
+constexpr char kConnectServer[] = "grpc.http_connect_server";
+constexpr char kConnectHeaders[] = "grpc.http_connect_headers";
+
+grpc::ChannelArguments ChannelArguments(const Route& route, const Limits& limits) {
   constexpr int64_t kEnvelope = 1 << 20;  // what a response holds beside one object
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(static_cast<int>(
@@ -25,6 +30,17 @@ grpc::ChannelArguments ChannelArguments(const Limits& limits) {
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
   // Nodes of one process are as independent as those of two.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  RefuseCompression([&](const char* name, int value) { arguments.SetInt(name, value); });
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // transport/proxy.h has the rule
+  if (route.proxy.has_value()) {
+    arguments.SetString(kConnectServer, route.server.ToString());
+    if (!route.proxy->authorization.empty()) {
+      arguments.SetString(kConnectHeaders,
+                          absl::StrCat("Proxy-Authorization:", route.proxy->authorization));
+    }
+    // Whom TLS expects, and what the calls say as their host.
+    arguments.SetString(GRPC_ARG_DEFAULT_AUTHORITY, route.server.ToString());
+  }
   return arguments;
 }
 
@@ -37,9 +53,11 @@ std::shared_ptr<grpc::ChannelCredentials> Credentials(const ClientTls* tls) {
 
 }  // namespace
 
-std::shared_ptr<grpc::Channel> NewGrpcChannel(const std::string& address, const ClientTls* tls,
+std::shared_ptr<grpc::Channel> NewGrpcChannel(const Route& route, const ClientTls* tls,
                                               const Limits& limits) {
-  return grpc::CreateCustomChannel(address, Credentials(tls), ChannelArguments(limits));
+  const HostPort& peer = route.proxy.has_value() ? route.proxy->address : route.server;
+  return grpc::CreateCustomChannel(peer.ToString(), Credentials(tls),
+                                   ChannelArguments(route, limits));
 }
 
 absl::Status FromGrpcStatus(const grpc::Status& status) {

@@ -4,17 +4,18 @@
 #include <grpcpp/support/status.h>
 
 #include <memory>
-#include <string>
 
 #include "absl/status/status.h"
 #include "fedumm/limits.h"
 #include "fedumm/tls.h"
+#include "transport/proxy.h"
 
 namespace fedumm::transport {
 
-// A connection to a gRPC server, made when it is first used and again when the server comes back.
-// `tls` null: plaintext.
-std::shared_ptr<grpc::Channel> NewGrpcChannel(const std::string& address, const ClientTls* tls,
+// A connection to a gRPC server, made when it is first used and again when the server comes back;
+// through a tunnel (CONNECT) if the route has a proxy, whatever gRPC would take from the
+// environment. `tls` null: plaintext.
+std::shared_ptr<grpc::Channel> NewGrpcChannel(const Route& route, const ClientTls* tls,
                                               const Limits& limits);
 
 // A call's outcome as FleetClient's codes. A peer that fails the TLS checks is FAILED_PRECONDITION:

@@ -83,9 +83,9 @@ grpc::ByteBuffer Serialize(const T& message) {
 
 class GrpcFleetClient final : public FleetClient {
  public:
-  GrpcFleetClient(const std::string& address, const ClientTls* tls, const NodeKey& key,
+  GrpcFleetClient(const transport::Route& route, const ClientTls* tls, const NodeKey& key,
                   const Limits& limits)
-      : GrpcFleetClient(transport::NewGrpcChannel(address, tls, limits), key, limits) {}
+      : GrpcFleetClient(transport::NewGrpcChannel(route, tls, limits), key, limits) {}
 
   absl::StatusOr<flwr::proto::RegisterNodeFleetResponse> RegisterNode(
       const flwr::proto::RegisterNodeFleetRequest& request, const CallOptions& options) override {
@@ -225,9 +225,9 @@ class GrpcFleetClient final : public FleetClient {
 
 }  // namespace
 
-std::unique_ptr<FleetClient> NewGrpcFleetClient(const std::string& address, const ClientTls* tls,
+std::unique_ptr<FleetClient> NewGrpcFleetClient(const transport::Route& route, const ClientTls* tls,
                                                 const NodeKey& key, const Limits& limits) {
-  return std::make_unique<GrpcFleetClient>(address, tls, key, limits);
+  return std::make_unique<GrpcFleetClient>(route, tls, key, limits);
 }
 
 }  // namespace fedumm

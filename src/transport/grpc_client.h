@@ -1,23 +1,23 @@
 #pragma once
 
 #include <memory>
-#include <string>
 
 #include "fedumm/limits.h"
 #include "fedumm/tls.h"
 #include "node/fleet_client.h"
 #include "node/node_key.h"
+#include "transport/proxy.h"
 
 namespace fedumm {
 
 // Flower's Fleet API over gRPC (`grpc-rere`). Signs every call with `key`, which outlives the
 // client. Connects when first called, and again when the server comes back. `tls` null: plaintext.
-std::unique_ptr<FleetClient> NewGrpcFleetClient(const std::string& address, const ClientTls* tls,
+std::unique_ptr<FleetClient> NewGrpcFleetClient(const transport::Route& route, const ClientTls* tls,
                                                 const NodeKey& key, const Limits& limits);
 
 // The same calls through Flower's tunnel (`grpc-adapter`), unsigned. ABORTED, from then on and at
 // once, when the server has sent the node home.
-std::unique_ptr<FleetClient> NewGrpcAdapterFleetClient(const std::string& address,
+std::unique_ptr<FleetClient> NewGrpcAdapterFleetClient(const transport::Route& route,
                                                        const ClientTls* tls, const Limits& limits);
 
 }  // namespace fedumm

@@ -9,10 +9,11 @@
 #include <cstdint>
 #include <limits>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "base/host_port.h"
 #include "base/status_macros.h"
 #include "transport/certificates.h"
+#include "transport/grpc_compression.h"
 
 namespace fedumm::transport {
 namespace {
@@ -22,16 +23,6 @@ constexpr int64_t kMessageOverhead = int64_t{8} << 20;
 // Of all calls together, before their senders are known.
 constexpr size_t kReceiveBufferBytes = size_t{2} << 30;
 constexpr int kMaxCallsOfOneConnection = 64;
-
-absl::Status CheckAddress(const std::string& address) {
-  const size_t colon = address.rfind(':');
-  uint32_t port = 0;
-  if (colon == std::string::npos || colon == 0 ||
-      !absl::SimpleAtoi(address.substr(colon + 1), &port) || port > 65535) {
-    return absl::InvalidArgumentError(absl::StrCat("the address is not host:port: ", address));
-  }
-  return absl::OkStatus();
-}
 
 std::shared_ptr<grpc::ServerCredentials> Credentials(const std::optional<ServerTls>& tls) {
   if (!tls.has_value()) return grpc::InsecureServerCredentials();
@@ -51,19 +42,20 @@ void GrpcListener::Shutdown() const {
 
 absl::StatusOr<GrpcListener> StartGrpcListener(const GrpcListenerOptions& options,
                                                const std::vector<grpc::Service*>& services) {
-  FEDUMM_RETURN_IF_ERROR(CheckAddress(options.address));
+  FEDUMM_ASSIGN_OR_RETURN(const HostPort address, HostPort::ParseListener(options.address));
   if (options.tls.has_value()) FEDUMM_RETURN_IF_ERROR(CheckServerTls(*options.tls));
   const int max_message_bytes = static_cast<int>(std::min<int64_t>(
       options.limits.max_object_bytes + kMessageOverhead, std::numeric_limits<int>::max()));
   GrpcListener listener;
   grpc::ServerBuilder builder;
-  builder.AddListeningPort(options.address, Credentials(options.tls), &listener.port);
+  builder.AddListeningPort(address.ToString(), Credentials(options.tls), &listener.port);
   builder.SetMaxReceiveMessageSize(max_message_bytes);
   builder.SetMaxSendMessageSize(max_message_bytes);
   grpc::ResourceQuota quota("fedumm");
   quota.Resize(kReceiveBufferBytes);
   builder.SetResourceQuota(quota);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxCallsOfOneConnection);
+  RefuseCompression([&](const char* name, int value) { builder.AddChannelArgument(name, value); });
   // A window is as large as the message that comes. gRPC would probe for larger ones, and keep a
   // read buffer of that size, megabytes, for each connection as long as it lasts.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);

@@ -22,9 +22,8 @@ constexpr std::string_view kHttp1 = "\x08http/1.1";   // for ALPN
 constexpr auto kIdleLimit = std::chrono::minutes(1);  // middleboxes forget what is idle for longer
 constexpr size_t kMaxIdle = 4;                        // loop, heartbeat, two object workers
 
-absl::Status Unreadable(const HostPort& server, const boost::system::error_code& error) {
-  return absl::InternalError(
-      absl::StrCat("no HTTP answer from ", server.ToString(), ": ", error.message()));
+absl::Status Unreadable(const std::string& server, const boost::system::error_code& error) {
+  return absl::InternalError(absl::StrCat("no HTTP answer from ", server, ": ", error.message()));
 }
 
 }  // namespace
@@ -37,7 +36,7 @@ std::string_view HttpAnswer::Header(std::string_view name) const {
 // One connection, and what it has received beyond what was asked for. Not thread-safe.
 class HttpClient::Channel {
  public:
-  Channel(const HostPort& server, std::unique_ptr<Connection> connection)
+  Channel(const std::string& server, std::unique_ptr<Connection> connection)
       : server_(server), connection_(std::move(connection)) {}
 
   absl::Status Send(std::string_view head, std::string_view body, const Until& until) {
@@ -65,7 +64,7 @@ class HttpClient::Channel {
   // Hands what is waiting to the parser.
   absl::Status Feed(Parser& parser);
 
-  const HostPort& server_;
+  const std::string& server_;  // its name, for errors
   const std::unique_ptr<Connection> connection_;
   std::string buffer_;  // [begin_, end_) was received and is not used yet
   size_t begin_ = 0;
@@ -79,7 +78,7 @@ absl::Status HttpClient::Channel::Fill(size_t max_bytes, const Until& until) {
   end_ -= std::exchange(begin_, 0);
   if (end_ >= max_bytes)
     return absl::InternalError(
-        absl::StrCat("no HTTP answer from ", server_.ToString(), ": its header is too large"));
+        absl::StrCat("no HTTP answer from ", server_, ": its header is too large"));
   if (buffer_.size() < end_ + kBufferBytes) buffer_.resize(end_ + kBufferBytes);
   FEDUMM_ASSIGN_OR_RETURN(const size_t got,
                           connection_->Read(buffer_.data() + end_, buffer_.size() - end_, until));
@@ -111,10 +110,10 @@ absl::Status HttpClient::Channel::ReceiveHeader(Parser& parser, const Options& o
     if (absl::IsOutOfRange(filled)) {
       if (connection_->lacks_certificate()) {
         return absl::FailedPreconditionError(
-            absl::StrCat(server_.ToString(), " wants a client certificate, and none was given"));
+            absl::StrCat(server_, " wants a client certificate, and none was given"));
       }
       return absl::UnavailableError(
-          absl::StrCat(server_.ToString(), " closed the connection without an answer"));
+          absl::StrCat(server_, " closed the connection without an answer"));
     }
     FEDUMM_RETURN_IF_ERROR(filled);
   }
@@ -131,7 +130,7 @@ absl::StatusOr<std::string> HttpClient::Channel::ReceiveSized(size_t size, const
                             connection_->Read(body.data() + have, size - have, until));
     if (got == 0) {
       return absl::UnavailableError(
-          absl::StrCat(server_.ToString(), " closed the connection within an answer"));
+          absl::StrCat(server_, " closed the connection within an answer"));
     }
     have += got;
   }
@@ -150,7 +149,7 @@ absl::StatusOr<std::string> HttpClient::Channel::ReceiveUnsized(Parser& parser,
       parser.put_eof(error);
       if (!error) break;
       return absl::UnavailableError(
-          absl::StrCat(server_.ToString(), " closed the connection within an answer"));
+          absl::StrCat(server_, " closed the connection within an answer"));
     }
     FEDUMM_RETURN_IF_ERROR(filled);
   }
@@ -189,11 +188,11 @@ absl::StatusOr<HttpAnswer> HttpClient::Channel::Receive(const Options& options,
     return answer;
   }
   return absl::InternalError(
-      absl::StrCat("no HTTP answer from ", server_.ToString(), ": interim answers only"));
+      absl::StrCat("no HTTP answer from ", server_, ": interim answers only"));
 }
 
-HttpClient::HttpClient(HostPort server, const TlsClient* tls, Options options)
-    : server_(std::move(server)), tls_(tls), options_(options) {}
+HttpClient::HttpClient(Route route, const TlsClient* tls, Options options)
+    : route_(std::move(route)), name_(route_.ToString()), tls_(tls), options_(options) {}
 
 HttpClient::~HttpClient() = default;
 
@@ -204,9 +203,11 @@ struct HttpClient::Outcome {
 
 absl::StatusOr<HttpAnswer> HttpClient::Post(std::string_view path, std::string_view headers,
                                             std::string_view body, const Until& until) {
-  const std::string head =
-      absl::StrCat("POST ", Text(path), " HTTP/1.1\r\nHost: ", server_.ToString(), "\r\n",
-                   Text(headers), "Content-Length: ", body.size(), "\r\n\r\n");
+  const std::string server = route_.server.ToString();
+  const std::string head = absl::StrCat(
+      "POST ", IsForwarded() ? absl::StrCat("http://", server) : "", Text(path),
+      " HTTP/1.1\r\nHost: ", server, "\r\n", IsForwarded() ? route_.proxy->AuthorizationLine() : "",
+      Text(headers), "Content-Length: ", body.size(), "\r\n\r\n");
   if (std::unique_ptr<Channel> channel = TakeIdle()) {
     Outcome outcome = PostOn(std::move(channel), head, body, until);
     // It may have been closed while the request was on its way: that is no news of the server.
@@ -214,9 +215,13 @@ absl::StatusOr<HttpAnswer> HttpClient::Post(std::string_view path, std::string_v
       return std::move(outcome.answer);
     }
   }
-  FEDUMM_ASSIGN_OR_RETURN(auto connection, Connection::Open(server_, tls_, kHttp1, until));
-  return PostOn(std::make_unique<Channel>(server_, std::move(connection)), head, body, until)
-      .answer;
+  FEDUMM_ASSIGN_OR_RETURN(auto connection, Connect(until));
+  return PostOn(std::make_unique<Channel>(name_, std::move(connection)), head, body, until).answer;
+}
+
+absl::StatusOr<std::unique_ptr<Connection>> HttpClient::Connect(const Until& until) const {
+  if (IsForwarded()) return Connection::OpenToProxy(route_, until);
+  return Connection::Open(route_, tls_, kHttp1, until);
 }
 
 std::unique_ptr<HttpClient::Channel> HttpClient::TakeIdle() {
@@ -242,6 +247,10 @@ HttpClient::Outcome HttpClient::PostOn(std::unique_ptr<Channel> channel, std::st
   absl::StatusOr<HttpAnswer> answer = channel->Receive(options_, until);
   const bool answered = channel->answered();
   if (!answer.ok() && !sent.ok() && absl::IsUnavailable(answer.status())) return {sent, answered};
+  if (answer.ok() && IsForwarded() && answer->status != 403) {  // that may be the server's
+    const absl::Status failure = ProxyFailure(*route_.proxy, route_.server, answer->status);
+    if (!failure.ok()) return {failure, answered};
+  }
   if (answer.ok() && sent.ok() && channel->IsReusable()) {
     channel->idle_since = Until::Clock::now();
     MutexLock lock(mutex_);

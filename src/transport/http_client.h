@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "base/mutex.h"
 #include "transport/connection.h"
+#include "transport/proxy.h"
 
 namespace fedumm::transport {
 
@@ -31,13 +32,13 @@ class HttpClient {
     int64_t max_body_bytes = int64_t{17} << 20;  // of an answer
     uint32_t max_header_bytes = 32 << 10;
   };
-  // `tls` null: plaintext.
-  HttpClient(HostPort server, const TlsClient* tls, Options options);
+  // `tls` null: plaintext. A proxy forwards plaintext requests, and tunnels TLS.
+  HttpClient(Route route, const TlsClient* tls, Options options);
   ~HttpClient();
 
   // `headers`: whole lines, each ended by CRLF; Host and Content-Length are added. Any status is an
-  // answer. Errors are those of Connection, and INTERNAL for what is no HTTP answer or breaks the
-  // limits.
+  // answer, except a failure of the proxy's (407, 502, 504). Errors are those of Connection, and
+  // INTERNAL for what is no HTTP answer or breaks the limits.
   absl::StatusOr<HttpAnswer> Post(std::string_view path, std::string_view headers,
                                   std::string_view body, const Until& until);
 
@@ -49,7 +50,12 @@ class HttpClient {
   Outcome PostOn(std::unique_ptr<Channel> channel, std::string_view head, std::string_view body,
                  const Until& until);
 
-  const HostPort server_;
+  absl::StatusOr<std::unique_ptr<Connection>> Connect(const Until& until) const;
+  // Whether requests are sent to the proxy in absolute form.
+  bool IsForwarded() const { return route_.proxy.has_value() && tls_ == nullptr; }
+
+  const Route route_;
+  const std::string name_;  // of the server, for errors
   const TlsClient* const tls_;
   const Options options_;
   Mutex mutex_;

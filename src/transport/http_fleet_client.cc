@@ -101,11 +101,10 @@ absl::Status FailureOf(const HttpAnswer& answer, std::string_view path) {
 
 class HttpFleetClient final : public FleetClient {
  public:
-  HttpFleetClient(const HostPort& server, const TlsClient* tls, const NodeKey& key,
-                  const Limits& limits)
+  HttpFleetClient(Route route, const TlsClient* tls, const NodeKey& key, const Limits& limits)
       : key_(key),
         limits_(limits),
-        client_(server, tls,
+        client_(std::move(route), tls,
                 {.max_body_bytes = std::max(limits.max_object_bytes, kBodyBytes) + kEnvelope}),
         headers_(absl::StrCat(
             "User-Agent: fedumm/" FEDUMM_VERSION
@@ -270,9 +269,9 @@ class HttpFleetClient final : public FleetClient {
 
 }  // namespace
 
-std::unique_ptr<FleetClient> NewHttpFleetClient(const HostPort& server, const TlsClient* tls,
+std::unique_ptr<FleetClient> NewHttpFleetClient(Route route, const TlsClient* tls,
                                                 const NodeKey& key, const Limits& limits) {
-  return std::make_unique<HttpFleetClient>(server, tls, key, limits);
+  return std::make_unique<HttpFleetClient>(std::move(route), tls, key, limits);
 }
 
 }  // namespace fedumm::transport

@@ -13,8 +13,8 @@
 #include <chrono>
 #include <thread>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "base/host_port.h"
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/status_macros.h"
@@ -61,24 +61,6 @@ absl::Status SetUpTls(const ServerTls& tls, ssl::context& context) {
   context.set_verify_mode(ssl::verify_peer | ssl::verify_fail_if_no_peer_cert, error);
   return absl::OkStatus();
 }
-struct HostPort {
-  std::string host;  // without brackets
-  std::string port;
-};
-
-absl::StatusOr<HostPort> ParseAddress(const std::string& address) {
-  const size_t colon = address.rfind(':');
-  uint32_t port = 0;
-  if (colon == std::string::npos || colon == 0 ||
-      !absl::SimpleAtoi(address.substr(colon + 1), &port) || port > 65535) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the address is not host:port: ", Printable(address)));
-  }
-  std::string host = address.substr(0, colon);
-  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-  return HostPort{.host = std::move(host), .port = absl::StrCat(port)};
-}
-
 }  // namespace
 
 std::string_view HttpRequest::Header(std::string_view name) const {
@@ -106,11 +88,11 @@ class HttpServer::Impl {
       shared_->tls.emplace(ssl::context::tls_server);
       FEDUMM_RETURN_IF_ERROR(SetUpTls(*options.tls, *shared_->tls));
     }
-    FEDUMM_ASSIGN_OR_RETURN(const HostPort address, ParseAddress(options.address));
+    FEDUMM_ASSIGN_OR_RETURN(const HostPort address, HostPort::ParseListener(options.address));
     error_code error;
     tcp::resolver resolver(shared_->io);
     const auto endpoints =
-        resolver.resolve(address.host, address.port, tcp::resolver::passive, error);
+        resolver.resolve(address.host, absl::StrCat(address.port), tcp::resolver::passive, error);
     if (error) return CannotListen(error);
     // A name may have several addresses; they all get the same port.
     for (tcp::endpoint endpoint : endpoints) {

@@ -7,8 +7,9 @@
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "base/log.h"
+#include "base/printable.h"
 #include "base/status_macros.h"
 #include "base/text.h"
 
@@ -22,6 +23,7 @@ constexpr std::string_view kHttp1Preface = "HTTP/"sv;
 // The connection preface of HTTP/2, and empty SETTINGS.
 constexpr std::string_view kHttp2Hello = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"sv;
 constexpr size_t kFrameHeader = 9;
+constexpr size_t kStatusLine = 12;  // "HTTP/1.1 200"
 
 std::string Offer(Acceptable acceptable) {
   return absl::StrCat(acceptable.two ? "\x02h2" : "", acceptable.one ? "\x08http/1.1" : "");
@@ -40,7 +42,8 @@ bool IsTlsRecord(std::string_view bytes) {
 // Looks at one server.
 class Look {
  public:
-  Look(const HostPort& server, const Until& until) : server_(server), until_(until) {}
+  Look(const Route& route, const Until& until)
+      : route_(route), name_(route.ToString()), until_(until) {}
 
   absl::StatusOr<HttpVersion> InPlaintext(Acceptable acceptable);
   absl::StatusOr<HttpVersion> ThroughTls(const TlsClient& tls, Acceptable acceptable);
@@ -51,38 +54,45 @@ class Look {
     return {std::min(soon.deadline, until_.deadline), soon.cancel};
   }
   absl::StatusOr<std::unique_ptr<Connection>> Open(const TlsClient* tls, Acceptable acceptable) {
-    return Connection::Open(server_, tls, Offer(acceptable), Soon());
+    return Connection::Open(route_, tls, Offer(acceptable), Soon());
   }
-  std::string HealthRequest() const {
-    return absl::StrCat("GET /health HTTP/1.1\r\nHost: ", server_.ToString(),
-                        "\r\nAccept: */*\r\nConnection: close\r\n\r\n");
+  // `origin` and `lines` are what a request that a proxy forwards has in addition.
+  std::string HealthRequest(std::string_view origin = "", std::string_view lines = "") const {
+    return absl::StrCat("GET ", Text(origin),
+                        "/health HTTP/1.1\r\nHost: ", route_.server.ToString(), "\r\n", Text(lines),
+                        "Accept: */*\r\nConnection: close\r\n\r\n");
   }
-  // The first bytes that answer `hello`, "" if the server hangs up instead.
-  absl::StatusOr<std::string> Ask(Connection& connection, std::string_view hello);
+  // The first `num_bytes` bytes or more that answer `hello`, fewer if no more come, "" if the
+  // server hangs up instead.
+  absl::StatusOr<std::string> Ask(Connection& connection, std::string_view hello,
+                                  size_t num_bytes = kFrameHeader);
   absl::StatusOr<std::string> AskInPlaintext(std::string_view hello);
+  // OK if an HTTP server answered a request that the proxy forwarded.
+  absl::Status AskForwarded();
   absl::StatusOr<bool> SpeaksTls();
 
   absl::Status Neither(std::string_view bytes) const {
-    return absl::FailedPreconditionError(absl::StrCat(
-        server_.ToString(), " is no SuperLink: it speaks neither HTTP nor gRPC, but \"",
-        Printable(Text(bytes.substr(0, 32))), "\""));
+    return absl::FailedPreconditionError(
+        absl::StrCat(name_, " is no SuperLink: it speaks neither HTTP nor gRPC, but \"",
+                     Printable(Text(bytes.substr(0, 32))), "\""));
   }
   absl::Status Hangs() const {
-    return absl::UnavailableError(
-        absl::StrCat(server_.ToString(), " closed the connection without an answer"));
+    return absl::UnavailableError(absl::StrCat(name_, " closed the connection without an answer"));
   }
 
-  const HostPort& server_;
+  const Route& route_;
+  const std::string name_;  // of the server, for errors
   const Until& until_;
 };
 
-absl::StatusOr<std::string> Look::Ask(Connection& connection, std::string_view hello) {
+absl::StatusOr<std::string> Look::Ask(Connection& connection, std::string_view hello,
+                                      size_t num_bytes) {
   const Until soon = Soon();
   const absl::Status sent = connection.Write(hello, "", soon);
   if (!sent.ok() && !absl::IsUnavailable(sent)) return sent;
   std::string bytes;
   std::array<char, 256> part;
-  while (bytes.size() < kFrameHeader) {
+  while (bytes.size() < num_bytes) {
     const absl::StatusOr<size_t> got = connection.Read(part.data(), part.size(), soon);
     if (absl::IsDeadlineExceeded(got.status()) && !bytes.empty()) break;  // it says no more
     if (!got.ok() && !absl::IsUnavailable(got.status())) return got.status();
@@ -104,7 +114,40 @@ absl::StatusOr<bool> Look::SpeaksTls() {
   return connection.ok();
 }
 
+absl::Status Look::AskForwarded() {
+  const Proxy& proxy = *route_.proxy;
+  FEDUMM_ASSIGN_OR_RETURN(const auto connection, Connection::OpenToProxy(route_, Soon()));
+  const std::string origin = absl::StrCat("http://", route_.server.ToString());
+  FEDUMM_ASSIGN_OR_RETURN(
+      const std::string bytes,
+      Ask(*connection, HealthRequest(origin, proxy.AuthorizationLine()), kStatusLine));
+  if (bytes.empty()) {
+    return absl::UnavailableError(
+        absl::StrCat(proxy.ToString(), " closed the connection without an answer"));
+  }
+  int status = 0;
+  if (!absl::StartsWith(bytes, Text(kHttp1Preface)) || bytes.size() < kStatusLine ||
+      !absl::SimpleAtoi(bytes.substr(kStatusLine - 3, 3), &status)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(proxy.ToString(), " is no HTTP proxy: it answers \"",
+                     Printable(bytes, /*max_characters=*/32), "\""));
+  }
+  if (status == 503) {
+    return absl::UnavailableError(
+        absl::StrCat(name_, " is not available: ", "HTTP status ", status));
+  }
+  return ProxyFailure(proxy, route_.server, status);
+}
+
 absl::StatusOr<HttpVersion> Look::InPlaintext(Acceptable acceptable) {
+  if (acceptable.one && route_.proxy.has_value()) {
+    const absl::Status forwarded = AskForwarded();
+    if (forwarded.ok()) return HttpVersion::kOne;
+    if (!acceptable.two || absl::IsCancelled(forwarded)) return forwarded;
+    const absl::StatusOr<HttpVersion> tunnelled = InPlaintext({.one = false, .two = true});
+    if (tunnelled.ok() && *tunnelled == HttpVersion::kTwo) return tunnelled;
+    return tunnelled.ok() ? forwarded : EitherFailure(forwarded, tunnelled.status());
+  }
   const std::string health = HealthRequest();
   FEDUMM_ASSIGN_OR_RETURN(std::string bytes,
                           AskInPlaintext(acceptable.one ? std::string_view(health) : kHttp2Hello));
@@ -115,7 +158,7 @@ absl::StatusOr<HttpVersion> Look::InPlaintext(Acceptable acceptable) {
     FEDUMM_ASSIGN_OR_RETURN(const bool speaks_tls, SpeaksTls());
     if (speaks_tls || IsTlsRecord(bytes)) {
       return absl::FailedPreconditionError(
-          absl::StrCat(server_.ToString(), " speaks TLS, and this node was told to be insecure"));
+          absl::StrCat(name_, " speaks TLS, and this node was told to be insecure"));
     }
   }
   if (is_http1) return HttpVersion::kOne;
@@ -134,7 +177,7 @@ absl::StatusOr<HttpVersion> Look::ThroughTls(const TlsClient& tls, Acceptable ac
         AskInPlaintext(acceptable.one ? HealthRequest() : std::string(kHttp2Hello));
     if (plain.ok() && (absl::StartsWith(*plain, Text(kHttp1Preface)) || IsSettingsFrame(*plain))) {
       return absl::FailedPreconditionError(
-          absl::StrCat(server_.ToString(), " speaks plaintext, and this node was told to use TLS"));
+          absl::StrCat(name_, " speaks plaintext, and this node was told to use TLS"));
     }
   }
   FEDUMM_RETURN_IF_ERROR(connection.status());
@@ -144,7 +187,7 @@ absl::StatusOr<HttpVersion> Look::ThroughTls(const TlsClient& tls, Acceptable ac
       Ask(**connection, chose_two ? std::string(kHttp2Hello) : HealthRequest()));
   if (bytes.empty() && (*connection)->lacks_certificate()) {
     return absl::FailedPreconditionError(
-        absl::StrCat(server_.ToString(), " wants a client certificate, and none was given"));
+        absl::StrCat(name_, " wants a client certificate, and none was given"));
   }
   if (bytes.empty()) return Hangs();
   if (absl::StartsWith(bytes, Text(kHttp1Preface))) return HttpVersion::kOne;
@@ -154,9 +197,17 @@ absl::StatusOr<HttpVersion> Look::ThroughTls(const TlsClient& tls, Acceptable ac
 
 }  // namespace
 
-absl::StatusOr<HttpVersion> Probe(const HostPort& server, const TlsClient* tls,
-                                  Acceptable acceptable, const Until& until) {
-  Look look(server, until);
+absl::Status EitherFailure(const absl::Status& one, const absl::Status& other) {
+  const bool may_pass = !absl::IsFailedPrecondition(one) || !absl::IsFailedPrecondition(other);
+  if (absl::IsCancelled(one) || absl::IsCancelled(other)) return absl::CancelledError("stopped");
+  if (one.message() == other.message()) return absl::IsFailedPrecondition(one) ? other : one;
+  const std::string text = absl::StrCat(one.message(), "; ", other.message());
+  return may_pass ? absl::UnavailableError(text) : absl::FailedPreconditionError(text);
+}
+
+absl::StatusOr<HttpVersion> Probe(const Route& route, const TlsClient* tls, Acceptable acceptable,
+                                  const Until& until) {
+  Look look(route, until);
   return tls != nullptr ? look.ThroughTls(*tls, acceptable) : look.InPlaintext(acceptable);
 }
 

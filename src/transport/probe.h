@@ -2,6 +2,7 @@
 
 #include "absl/status/statusor.h"
 #include "transport/connection.h"
+#include "transport/proxy.h"
 #include "transport/tls_client.h"
 
 namespace fedumm::transport {
@@ -17,11 +18,14 @@ struct Acceptable {
   bool two = true;
 };
 
-// Finds out what answers at `server`, without a call of its API; `tls` null: in plaintext.
-// FAILED_PRECONDITION, in one line for a person, if it is nothing that trying again could turn into
-// a SuperLink: a certificate that is refused, TLS where plaintext was expected or the reverse,
-// another protocol. UNAVAILABLE, DEADLINE_EXCEEDED: nobody is there yet. CANCELLED.
-absl::StatusOr<HttpVersion> Probe(const HostPort& server, const TlsClient* tls,
-                                  Acceptable acceptable, const Until& until);
+// Finds out what answers at the end of `route`, without a call of its API; `tls` null: in
+// plaintext. FAILED_PRECONDITION, in one line for a person, if another try cannot find a SuperLink:
+// a certificate that is refused, TLS where plaintext was expected or the reverse, another protocol,
+// a proxy that refuses. UNAVAILABLE, DEADLINE_EXCEEDED: there is no answer yet. CANCELLED.
+absl::StatusOr<HttpVersion> Probe(const Route& route, const TlsClient* tls, Acceptable acceptable,
+                                  const Until& until);
+
+// One failure for two ways to a server, both of which failed: FAILED_PRECONDITION only if both are.
+absl::Status EitherFailure(const absl::Status& one, const absl::Status& other);
 
 }  // namespace fedumm::transport

@@ -2,32 +2,24 @@
 
 #include <openssl/bio.h>
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <sys/socket.h>
 
 #include <array>
 #include <cerrno>
-#include <limits>
 #include <utility>
 #include <vector>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "base/log.h"
+#include "base/pem.h"
+#include "base/printable.h"
 #include "base/status_macros.h"
 
 namespace fedumm::transport {
 namespace {
-
-template <typename T, void (*free)(T*)>
-struct FreeBy {
-  void operator()(T* value) const { free(value); }
-};
-using Certificate = std::unique_ptr<X509, FreeBy<X509, &X509_free>>;
-using PrivateKey = std::unique_ptr<EVP_PKEY, FreeBy<EVP_PKEY, &EVP_PKEY_free>>;
 
 // OpenSSL's socket BIO raises SIGPIPE when the peer is gone, which would end the program.
 int SendBio(BIO* bio, const char* data, int size) {
@@ -53,44 +45,6 @@ const BIO_METHOD* SocketWithoutSignals() {
     return made;
   }();
   return method;
-}
-
-// All certificates of a PEM text.
-absl::StatusOr<std::vector<Certificate>> Certificates(const std::string& pem, const char* what) {
-  const absl::Status unusable =
-      absl::InvalidArgumentError(absl::StrCat("the ", what, " hold no PEM certificate"));
-  if (pem.size() > std::numeric_limits<int>::max()) return unusable;
-  const std::unique_ptr<BIO, decltype(&BIO_free)> memory(
-      BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())), &BIO_free);
-  std::vector<Certificate> result;
-  while (X509* const next = PEM_read_bio_X509(memory.get(), nullptr, nullptr, nullptr)) {
-    result.emplace_back(next);
-  }
-  const auto reason = ERR_GET_REASON(ERR_peek_last_error());
-  ERR_clear_error();
-  if (result.empty()) return unusable;
-  if (reason != PEM_R_NO_START_LINE) {  // which is how the text ends
-    return absl::InvalidArgumentError(
-        absl::StrCat("certificate ", result.size() + 1, " of the ", what, " is damaged"));
-  }
-  return result;
-}
-
-absl::StatusOr<PrivateKey> ReadKey(const std::string& pem) {
-  constexpr int kMaxBytes = 1 << 20;
-  if (pem.size() > kMaxBytes) {
-    return absl::InvalidArgumentError("the client's private key is too large");
-  }
-  const std::unique_ptr<BIO, decltype(&BIO_free)> memory(
-      BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())), &BIO_free);
-  const auto no_passphrase = [](char*, int, int, void*) { return -1; };
-  PrivateKey key(PEM_read_bio_PrivateKey(memory.get(), nullptr, no_passphrase, nullptr));
-  ERR_clear_error();
-  if (key == nullptr) {
-    return absl::InvalidArgumentError(
-        "the client's private key is no PEM key, or it wants a passphrase");
-  }
-  return key;
 }
 
 std::string DateOf(const ASN1_TIME* time) {
@@ -184,9 +138,9 @@ absl::StatusOr<std::unique_ptr<const TlsClient>> TlsClient::Create(const ClientT
   if (tls.root_certificates.empty()) {
     SSL_CTX_set_default_verify_paths(context.get());
   } else {
-    FEDUMM_ASSIGN_OR_RETURN(const std::vector<Certificate> roots,
-                            Certificates(tls.root_certificates, "root certificates"));
-    for (const Certificate& root : roots) {
+    FEDUMM_ASSIGN_OR_RETURN(const std::vector<PemCertificate> roots,
+                            ReadPemCertificates(tls.root_certificates, "the root certificates"));
+    for (const PemCertificate& root : roots) {
       X509_STORE_add_cert(SSL_CTX_get_cert_store(context.get()), root.get());
     }
   }
@@ -195,9 +149,14 @@ absl::StatusOr<std::unique_ptr<const TlsClient>> TlsClient::Create(const ClientT
         "a client certificate and its private key must be given together");
   }
   if (!tls.certificate_chain.empty()) {
-    FEDUMM_ASSIGN_OR_RETURN(const std::vector<Certificate> chain,
-                            Certificates(tls.certificate_chain, "client's certificates"));
-    FEDUMM_ASSIGN_OR_RETURN(const PrivateKey key, ReadKey(tls.private_key));
+    FEDUMM_ASSIGN_OR_RETURN(
+        const std::vector<PemCertificate> chain,
+        ReadPemCertificates(tls.certificate_chain, "the client's certificates"));
+    const PemKey key = ReadPemPrivateKey(tls.private_key);
+    if (key == nullptr) {
+      return absl::InvalidArgumentError(
+          "the client's private key is no PEM key, or it wants a passphrase");
+    }
     if (SSL_CTX_use_certificate(context.get(), chain.front().get()) != 1) {
       return absl::InvalidArgumentError("the client's certificate cannot be used");
     }

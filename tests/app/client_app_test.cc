@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "tests/testing/status_matchers.h"
 
@@ -96,6 +99,39 @@ TEST(ClientApp, WrapsTheFirstModOutermostAndHandlerModsInside) {
   EXPECT_THAT(notes, ElementsAre("a in", "b in", "c in", "c out", "b out", "a out"));
 }
 
+TEST(ClientApp, AModThatWrapsLaterIsOutside) {
+  std::vector<std::string> notes;
+  ClientApp app({Noting("a", notes)});
+  app.OnTrain(Answering("train"), "default", {Noting("inner", notes)});
+  app.Wrap(Noting("b", notes)).Wrap(Noting("c", notes));
+  app.OnQuery(Answering("query"));
+  Context context;
+  EXPECT_EQ(Said(app.Handle(Instruction("train"), context)), "train");
+  EXPECT_THAT(notes, ElementsAre("c in", "b in", "a in", "inner in", "inner out", "a out", "b out",
+                                 "c out"));
+  notes.clear();
+  EXPECT_EQ(Said(app.Handle(Instruction("query"), context)), "query");
+  EXPECT_THAT(notes, ElementsAre("c in", "b in", "a in", "a out", "b out", "c out"));
+}
+
+TEST(ClientApp, ACopySharesTheHandlersStateAndHasItsOwnMods) {
+  std::vector<std::string> notes;
+  ClientApp app;
+  const auto count = std::make_shared<int>(0);
+  app.OnTrain([count](const Message&, Context&) -> absl::StatusOr<RecordDict> {
+    ++*count;
+    return RecordDict();
+  });
+  ClientApp copy = app;
+  copy.Wrap(Noting("copy", notes));
+  Context context;
+  EXPECT_THAT(app.Handle(Instruction("train"), context), IsOk());
+  EXPECT_THAT(notes, ElementsAre());
+  EXPECT_THAT(copy.Handle(Instruction("train"), context), IsOk());
+  EXPECT_THAT(notes, ElementsAre("copy in", "copy out"));
+  EXPECT_EQ(*count, 2);
+}
+
 TEST(MakeReply, TurnsTheAddressesRound) {
   const Message reply = MakeReply(Instruction("train"), RecordDict(), 1030);
   EXPECT_EQ(reply.metadata, (Metadata{.run_id = 7,
@@ -110,6 +146,17 @@ TEST(MakeReply, TurnsTheAddressesRound) {
                                       .dst_task_id = 5}));
   EXPECT_TRUE(reply.content.has_value());
   EXPECT_FALSE(reply.has_error());
+}
+
+TEST(MakeReply, AReasonOfAnyLanguageTravelsAsItIs) {
+  const auto reason_of = [](const std::string& text) {
+    return MakeReply(Instruction("train"), absl::InternalError(text), 1030).error->reason;
+  };
+  EXPECT_EQ(reason_of("Gerät fehlt\n设备丢失\x1b"), "Gerät fehlt\n设备丢失\x1b");
+  EXPECT_EQ(reason_of("Ger\xe4t"), "Ger\uFFFDt");  // Protobuf takes UTF-8 only
+  std::string text;
+  for (int i = 0; i < 1001; ++i) text += "备";
+  EXPECT_EQ(reason_of(text), text.substr(0, 3000));
 }
 
 TEST(MakeReply, CarriesAnErrorInsteadOfContent) {

@@ -121,7 +121,9 @@ TEST(EcKey, NoErrorQuotesAPrivateKey) {
 
 TEST(EcKey, FlippedBitsOfAnOpenSshKeyAreNoticed) {
   const std::string text = Load("ssh_keygen_p256");
-  ASSERT_OK_AND_ASSIGN(const std::string binary, OpenSshArmourContent(text));
+  const std::optional<std::string> content = PemContent(text, "OPENSSH PRIVATE KEY");
+  ASSERT_TRUE(content.has_value());
+  const std::string& binary = *content;
   ASSERT_OK_AND_ASSIGN(const OpenSshKey intact, ParseOpenSshPrivateKey(binary));
   const size_t secret = binary.find(intact.secret);
   ASSERT_NE(secret, std::string::npos);

@@ -24,6 +24,30 @@ ALLOWED = {
     'simulation': ['app', 'record'],
     'model': ['record', 'kernels'],
 }
+# Folder of src/model -> folders of src/model whose headers, private and public, it and its own public headers may include. Every folder may
+# include its own headers, those of src/model itself, and what ALLOWED says for the room.
+MODEL_ALLOWED = {
+    'data': [],
+    'eval': ['data'],
+    'backbone': [],
+    'checkpoint': ['backbone'],
+    'lora': ['backbone', 'checkpoint'],
+    'tasks': ['backbone', 'data'],
+    'train': ['lora', 'tasks'],
+    'demo': ['backbone', 'checkpoint', 'data', 'lora', 'tasks', 'train'],
+    'world': ['backbone', 'checkpoint', 'data', 'demo', 'eval', 'lora', 'tasks', 'train'],
+}
+# The folder of src/model that implements each public header of include/fedumm/model.
+MODEL_HEADERS = {
+    'backbone.h': 'backbone', 'config.h': 'backbone', 'linear.h': 'backbone', 'positions.h': 'backbone',
+    'checkpoint.h': 'checkpoint', 'safetensors.h': 'checkpoint',
+    'image.h': 'data', 'partition.h': 'data', 'tokenizer.h': 'data', 'vqa.h': 'data', 'vqa_folder.h': 'data',
+    'lora.h': 'lora', 'parameters.h': 'lora', 'peft_config.h': 'lora',
+    'client.h': 'train', 'train.h': 'train',
+    'task.h': 'tasks',
+    'demo.h': 'demo', 'easy_vqa.h': 'demo',
+    'world.h': 'world',
+}
 INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]', re.M)
 PRIVATE_LIBRARIES = re.compile(r'^(grpc|google/protobuf|flwr/|spdlog|cuda|nlohmann|openssl|png|zip)')
 TORCH = re.compile(r'^(ATen|c10|torch)/')
@@ -35,6 +59,24 @@ def room_of(include):
     return include.split('/')[0] if '/' in include else None
 
 
+def model_folder_of(include):
+    """The folder of src/model that a header belongs to; None for headers of other rooms and of src/model itself."""
+    parts = include.split('/')
+    if parts[:2] == ['fedumm', 'model']:
+        return MODEL_HEADERS.get(parts[2], f'no folder (add {parts[2]} to MODEL_HEADERS)')
+    return parts[1] if parts[0] == 'model' and len(parts) == 3 else None
+
+
+def model_problems(name, folder, includes):
+    if folder not in MODEL_ALLOWED:
+        yield f'{name}: {folder} is not in MODEL_ALLOWED'
+        return
+    for include in includes:
+        target = model_folder_of(include)
+        if target not in (None, folder, *MODEL_ALLOWED[folder]):
+            yield f'{name} (model/{folder}) must not include {include} (model/{target})'
+
+
 def problems(repository):
     for path in sorted((repository / 'src').rglob('*')):
         if path.suffix not in ('.h', '.cc', '.cu', '.cuh'):
@@ -44,7 +86,10 @@ def problems(repository):
         allowed = {'base', room, *ALLOWED[room]}
         if room == 'base':
             allowed = {'base'}
-        for include in INCLUDE.findall(path.read_text()):
+        includes = INCLUDE.findall(path.read_text())
+        if room == 'model' and name.count('/') == 3:
+            yield from model_problems(name, name.split('/')[2], includes)
+        for include in includes:
             target = room_of(include)
             if target in (*ALLOWED, 'proto') and target not in allowed:
                 yield f'{name} ({room}) must not include {include}'
@@ -54,6 +99,8 @@ def problems(repository):
                 yield f'{name} must not include gRPC: {include}'
     for path in sorted((repository / 'include/fedumm').rglob('*.h')):
         name = path.relative_to(repository).as_posix()
+        if '/model/' in name:
+            yield from model_problems(name, model_folder_of(name.removeprefix('include/')), INCLUDE.findall(path.read_text()))
         for include in INCLUDE.findall(path.read_text()):
             if PRIVATE_LIBRARIES.match(include) or room_of(include) in (*ALLOWED, 'proto'):
                 yield f'public header {name} must not include {include}'

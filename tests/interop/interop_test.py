@@ -166,12 +166,58 @@ def hosted_app(version):
     return {"1.28", "1.39", "1.42"}, scenario
 
 
+def fine_tuning(version):
+    """`flwr run` of a ServerApp whose run config lacks most keys, over C++ nodes that fine-tune a model."""
+
+    def scenario(federation):
+        scenario, repository = federation.scenario, federation.repository
+        programs = federation.programs.superlink.parent
+        app = scenario.folder / "fine_tuning"
+        shutil.copytree(repository / "tests/interop/fine_tuning", app, ignore=shutil.ignore_patterns("__pycache__"))
+        # An adapter to begin with.
+        settings, run = scenario.folder / "run.toml", scenario.folder / "run"
+        settings.write_text(f'[federation]\nclients = 2\nrounds = 1\n[model]\ncheckpoint = "{repository}/configs/tiny"\n'
+                            '[data]\nmin-size = 1\n[train]\ntasks = "draw"\nlocal-steps = 1\n')
+        simulation = scenario.start("simulate", [programs / "fedumm", "simulate", settings, "--run-dir", run, "--no-evaluate"],
+                                    dict(os.environ))
+        check("exit code of the simulation", scenario.wait_for_end(simulation), 0)
+
+        link, ports = federation.start_our_superlink(federation.programs.superlink, superexec=version)
+        nodes = [scenario.start(f"node-{partition}-fedumm",
+                                [programs / "fedumm-supernode", "--insecure", "--superlink", f"127.0.0.1:{ports['http']}",
+                                 "--transport", "http", "--checkpoint", repository / "configs/tiny",
+                                 "--node-config", f"partition-id={partition} num-partitions=2"], dict(os.environ))
+                 for partition in range(2)]
+        out = scenario.folder / "result.json"
+        cli = flower.Cli(scenario, version, ports["http"])
+        status = cli.run(app, adapter=str(run / "adapter/adapter_model.safetensors"), out=str(out))
+        check("status of the run", status, "finished:completed")
+        result = json.loads(out.read_text())
+        for number, replies in enumerate(result["rounds"], 1):
+            check(f"replies of round {number}", sorted(reply["partition-id"] for reply in replies), [0, 1])
+            check(f"that round {number} trained", all(reply["draw-loss"] > 0 for reply in replies), True)
+        check("number of rounds", len(result["rounds"]), 2)
+        check("that the adapter moved", result["moved"] > 0, True)
+        for node in nodes:
+            notes = [line for line in node.log().splitlines() if "lack some keys" in line]
+            check(f"notes of {node.name}", len(notes), 1)
+            for text in ("train.learning-rate = 0.003", "lora.r = 6", "data.alpha = 0.5"):
+                check(f"that {text} was filled in and told", text in notes[0], True)
+            check("that local-steps was given", "local-steps" in notes[0], False)
+        scenario.say("both nodes trained with the defaults that they named")
+        federation.leave(nodes)
+        federation.leave([link])
+
+    return {version}, scenario
+
+
 # Name -> the peers' versions and the scenario.
 SCENARIOS = {
     "link_with_all": link_with("1.28", "1.39", "1.42"),
     "link_with_tls_and_keys": link_with("1.28", "1.39", "1.42", trusted=True),
     "hosted_app_1.39": hosted_app("1.39"),
     "hosted_app_1.42": hosted_app("1.42"),
+    "fine_tuning_1.42": fine_tuning("1.42"),
     "link_with_grpc_adapter": link_with("1.28", "1.28", "1.39", adapter=True),
     "node_with_1.28": node_with("1.28", "grpc-rere"),
     "node_with_1.39": node_with("1.39", "grpc-rere"),

@@ -272,6 +272,37 @@ TEST_F(RuntimeTest, AReplyWaitsForOthersNoLongerThanThreeSeconds) {
   EXPECT_THAT((*replies)->messages_list(), SizeIs(1));
 }
 
+// A hosted app waits for the node, whose lease is made shorter meanwhile; then the node is lost.
+class ShorterLeaseTest : public RuntimeTest, public ::testing::WithParamInterface<bool> {};
+
+TEST_P(ShorterLeaseTest, AHostedAppHearsOfTheLossWhenTheShorterLeaseEnds) {
+  const bool by_heartbeat = GetParam();
+  ASSERT_THAT(node_.Activate(/*interval=*/1000), IsOk());
+  const auto [run_id, token] = RunningRun();
+  const Metadata instruction = SendHosted(token, run_id, node_);
+  Replies replies;
+  PullLater(token, {instruction.message_id}, absl::Hours(1), 1, replies);
+  ASSERT_FALSE(replies.has_value());
+
+  ASSERT_THAT(
+      by_heartbeat ? node_.Heartbeat(/*interval=*/10) : node_.Activate(/*interval=*/10).status(),
+      IsOk());
+  {
+    MutexLock lock(state_.mu);
+    EXPECT_EQ(state_.NextAppsDue(), now_ + absl::Seconds(20)) << "when the timers look next";
+  }
+  now_ += absl::Seconds(20);
+  fleet_.Tick();
+  ASSERT_TRUE(replies.has_value());
+  ASSERT_THAT(*replies, IsOk());
+  ASSERT_THAT((*replies)->messages_list(), SizeIs(1));
+  EXPECT_EQ((*replies)->messages_list(0).error().code(),
+            static_cast<int64_t>(ErrorCode::kNodeUnavailable));
+}
+
+INSTANTIATE_TEST_SUITE_P(Calls, ShorterLeaseTest, ::testing::Values(true, false),
+                         [](const auto& info) { return info.param ? "Heartbeat" : "Activate"; });
+
 TEST_F(RuntimeTest, PullOfNoReplyIsHeldToItsEnd) {
   const auto [run_id, token] = RunningRun();
   const Metadata instruction = SendHosted(token, run_id, node_);

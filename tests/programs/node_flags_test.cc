@@ -2,9 +2,12 @@
 
 #include <gmock/gmock.h>
 
+#include <map>
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "base/file.h"
 #include "programs/program.h"
 #include "tests/testing/status_matchers.h"
@@ -81,6 +84,59 @@ TEST(NodeFlagsTest, FlarePassesWhatItPasses) {
   EXPECT_EQ(options.superlink, "127.0.0.1:1234");
   EXPECT_EQ(TextOr(options.node_config, "client-name", ""), "site-1");
   EXPECT_EQ(NumberOr(options.node_config, "num-partitions", 0), 2);
+}
+
+// All that the flags can change, as text.
+std::string Described(const SuperNodeOptions& options) {
+  return absl::StrCat(options.superlink, " ", static_cast<int>(options.transport), " ",
+                      options.insecure, " ", options.tls.root_certificates, " ",
+                      options.tls.certificate_chain, " ", options.tls.private_key, " ",
+                      options.private_key, " ", options.node_config.size(), " ",
+                      options.max_retries, " ", absl::FormatDuration(options.max_wait_time));
+}
+
+TEST(NodeFlagsTest, EachFlagOfHelpChangesTheOptionsOrIsListedAsWithoutEffect) {
+  const std::string file = WithFile("any", "PEM");
+  const std::map<std::string, std::vector<std::string>> uses = {
+      {"--superlink", {"--superlink", "127.0.0.1:1"}},
+      {"--transport", {"--transport", "http"}},
+      {"--grpc-rere", {"--grpc-rere"}},
+      {"--grpc-adapter", {"--grpc-adapter"}},
+      {"--insecure", {"--insecure"}},
+      {"--root-certificates", {"--root-certificates", file}},
+      {"--client-certfile", {"--client-certfile", file, "--client-keyfile", file}},
+      {"--client-keyfile", {"--client-certfile", file, "--client-keyfile", file}},
+      {"--auth-supernode-private-key", {"--auth-supernode-private-key", file}},
+      {"--node-config", {"--node-config", "a=1"}},
+      {"--max-retries", {"--max-retries", "0"}},
+      {"--max-wait-time", {"--max-wait-time", "0"}},
+  };
+  ASSERT_OK_AND_ASSIGN(const SuperNodeOptions defaults, Parse({}));
+  NodeFlags flags;
+  CLI::App app;
+  AddNodeFlags(app, flags);
+  for (const CLI::Option* option : app.get_options()) {
+    const std::string name = option->get_name();
+    if (name == "--help" || name == "-h,--help") continue;
+    const auto use = uses.find(name);
+    if (use == uses.end()) {
+      EXPECT_THAT(option->get_group(), HasSubstr("without effect")) << name;
+      continue;
+    }
+    ASSERT_OK_AND_ASSIGN(const SuperNodeOptions options, Parse(use->second));
+    EXPECT_NE(Described(options), Described(defaults)) << name;
+  }
+}
+
+TEST(NodeFlagsTest, ValuesThatCannotTakeEffectAreRefused) {
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"--max-retries", "-1"},
+        {"--max-wait-time", "-0.5"},
+        {"--max-wait-time", "nan"},
+        {"--grpc-adapter", "--auth-supernode-private-key", WithFile("key2", "KEY")}}) {
+    EXPECT_THAT(Parse(arguments), StatusIs(absl::StatusCode::kInvalidArgument,
+                                           HasSubstr(arguments[arguments.size() - 2])));
+  }
 }
 
 TEST(NodeFlagsTest, ContradictionsAreNamed) {

@@ -26,6 +26,7 @@ using ::testing::Not;
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
+// Tasks, clients and samples of no world that there is.
 RunData Example() {
   RunData data{.name = "demo",
                .strategy = "fedavg",
@@ -35,21 +36,46 @@ RunData Example() {
                .adapter_bytes = 330'000,
                .full_model_bytes = 3'210'000};
   data.settings = {{"lora.r", "8"}};
+  data.tasks = {{"ask", "Asking", "ask-share", "right", "new things", "questions by answer"},
+                {"paint", "Painting", "paint-share", "well done", "", "pictures by colour"}};
+  data.notes = {"The frozen model has seen no <clients>."};
   data.clients = {
-      {.partition_id = 0, .node_id = 11, .histograms = {{"vqa", {{"red", 5}, {"yes", 9}}}}},
-      {.partition_id = 1, .node_id = 12, .histograms = {{"vqa", {{"red", 0}, {"yes", 3}}}}}};
-  data.rounds = {
-      {.number = 0, .accuracies = {{"vqa", 0.68}, {"draw", 0.56}}},
-      {.number = 1,
-       .seconds = 3.25,
-       .train_loss = 0.5,
-       .losses = {{"vqa", 0.4}},
-       .accuracies = {{"vqa", 0.8}, {"draw", kNan}},
-       .nodes = {{11, true, "", 330'500, 331'000}, {12, false, "loss is NaN", 330'500, 900}}}};
-  data.verdicts["vqa"] = {{0.68, 0.47}, {0.94, 0.92}, {0.95, 0.93}, {{0.6, 0.4}, {0.7, 0.5}}};
-  data.verdicts["draw"] = {{0.56, 0}, {0.87, 0.8}, {0.93, 0.9}, {{0.6, 0.2}, {0.7, 0.3}}};
-  data.questions = {{"\x89PNG bytes", "what color is it?", "teal", "blue", "teal"}};
-  data.drawings = {{"draw a teal circle", "before", "after", false, true}};
+      {.partition_id = 0, .node_id = 11, .histograms = {{"ask", {{"red", 5}, {"yes", 9}}}}},
+      {.partition_id = 1, .node_id = 12, .histograms = {{"ask", {{"red", 0}, {"yes", 3}}}}}};
+  AddRound({.number = 0, .train_loss = kNan, .accuracies = {{"ask", 0.68}, {"paint", 0.56}}}, data);
+  AddRound({.number = 1,
+            .seconds = 3.25,
+            .updated = true,
+            .train_loss = 0.5,
+            .losses = {{"ask", 0.4}},
+            .accuracies = {{"ask", 0.8}, {"paint", kNan}},
+            .num_nodes = 2,
+            .num_accepted = 1,
+            .bytes_down = 661'000,
+            .bytes_up = 331'900,
+            .nodes = {{11, true, "", 330'500, 331'000, 640, 0},
+                      {12, false, "loss is NaN", 330'500, 900, 0, 1}}},
+           data);
+  data.verdicts["ask"] = {{{0.68, 0.47}},
+                          {{0.94, 0.92}, 12'800, 1600},
+                          {{0.95, 0.93}, 12'800, 400},
+                          {{{0.6, 0.4}, 3200, 400}, {{0.7, 0.5}, 3200, 400}}};
+  data.verdicts["paint"] = {{{0.56, kNan}},
+                            {{0.87, kNan}, 25'600, 1600},
+                            {{0.93, kNan}, 25'600, 400},
+                            {{{0.6, kNan}, 6400, 400}, {{0.7, kNan}, 6400, 400}}};
+  data.samples = {{.task = "ask",
+                   .prompt = "what color is it?",
+                   .png = "\x89PNG bytes",
+                   .truth = "teal",
+                   .before = "blue",
+                   .after = "teal",
+                   .right_after = true},
+                  {.task = "paint",
+                   .prompt = "paint a teal circle",
+                   .png_before = "before",
+                   .png_after = "after",
+                   .right_after = true}};
   return data;
 }
 
@@ -57,9 +83,9 @@ TEST(RunData, SurvivesItsJson) {
   const RunData data = Example();
   ASSERT_OK_AND_ASSIGN(const RunData read, RunDataFromJson(ToJson(data)));
   EXPECT_EQ(ToJson(read), ToJson(data));
-  EXPECT_EQ(read.questions[0].png, data.questions[0].png);
-  EXPECT_TRUE(std::isnan(read.rounds[1].accuracies.at("draw")));
-  EXPECT_EQ(read.rounds[1].nodes[1].reason, "loss is NaN");
+  EXPECT_EQ(read.samples[0].png, data.samples[0].png);
+  EXPECT_TRUE(std::isnan(read.rounds[1].accuracies.at("paint")));
+  EXPECT_EQ(read.rounds[1].nodes[0].reason, "loss is NaN");
 }
 
 TEST(RunData, RefusesTextThatIsNoRun) {
@@ -68,12 +94,65 @@ TEST(RunData, RefusesTextThatIsNoRun) {
   }
 }
 
+TEST(RunData, KeepsTheNumberOfExamplesBehindEachReply) {
+  ASSERT_OK_AND_ASSIGN(const RunData read, RunDataFromJson(ToJson(Example())));
+  EXPECT_EQ(read.rounds[1].nodes[1].num_examples, 640);
+  EXPECT_EQ(read.clients[0].num_examples, 640);
+}
+
+TEST(RunData, ARoundIsAddedToTheClientsSums) {
+  const RunData data = Example();
+  EXPECT_EQ(data.clients[0].bytes_up, 331'000u);
+  EXPECT_EQ(data.clients[0].accepted, 1);
+  EXPECT_EQ(data.clients[1].rejected, 1);
+  EXPECT_EQ(data.rounds.back().nodes.front().node_id, 12u) << "rejected replies come first";
+}
+
+TEST(RunData, ARoundOfManyNodesIsKeptInBoundedMemory) {
+  RunData data;
+  RoundData round{.number = 1};
+  for (uint64_t i = 0; i < 1000; ++i) {
+    round.nodes.push_back({.node_id = 1000 - i, .reason = std::string(10'000, 'x')});
+  }
+  AddRound(round, data);
+  ASSERT_EQ(data.rounds.size(), 1u);
+  EXPECT_EQ(data.rounds[0].nodes.size(), kMaxNodesKept);
+  EXPECT_LE(data.rounds[0].nodes[0].reason.size(), 300u);
+  ASSERT_EQ(data.clients.size(), 1000u);
+  EXPECT_EQ(data.clients.front().node_id, 1u);
+  AddRound(round, data);
+  EXPECT_EQ(data.rounds.size(), 1u) << "the round of the same number is replaced";
+  EXPECT_EQ(data.clients.size(), 1000u);
+}
+
+TEST(MetricsLine, IsReadBackWithAllNodes) {
+  const RunData data = Example();
+  const std::string line = RoundLine(data.rounds[1], data.tasks, 12.5);
+  EXPECT_EQ(line.find('\n'), std::string::npos);
+  const auto json = nlohmann::json::parse(line);
+  EXPECT_EQ(json["event"], "round");
+  EXPECT_EQ(json["ask-share"], 0.8);
+  EXPECT_FALSE(json.contains("paint-share")) << "it was not measured";
+  ASSERT_OK_AND_ASSIGN(const RoundData read, RoundFromLine(line, data.tasks));
+  EXPECT_EQ(read.num_nodes, 2);
+  EXPECT_EQ(read.num_accepted, 1);
+  EXPECT_EQ(read.bytes_up, 331'900u);
+  EXPECT_EQ(read.accuracies, (std::map<std::string, double>{{"ask", 0.8}}));
+  EXPECT_EQ(read.losses, data.rounds[1].losses);
+  EXPECT_TRUE(read.updated);
+  EXPECT_THAT(RoundFromLine(line.substr(0, 40), data.tasks),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
 TEST(Summary, HasTheDocumentedFields) {
   const auto json = nlohmann::json::parse(SummaryJson(Example()));
-  EXPECT_EQ(json["vqa"]["frozen"], 0.68);
-  EXPECT_NEAR(json["vqa"]["local_mean"].get<double>(), 0.65, 1e-12);
-  EXPECT_EQ(json["draw"]["federated"], 0.87);
-  EXPECT_EQ(json["draw"]["centralized"], 0.93);
+  EXPECT_EQ(json["ask"]["frozen"], 0.68);
+  EXPECT_NEAR(json["ask"]["local_mean"].get<double>(), 0.65, 1e-12);
+  EXPECT_EQ(json["paint"]["federated"], 0.87);
+  EXPECT_EQ(json["paint"]["centralized"], 0.93);
+  EXPECT_EQ(json["ask"]["examples"]["federated"], 12'800);
+  EXPECT_EQ(json["ask"]["examples"]["centralized"], 12'800);
+  EXPECT_EQ(json["ask"]["steps"]["local_mean"], 400);
   EXPECT_EQ(json["bytes"]["adapter_per_round"], 330'000);
   EXPECT_EQ(json["bytes"]["full_model_per_round"], 3'210'000);
   EXPECT_EQ(json["clients"], 2);
@@ -82,11 +161,28 @@ TEST(Summary, HasTheDocumentedFields) {
   EXPECT_EQ(json["seed"], 7);
 }
 
+TEST(Report, SaysWhatEachBarWasGiven) {
+  const std::string html = ReportHtml(Example());
+  EXPECT_THAT(html, HasSubstr("12,800"));
+  EXPECT_THAT(html, HasSubstr("1,600"));
+  const std::string table = VerdictTable(Example());
+  EXPECT_THAT(table, HasSubstr("12,800"));
+  EXPECT_THAT(table, HasSubstr("The frozen model has seen no <clients>."));
+}
+
+TEST(Report, TakesTitlesFromTheWorld) {
+  const std::string html = ReportHtml(Example());
+  for (const char* text : {"Asking", "new things", "questions by answer", "Painting", "well done",
+                           "The frozen model has seen no &lt;clients&gt;."}) {
+    EXPECT_THAT(html, HasSubstr(text));
+  }
+}
+
 TEST(Report, EscapesWhatPeersNamed) {
   RunData data = Example();
   data.name = "<script>alert(1)</script>";
-  data.questions[0].after = "<img src=x onerror='x'>";
-  data.clients[0].histograms["vqa"][0].first = "</svg><script>";
+  data.samples[0].after = "<img src=x onerror='x'>";
+  data.clients[0].histograms["ask"][0].first = "</svg><script>";
   const std::string html = ReportHtml(data);
   EXPECT_THAT(html, Not(HasSubstr("<script")));
   EXPECT_THAT(html, Not(HasSubstr("<img src=x")));
@@ -117,10 +213,9 @@ TEST(LineChart, BreaksTheLineWhereAValueIsMissing) {
 
 TEST(LiveTable, ColumnsLineUp) {
   const RunData data = Example();
-  const std::vector<std::string> tasks = {"vqa", "draw"};
-  const std::string header = TableHeader(tasks);
-  const std::string row = TableRow(data.rounds[1], tasks);
-  EXPECT_EQ(header, "round   nodes     loss      vqa     draw   down/node     up/node  seconds");
+  const std::string header = TableHeader(data.tasks);
+  const std::string row = TableRow(data.rounds[1], data.tasks);
+  EXPECT_EQ(header, "round   nodes     loss      ask    paint   down/node     up/node  seconds");
   EXPECT_EQ(row, "    1     1/2   0.5000   80.0 %        –      330 kB      166 kB      3.2");
 }
 
@@ -131,6 +226,13 @@ TEST(Format, BytesAreShortAndRound) {
   EXPECT_EQ(HumanBytes(330'240), "330 kB");
   EXPECT_EQ(HumanBytes(999'700), "1.0 MB");
   EXPECT_EQ(HumanBytes(80.7e6), "80.7 MB");
+}
+
+TEST(Format, ThousandsAreSetApart) {
+  EXPECT_EQ(Thousands(0), "0");
+  EXPECT_EQ(Thousands(999), "999");
+  EXPECT_EQ(Thousands(12'800), "12,800");
+  EXPECT_EQ(Thousands(1'234'567), "1,234,567");
 }
 
 TEST(Crc32c, MatchesTheVectorsOfRfc3720) {

@@ -11,8 +11,11 @@
 namespace fedumm::programs {
 namespace {
 
+using ::fedumm::testing::IsOkAndHolds;
 using ::fedumm::testing::StatusIs;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 absl::StatusOr<RunConfig> LoadText(const std::string& toml) {
   const std::string path = ::testing::TempDir() + "/run_config_test.toml";
@@ -23,7 +26,7 @@ absl::StatusOr<RunConfig> LoadText(const std::string& toml) {
 TEST(RunConfig, TakesDefaultsForWhatIsMissing) {
   ASSERT_OK_AND_ASSIGN(const RunConfig config, LoadText("[lora]\nr = 4\n"));
   EXPECT_EQ(config.Integer("lora.r"), 4);
-  EXPECT_EQ(config.Number("lora.lora-alpha"), 16.0);
+  EXPECT_EQ(config.Number("lora.lora-alpha"), 12.0);
   EXPECT_EQ(config.Text("train.tasks"), "vqa,draw");
 }
 
@@ -35,35 +38,92 @@ TEST(RunConfig, JoinsListsAndWidensIntegers) {
   EXPECT_EQ(config.Text("lora.target-modules"), "q_proj,v_proj");
 }
 
-TEST(RunConfig, NamesLineAndKeyOfAMistake) {
-  EXPECT_THAT(LoadText("name = \"x\"\n[lora]\nrank = 4\n"),
+TEST(RunConfig, NamesFileLineAndKeyOfAMistake) {
+  EXPECT_THAT(LoadText("name = \"x\"\n[lora]\nlora_alpha = 4\n"),
               StatusIs(absl::StatusCode::kInvalidArgument,
-                       ::testing::AllOf(HasSubstr("line 3"), HasSubstr("'lora.rank'"))));
-  EXPECT_THAT(
-      LoadText("[lora]\nr = \"four\"\n"),
-      StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'lora.r' must be a whole number")));
-  EXPECT_THAT(LoadText("[lora]\nr = 0\n"), StatusIs(absl::StatusCode::kInvalidArgument,
-                                                    HasSubstr("'lora.r' must be positive: 0")));
+                       AllOf(HasSubstr("run_config_test.toml: line 3"),
+                             HasSubstr("'lora.lora_alpha' (did you mean 'lora.lora-alpha'?)"))));
+  EXPECT_THAT(LoadText("[lora]\nr = \"four\"\n"),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("line 2"), HasSubstr("'lora.r' must be a whole number"))));
+  EXPECT_THAT(LoadText("[lora]\nr = 0\n"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'lora.r' must be")));
   EXPECT_THAT(LoadText("[federation]\nstrategy = \"fedsgd\"\n"),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("fedsgd")));
+  EXPECT_THAT(
+      LoadText("[world]\nkind = \"moon\"\n"),
+      StatusIs(absl::StatusCode::kInvalidArgument, AllOf(HasSubstr("line 2"), HasSubstr("moon"))));
   EXPECT_THAT(LoadText("[lora\n"),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("line 1")));
 }
 
-TEST(RunConfig, TravelsAsARecordAndKeepsWhatItDoesNotKnow) {
-  ASSERT_OK_AND_ASSIGN(const RunConfig sent, LoadText("seed = 3\n[train]\nlocal-steps = 7\n"));
-  ConfigRecord received = sent.values;
-  received.Set("my.own", int64_t{5});
-  ASSERT_OK_AND_ASSIGN(const RunConfig config, RunConfig::FromRecord(received));
-  EXPECT_EQ(config.Integer("train.local-steps"), 7);
-  EXPECT_EQ(config.Integer("my.own"), 5);
+TEST(RunConfig, AnOldKeyNameStillWorks) {
+  ASSERT_OK_AND_ASSIGN(const RunConfig config, LoadText("[data]\ndataset = \"easy-vqa\"\n"));
+  EXPECT_EQ(config.Text("world.kind"), "easy-vqa");
 }
 
-TEST(RunConfig, AHostileRecordIsRefused) {
-  EXPECT_THAT(RunConfig::FromRecord({{"train.local-steps", int64_t{-1}}}),
-              StatusIs(absl::StatusCode::kInvalidArgument));
-  EXPECT_THAT(RunConfig::FromRecord({{"train.local-steps", "many"}}),
-              StatusIs(absl::StatusCode::kInvalidArgument));
+TEST(RunConfig, PrintedSettingsAreReadBack) {
+  ASSERT_OK_AND_ASSIGN(
+      const RunConfig config,
+      LoadText("seed = 7\nmods = [\"arrays-size\"]\n[lora]\nr = 3\nlora-alpha = 1e-9\n"));
+  ASSERT_OK_AND_ASSIGN(const std::vector<Setting> table, RunSettings(config.Text("world.kind")));
+  ASSERT_OK_AND_ASSIGN(const RunConfig read, LoadText(SettingsToml(table, config)));
+  for (const Setting& setting : table) {
+    EXPECT_EQ(*read.values.Find(setting.key), *config.values.Find(setting.key)) << setting.key;
+  }
+}
+
+TEST(RunConfig, AValueIsFoundByItsKey) {
+  ASSERT_OK_AND_ASSIGN(const RunConfig config, RunConfig::Defaults());
+  EXPECT_THAT(SettingValue(config, "federation.clients"), IsOkAndHolds("4"));
+  EXPECT_THAT(SettingValue(config, "federation.client"),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("'federation.clients'")));
+}
+
+TEST(NodeSettings, FilesAreNeitherSentNorTakenFromTheServer) {
+  ASSERT_OK_AND_ASSIGN(const RunConfig config,
+                       LoadText("[model]\ncheckpoint = \"mine\"\n[data]\nfolder = \"data\"\n"));
+  ASSERT_OK_AND_ASSIGN(const ConfigRecord sent, SettingsForNodes(config));
+  EXPECT_FALSE(sent.contains("model.checkpoint"));
+  EXPECT_FALSE(sent.contains("data.folder"));
+  EXPECT_TRUE(sent.contains("lora.r"));
+
+  ConfigRecord hostile = sent;
+  hostile.Set("model.checkpoint", "/etc");
+  hostile.Set("data.folder", "../../secrets");
+  hostile.Set("my.key-file", "/etc/passwd");
+  ASSERT_OK_AND_ASSIGN(const NodeSettings node, SettingsOfNode(hostile, {{"data.folder", "own"}}));
+  EXPECT_EQ(node.config.Text("model.checkpoint"), "configs/tiny");
+  EXPECT_EQ(node.config.Text("data.folder"), "own");
+  EXPECT_FALSE(node.config.values.contains("my.key-file"));
+  EXPECT_EQ(node.note, "");
+}
+
+TEST(NodeSettings, WhatTheRunLacksIsFilledInAndNamed) {
+  ASSERT_OK_AND_ASSIGN(const NodeSettings node, SettingsOfNode({{"lora.r", int64_t{4}},
+                                                                {"learning-rate", 1e-2},
+                                                                {"num-server-rounds", int64_t{3}},
+                                                                {"data.alfa", 0.1}},
+                                                               {}));
+  EXPECT_EQ(node.config.Integer("lora.r"), 4);
+  EXPECT_EQ(node.config.Number("lora.lora-alpha"), 12);
+  EXPECT_EQ(node.config.Number("train.learning-rate"), 1e-2);
+  EXPECT_EQ(node.config.Integer("num-server-rounds"), 3);
+  EXPECT_THAT(node.note, HasSubstr("lora.lora-alpha = 12"));
+  EXPECT_THAT(node.note, HasSubstr("train.local-steps = 10"));
+  EXPECT_THAT(node.note, HasSubstr("'data.alfa' (did you mean 'data.alpha'?)"));
+  EXPECT_THAT(node.note, Not(HasSubstr("learning-rate = 0.003")));
+  EXPECT_THAT(node.note, Not(HasSubstr("federation.")));
+  EXPECT_FALSE(node.config.values.contains("federation.rounds")) << "the server's own business";
+}
+
+TEST(NodeSettings, AHostileRecordIsRefused) {
+  EXPECT_THAT(SettingsOfNode({{"train.local-steps", int64_t{-1}}}, {}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("train.local-steps")));
+  EXPECT_THAT(SettingsOfNode({{"lora.r", "many"}}, {}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("lora.r")));
+  EXPECT_THAT(SettingsOfNode({{"world.kind", "moon"}}, {}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("moon")));
 }
 
 TEST(NodeConfig, ReadsFlowersKeyValueForm) {

@@ -58,7 +58,8 @@ class AdapterTest : public ::testing::Test {
     ASSERT_OK_AND_ASSIGN(
         link_, SuperLink::Start({.grpc_adapter_address = "127.0.0.1:0", .insecure = true}));
     address_ = absl::StrCat("127.0.0.1:", link_->grpc_adapter_port());
-    client_ = NewGrpcAdapterFleetClient(address_, nullptr, {});
+    client_ = NewGrpcAdapterFleetClient(
+        {.server = *HostPort::Parse(address_), .proxy = std::nullopt}, nullptr, {});
   }
   absl::StatusOr<uint64_t> Join(const std::string& key) {
     flwr::proto::RegisterNodeFleetRequest registration;
@@ -232,7 +233,8 @@ TEST(AdapterClientTest, RecordedAnswersAreUnderstood) {
   builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(&service);
   const auto server = builder.BuildAndStart();
-  const auto client = NewGrpcAdapterFleetClient(absl::StrCat("127.0.0.1:", port), nullptr, {});
+  const auto client = NewGrpcAdapterFleetClient(
+      {.server = {"127.0.0.1", static_cast<uint16_t>(port)}, .proxy = std::nullopt}, nullptr, {});
   const std::map<std::string, std::function<absl::Status()>> calls = {
       {"RegisterNodeFleetRequest", [&] { return client->RegisterNode({}, kOptions).status(); }},
       {"ActivateNodeRequest", [&] { return client->ActivateNode({}, kOptions).status(); }},

@@ -42,7 +42,8 @@ class DiscoveryTest : public ::testing::Test {
                                             [this](const std::string& event) {
                                               const MutexLock lock(mutex_);
                                               events_.push_back(event);
-                                            }},
+                                            },
+                                        .environment = [](const char*) { return std::nullopt; }},
                                        key_);
     EXPECT_THAT(discovery, IsOk());
     return *std::move(discovery);

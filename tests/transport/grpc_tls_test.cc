@@ -27,8 +27,9 @@ class GrpcTlsTest : public ::testing::Test {
         link_, SuperLink::Start({.tls = ServerTls{pair.certificate, pair.private_key, client_ca}}));
   }
   absl::Status Register(const ClientTls* tls, const std::string& host = "127.0.0.1") {
-    const auto client =
-        NewGrpcFleetClient(absl::StrCat(host, ":", link_->fleet_port()), tls, key_, {});
+    const auto client = NewGrpcFleetClient(
+        {.server = {host, static_cast<uint16_t>(link_->fleet_port())}, .proxy = std::nullopt}, tls,
+        key_, {});
     flwr::proto::RegisterNodeFleetRequest request;
     request.set_public_key(key_.public_key_pem());
     return client->RegisterNode(request, {.timeout = absl::Seconds(20)}).status();

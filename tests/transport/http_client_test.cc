@@ -27,7 +27,9 @@ using testing::TestAuthority;
 
 constexpr absl::Duration kLong = absl::Seconds(20);  // longer than anything here takes
 
-HostPort At(const std::string& address) { return *HostPort::Parse(address); }
+Route At(const std::string& address) {
+  return {.server = *HostPort::Parse(address), .proxy = std::nullopt};
+}
 
 absl::StatusOr<HttpAnswer> Post(HttpClient& client, std::string_view body = "ping",
                                 Until until = Until::After(kLong)) {
@@ -39,20 +41,6 @@ void Echo(RawPeer& peer, int) {
   for (std::string request = peer.ReceiveRequest(); !request.empty();
        request = peer.ReceiveRequest()) {
     peer.Answer(200, request.substr(request.find("\r\n\r\n") + 4));
-  }
-}
-
-TEST(HostPortTest, TakesNamesAndAddresses) {
-  EXPECT_EQ(At("localhost:80").host, "localhost");
-  EXPECT_EQ(At("127.0.0.1:9092").port, 9092);
-  EXPECT_EQ(At("[::1]:9092").host, "::1");
-  EXPECT_EQ(At("[::1]:9092").ToString(), "[::1]:9092");
-}
-
-TEST(HostPortTest, RefusesWhatIsNoHostAndPort) {
-  for (const char* address : {"", "localhost", ":80", "localhost:", "localhost:x", "a:0", "a:65536",
-                              "::1:80", "[::1]", "[a]:80", "a b:80", "a\r\nb:80", "http://a:80"}) {
-    EXPECT_THAT(HostPort::Parse(address), StatusIs(absl::StatusCode::kInvalidArgument)) << address;
   }
 }
 
@@ -471,7 +459,7 @@ TEST_F(TlsTest, UnusablePemIsNamed) {
     EXPECT_THAT(TlsClient::Create(tls),
                 StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(what)));
   };
-  refused({.root_certificates = "no PEM"}, "root certificates hold no PEM");
+  refused({.root_certificates = "no PEM"}, "no PEM certificate in the root certificates");
   refused({.root_certificates = authority_.certificate() +
                                 "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"},
           "certificate 2 of the root certificates is damaged");

@@ -60,7 +60,8 @@ TEST_P(StatusTest, BecomesTheCodeThatANodeActsOn) {
   FakeFleetHttp server(fleet);
   server.Fail("get-run", {{status, code}});
   ASSERT_OK_AND_ASSIGN(const NodeKey key, NodeKey::Generate());
-  const auto client = NewHttpFleetClient(*HostPort::Parse(server.address()), nullptr, key, {});
+  const auto client =
+      NewHttpFleetClient({.server = *HostPort::Parse(server.address())}, nullptr, key, {});
   std::string said = absl::StrCat("HTTP status ", status, ": injected");
   if (code != 0) absl::StrAppend(&said, " (code ", code, ")");
   EXPECT_THAT(client->GetRun({}, {.timeout = absl::Seconds(20)}),
@@ -97,7 +98,8 @@ class HttpFleetClientTest : public ::testing::Test {
       peer.ReceiveRequest();
       peer.Send(answer);
     });
-    const auto client = NewHttpFleetClient(*HostPort::Parse(server.address()), nullptr, key_, {});
+    const auto client =
+        NewHttpFleetClient({.server = *HostPort::Parse(server.address())}, nullptr, key_, {});
     return client->GetRun({}, {.timeout = absl::Seconds(20)}).status();
   }
 
@@ -139,7 +141,8 @@ TEST_F(HttpFleetClientTest, UnknownFieldsAreTolerated) {
 TEST_F(HttpFleetClientTest, CallsAreSignedAsFlowerSignsThem) {
   FakeFleet fleet;
   FakeFleetHttp server(fleet);
-  const auto client = NewHttpFleetClient(*HostPort::Parse(server.address()), nullptr, key_, {});
+  const auto client =
+      NewHttpFleetClient({.server = *HostPort::Parse(server.address())}, nullptr, key_, {});
   flwr::proto::RegisterNodeFleetRequest request;
   request.set_public_key("PEM");
   ASSERT_THAT(client->RegisterNode(request, {.timeout = absl::Seconds(20)}), IsOk());
@@ -183,7 +186,8 @@ TEST_P(NodeStatusTest, NodeActsAsTheTableSays) {
   FakeFleetHttp server(fleet);
   server.Fail(route, {{status, 0}});
   ASSERT_OK_AND_ASSIGN(const NodeKey key, NodeKey::Generate());
-  const auto client = NewHttpFleetClient(*HostPort::Parse(server.address()), nullptr, key, {});
+  const auto client =
+      NewHttpFleetClient({.server = *HostPort::Parse(server.address())}, nullptr, key, {});
   const bool of_heartbeat = route == "send-node-heartbeat";
   if (route == "register-node" && outcome == Outcome::kGoesOn) {  // it is registered already
     flwr::proto::RegisterNodeFleetRequest earlier;
@@ -318,7 +322,8 @@ TEST(ReplayOverHttpTest, NodeAnswersBothRoundsOfFlower142) {
     }
   });
   ASSERT_OK_AND_ASSIGN(const NodeKey key, NodeKey::Generate());
-  const auto client = NewHttpFleetClient(*HostPort::Parse(server.address()), nullptr, key, {});
+  const auto client =
+      NewHttpFleetClient({.server = *HostPort::Parse(server.address())}, nullptr, key, {});
   NodeEnvironment environment;
   environment.clock = [recorded_at] { return recorded_at; };
   environment.wait = [](absl::Duration, const std::stop_token& token) {

@@ -34,6 +34,8 @@ class RawPeer {
   void Answer(int status, std::string_view body, std::string_view headers = "");
   // Until the client hangs up or the server is stopped.
   void AwaitEnd();
+  bool is_stopped() const { return stop_.stop_requested(); }
+  int fd() const { return fd_; }
   // Ends with RST instead of FIN.
   void Reset();
 

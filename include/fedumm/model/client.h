@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -11,30 +12,47 @@
 #include "fedumm/client_app.h"
 #include "fedumm/model/lora.h"
 #include "fedumm/model/task.h"
+#include "fedumm/settings.h"
 
 namespace fedumm::model {
 
-// What one client trains on and is judged by. Asked once for each partition.
+// The tasks of one client. Called once for each partition.
 using TasksFor = std::function<absl::StatusOr<std::vector<std::unique_ptr<Task>>>(
     int64_t partition_id, int64_t num_partitions)>;
+
+// The settings of a client's training, one table for all who read them: "seed", and
+// "train.learning-rate" and its like. Those of the tasks come from TaskSettings.
+std::vector<Setting> TrainSettings();
+// "train.<task>-batch-size" and "train.<task>-loss-weight". A batch size of 0, the default, is
+// train.batch-size, and where that is 0, too, `defaults`.
+std::vector<Setting> TaskSettings(const std::string& task, const TaskDefaults& defaults);
 
 // The client of federated LoRA fine-tuning: puts the message's adapter on the backbone, trains it
 // (or evaluates under it) and replies {"arrays", "metrics"}. All nodes of the process share the one
 // backbone of `adapter`, which outlives the app: messages are handled one at a time, and what a
 // node replies depends on the message, its partition-id and the run's seed alone (and, with
-// keep-optimizer, on its earlier rounds).
+// train.keep-optimizer, on its earlier rounds).
 //
-// Settings come from the message's ConfigRecord, else from the run's configuration under the same
-// key, or under "train." and the key:
+// Settings are those of TrainSettings and TaskSettings. The message's ConfigRecord has them without
+// "train." ("learning-rate"; Flower's "lr" is the same), the run's configuration with or without
+// it. A key of the message overrides the run's, also batch-size the run's <task>-batch-size. What
+// the run's configuration lacks takes the table's default, which is logged once a run. A key of the
+// message, or under "train." in the run's configuration, that is not known is named in a warning
+// once a run. In the message are obeyed also:
 //
-//   local-steps, <task>-batch-size (batch-size), <task>-loss-weight, gradient-accumulation-steps
-//   learning-rate, schedule ("constant" or "cosine" over num-rounds), warmup-steps,
-//   final-learning-rate, weight-decay, max-grad-norm, keep-optimizer, seed
+//   server-round   from 1; moves the learning rate's schedule and the seed
+//   num-rounds     of the cosine schedule; else the run's federation.rounds or num-server-rounds.
+//                  Without any, the default schedule becomes constant, with a warning, and a
+//                  cosine that was asked for is INVALID_ARGUMENT
+//   proximal-mu    of Flower's FedProx: mu/2 |w - w0|^2 is added to the loss, where w0 is the
+//                  adapter of the message. train-loss does not contain it
+//   clipping_norm  of Flower's client-side differential privacy: see MessageClippingMod
 //
-// A step's loss is the weighted sum of the tasks' losses. Metrics of training: num-examples,
-// train-loss (of that sum), <task>-loss (unweighted), grad-norm, seconds; of evaluation:
-// num-examples, seconds and what the tasks say. An adapter that does not fit, a loss that is not
-// finite or a node without examples is an error reply.
+// A step's loss is the weighted sum of the tasks' losses; the next batch is prepared while the
+// backbone runs. Metrics of training: num-examples, train-loss (of that sum), <task>-loss
+// (unweighted), grad-norm, seconds; of evaluation: num-examples, seconds and what the tasks say. An
+// adapter that does not fit, a loss that is not finite or a node without examples is an error
+// reply.
 ClientApp NewLoraClient(LoraAdapter& adapter, TasksFor tasks,
                         std::function<absl::Time()> clock = absl::Now);
 

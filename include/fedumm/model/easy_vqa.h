@@ -1,5 +1,5 @@
-// easy-VQA: small pictures of one coloured shape on a pale background, with questions about them.
-// The demo's world. LibTorch-free.
+// The easy-VQA dataset: 64x64 pictures of one coloured shape on a pale background, with questions
+// about them. LibTorch-free.
 #pragma once
 
 #include <array>
@@ -20,6 +20,15 @@ using Picture = std::span<const uint8_t>;  // kPictureBytes of RGB, row-major
 
 inline constexpr std::array<std::string_view, 8> kColors = {"black", "blue", "brown", "gray",
                                                             "green", "red",  "teal",  "yellow"};
+// Of each colour: red, green, blue.
+inline constexpr std::array<std::array<uint8_t, 3>, 8> kPalette = {{{0, 0, 0},
+                                                                    {0, 0, 255},
+                                                                    {165, 42, 42},
+                                                                    {128, 128, 128},
+                                                                    {0, 255, 0},
+                                                                    {255, 0, 0},
+                                                                    {0, 128, 128},
+                                                                    {255, 255, 0}}};
 inline constexpr std::array<std::string_view, 3> kShapes = {"circle", "rectangle", "triangle"};
 
 // What a picture shows: indices into kColors and kShapes, -1 where that is not known.
@@ -31,8 +40,8 @@ struct Concept {
   friend bool operator==(Concept, Concept) = default;
 };
 
-// The concepts that pre-training holds back, for clients to teach: brown, teal and yellow, and (of
-// the questions) the triangle.
+// The concepts that pre-training leaves out, so that clients have something to teach: brown, teal
+// and yellow, and (in questions) the triangle.
 bool IsNewColor(int color);
 bool IsNewShape(int shape);
 
@@ -52,8 +61,9 @@ struct EasyVqaSplit {
   std::vector<Concept> concepts;  // one per picture, from the questions that name what it shows
   std::vector<Question>
       questions;  // about a picture whose colour is known; see Load for negated ones
-  // Indices into `questions`, ascending: as many yes as no of each type. The raw answers are 87 %
-  // no, so that a model that never looks at a picture would score 0.66; on these it scores 0.32.
+  // Indices into `questions`, ascending: as many "yes" as "no" of each type. 87 % of the raw
+  // yes-or-no answers are "no": a model that ignores the picture scores 0.66 on the raw questions
+  // and 0.32 on these.
   std::vector<int64_t> balanced;
 
   int64_t num_pictures() const { return static_cast<int64_t>(concepts.size()); }
@@ -68,17 +78,19 @@ struct EasyVqa {
 
   // Reads the `data` folder of the easy-vqa package: {train,test}/{questions.json,images/<i>.png}.
   // Equal folders give equal splits.
-  // `negated` adds the questions with a negation, which pre-training holds back: the hard world.
+  // `negated` adds the questions with a negation, which pre-training leaves out
+  // (configs/hard.toml).
   static absl::StatusOr<EasyVqa> Load(const std::string& folder, bool negated = false);
 };
 
-// What `picture` shows, judged without a model: the palette's colour nearest to the median of the
-// pixels far from the background, and the ideal shape that overlaps best with their mask. On the
-// real test pictures the colour is always right, the shape in 99 %.
+// What `picture` shows, found without a model: the colour of kPalette nearest to the median of the
+// pixels that differ most from the background, and the ideal shape that overlaps best with the mask
+// of the differing pixels. On easy-VQA's test pictures the colour is always right, the shape in
+// 99 % of them.
 Concept Detect(Picture picture);
 
-// The shape of `picture` moved to the middle; nothing if it is clipped by the border or covers
-// under 120 pixels.
+// `picture` with its shape moved to the middle; nullopt if the border clips the shape or it covers
+// fewer than 120 pixels.
 std::optional<std::vector<uint8_t>> Recentre(Picture picture);
 
 }  // namespace fedumm::model

@@ -1,4 +1,4 @@
-// Pictures: PNG files, and what Qwen2.5-VL's vision tower takes in.
+// Pictures: PNG and JPEG files, and the input of Qwen2.5-VL's vision tower.
 #pragma once
 
 #include <array>
@@ -12,8 +12,8 @@
 
 namespace fedumm::model {
 
-// 8-bit RGB, row-major. `pixels` has 3 * width * height bytes; functions that take an Image answer
-// INVALID_ARGUMENT where it does not.
+// 8-bit RGB, row-major. `pixels` has 3 * width * height bytes; functions that take an Image return
+// INVALID_ARGUMENT if it does not.
 struct Image {
   int64_t width = 0;
   int64_t height = 0;
@@ -22,22 +22,46 @@ struct Image {
   friend bool operator==(const Image&, const Image&) = default;
 };
 
-// Reads any PNG: grey and palette become RGB, transparency is dropped. RESOURCE_EXHAUSTED, before
-// anything is allocated for them, if there are more than `max_pixels`.
-absl::StatusOr<Image> DecodePng(std::string_view bytes, int64_t max_pixels = int64_t{1} << 26);
-absl::StatusOr<Image> ReadPng(const std::string& path, int64_t max_pixels = int64_t{1} << 26);
+inline constexpr int64_t kDefaultMaxPixels = int64_t{1} << 26;
+
+// The pixels that Pillow's Image.open(...).convert("RGB") gives, bit for bit: the stored numbers
+// without gamma or colour management, 16-bit channels cut to their high byte (but a 16-bit grey
+// picture without alpha is clipped to 255), transparency dropped. INVALID_ARGUMENT for a file that
+// is no PNG, damaged or truncated; RESOURCE_EXHAUSTED, before any pixel is allocated, for a picture
+// of more than `max_pixels`.
+absl::StatusOr<Image> DecodePng(std::string_view bytes, int64_t max_pixels = kDefaultMaxPixels);
+absl::StatusOr<Image> ReadPng(const std::string& path, int64_t max_pixels = kDefaultMaxPixels);
 absl::StatusOr<std::string> EncodePng(const Image& image);
 absl::Status WritePng(const std::string& path, const Image& image);  // atomically
 
-// Bicubic with antialiasing, to the last bit what Pillow's Image.resize makes.
+struct ImageReadOptions {
+  int64_t max_pixels = kDefaultMaxPixels;
+  // Turns and mirrors the picture as the EXIF orientation of a JPEG says. The VQA v2 evaluation and
+  // Qwen's processor do not.
+  bool apply_exif_orientation = false;
+};
+
+// As DecodePng, for JPEG: grey, YCbCr, RGB, CMYK and YCCK, baseline and progressive. CMYK is
+// inverted, as Adobe writes it. A file without its end marker counts as truncated.
+absl::StatusOr<Image> DecodeJpeg(std::string_view bytes, const ImageReadOptions& options = {});
+// A baseline JPEG with 4:2:0 subsampling, byte for byte what Pillow's save(quality=...) writes.
+// INVALID_ARGUMENT if `quality` is not in 1..100, or if a side is longer than 65,500 pixels.
+absl::StatusOr<std::string> EncodeJpeg(const Image& image, int quality = 75);
+absl::Status WriteJpeg(const std::string& path, const Image& image, int quality = 75);
+
+// PNG or JPEG: the first bytes say which, not the name.
+absl::StatusOr<Image> DecodeImage(std::string_view bytes, const ImageReadOptions& options = {});
+absl::StatusOr<Image> ReadImage(const std::string& path, const ImageReadOptions& options = {});
+
+// Bicubic with antialiasing, bit for bit what Pillow's Image.resize gives.
 absl::StatusOr<Image> ResizeBicubic(const Image& image, int64_t width, int64_t height);
 
 // As in preprocessor_config.json. The pixel limits differ between a checkpoint, its evaluation
-// harness and its training code: set them on purpose.
+// harness and its training code: set them explicitly.
 struct ImageProcessorOptions {
   int64_t patch_size = 14;
   int64_t merge_size = 2;           // patches of merge_size x merge_size become one token
-  int64_t temporal_patch_size = 2;  // a still picture is repeated so many times
+  int64_t temporal_patch_size = 2;  // a still picture is repeated this many times
   int64_t min_pixels = 3136;
   int64_t max_pixels = 12'845'056;
   std::array<double, 3> mean = {0.48145466, 0.4578275, 0.40821073};
@@ -51,9 +75,9 @@ struct ImageSize {
   friend bool operator==(const ImageSize&, const ImageSize&) = default;
 };
 
-// The size to which a picture is brought: multiples of patch_size * merge_size, within the pixel
-// limits where that is possible, close to the old aspect ratio. INVALID_ARGUMENT if one side is
-// more than 200 times the other.
+// The size to which a picture is resized: multiples of patch_size * merge_size, within the pixel
+// limits where that is possible, close to the original aspect ratio. INVALID_ARGUMENT if one side
+// is more than 200 times the other.
 absl::StatusOr<ImageSize> SmartResize(ImageSize size, const ImageProcessorOptions& options);
 
 // One row for each patch, [3, temporal_patch_size, patch_size, patch_size], normalised; rows in

@@ -26,34 +26,39 @@ class LoraLinear;
 class LoraAdapter {
  public:
   // A fresh adapter in float32, which changes nothing yet: A random from `seed`, B zero (see
-  // init_lora_weights). `layout` is the spelling of the paths that `config` speaks of and that the
-  // adapter's keys have. INVALID_ARGUMENT if no linear is targeted, FAILED_PRECONDITION if one has
-  // an adapter already.
+  // init_lora_weights). `layout` is the spelling of the paths in `config` and in the adapter's
+  // keys. INVALID_ARGUMENT if no linear is targeted, FAILED_PRECONDITION if one has an adapter
+  // already, UNIMPLEMENTED for the init_lora_weights "orthogonal" and "eva".
   static absl::StatusOr<std::unique_ptr<LoraAdapter>> Attach(
       const std::vector<NamedLinear>& linears, LoraConfig config, uint64_t seed,
       ModuleLayout layout = ModuleLayout::kFile);
-  // The adapter in a folder that PEFT or Save wrote; the layout is that of its keys. An adapter
-  // that would compute anything else here than in PEFT is refused by the field or key that says so.
+  // The adapter in a folder that PEFT or Save wrote, or one whose keys hold the adapter's name, as
+  // PEFT's state_dict() has them; the layout is that of its keys. An adapter that would compute
+  // anything else here than in PEFT is refused, and the error names the field or key.
   static absl::StatusOr<std::unique_ptr<LoraAdapter>> Load(const std::vector<NamedLinear>& linears,
                                                            const std::string& folder);
   ~LoraAdapter();
   LoraAdapter(const LoraAdapter&) = delete;
   LoraAdapter& operator=(const LoraAdapter&) = delete;
 
-  // Writes adapter_config.json and adapter_model.safetensors; the folder is made if need be.
+  // Writes adapter_config.json and adapter_model.safetensors; the folder is made if it does not
+  // exist.
   absl::Status Save(const std::string& folder) const;
 
   const LoraConfig& config() const { return config_; }
   ModuleLayout layout() const { return layout_; }
   FlatParameters& parameters() { return parameters_; }  // A, B of each module, in their order
 
-  // All A and B under PEFT's state-dict keys.
+  // All A and B under PEFT's state-dict keys, in float32.
   ArrayRecord ToArrays() const;
-  // The same with the keys, the order and the float dtypes of `like`, which FromArrays has accepted.
+  // The same with the keys, the order and the dtypes of `like`, which FromArrays has accepted: the
+  // answer to whoever sent it. INVALID_ARGUMENT, naming the key, for an unknown key, a dtype that
+  // is no float type, or a value that overflows it.
   absl::StatusOr<ArrayRecord> ToArraysLike(const ArrayRecord& like) const;
-  // Replaces all A and B. Accepts keys of either layout, in any order, of any float dtype.
-  // INVALID_ARGUMENT, naming the key, for one that is missing, unknown, of another shape or not
-  // finite; the adapter then stays as it was.
+  // Replaces all A and B. Accepts keys of either layout, with any adapter's name in them
+  // ("….lora_A.vqa.weight", the same name in all keys) or with none, in any order, of any float
+  // dtype. INVALID_ARGUMENT, naming the key, for one that is missing, unknown, of another adapter
+  // or shape, or not finite; the adapter then stays as it was.
   absl::Status FromArrays(const ArrayRecord& arrays);
 
   // Dropout (lora_dropout) is off until StartTraining and after StopTraining. Equal seeds drop the
@@ -77,7 +82,7 @@ class LoraAdapter {
   LoraAdapter(LoraConfig config, ModuleLayout layout, std::vector<Module> modules,
               FlatParameters parameters);
   std::string KeyOf(const Module& module, char matrix, ModuleLayout layout) const;
-  const at::Tensor* FindParameter(const std::string& key) const;  // null if there is none
+  const at::Tensor* FindParameter(const std::string& plain_key) const;  // null: there is none
 
   LoraConfig config_;
   ModuleLayout layout_;

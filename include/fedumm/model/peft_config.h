@@ -20,8 +20,8 @@ enum class ModuleLayout { kFile, kTransformers5 };
 // `path` is in the file layout.
 std::string ToLayout(const std::string& path, ModuleLayout layout);
 
-// Modules by name: a regular expression that matches whole paths if there is one, else the paths
-// that equal, or end with "." and, one of the names.
+// Modules by name: if there is a pattern, the paths that it matches as a whole; else the paths that
+// are one of the names, or end with "." and one of them.
 struct ModuleSelector {
   std::optional<std::string> pattern;
   std::vector<std::string> names;
@@ -29,10 +29,13 @@ struct ModuleSelector {
   bool empty() const { return !pattern.has_value() && names.empty(); }
 };
 
-enum class LoraInit { kDefault, kGaussian, kRandom };  // true, "gaussian", false
+// init_lora_weights: true, "gaussian", false, "orthogonal", "eva". None of them changes the base
+// weights, so a trained adapter that began as any of them is complete. kOrthogonal and kEva are
+// known of trained adapters only: LoraAdapter::Attach makes no fresh ones.
+enum class LoraInit { kDefault, kGaussian, kRandom, kOrthogonal, kEva };
 
-// PEFT's LoraConfig: its names, its defaults. Fields that would change the forward pass in ways
-// that fedumm does not know are not here: ParsePeftConfig refuses them.
+// PEFT's LoraConfig: its names, its defaults. Fields that would change the forward pass in a way
+// that fedumm does not compute are not here: ParsePeftConfig refuses them.
 struct LoraConfig {
   int64_t r = 8;
   double lora_alpha = 8;
@@ -58,13 +61,14 @@ struct LoraConfig {
 absl::Status ValidateLoraConfig(const LoraConfig& config);
 
 // Reads the text of an adapter_config.json. INVALID_ARGUMENT for what is no LoRA configuration,
-// UNIMPLEMENTED, naming the field, for a variant of LoRA that fedumm does not compute.
+// UNIMPLEMENTED, naming the field, for a variant of LoRA that fedumm does not compute and for an
+// adapter that began with changed base weights ("pissa", "olora", "corda", "loftq", "lora_ga").
 absl::StatusOr<LoraConfig> ParsePeftConfig(std::string_view json);
 // The text that PEFT 0.21 writes: every field, sorted.
 std::string FormatPeftConfig(const LoraConfig& config);
 
-// What the configuration says of one module: absent if it gets no adapter. `path` is spelled in the
-// layout that the configuration was written for. INVALID_ARGUMENT for a bad pattern.
+// What the configuration says about one module: absent if it gets no adapter. `path` is spelled in
+// the layout that the configuration was written for. INVALID_ARGUMENT for a bad pattern.
 struct LoraModule {
   int64_t r;
   double scale;

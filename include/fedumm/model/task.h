@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -12,19 +13,35 @@ class Tensor;
 
 namespace fedumm::model {
 
-// What an adapter is trained and judged on: one client's examples of one kind, with the frozen
-// backbone they run through. Not thread-safe.
+// One batch of examples as named tensors in host memory: "input_ids", "targets". The names are the
+// task's own.
+using Batch = std::map<std::string, at::Tensor>;
+
+// What a task's training takes where no setting says otherwise (see TaskSettings in client.h).
+struct TaskDefaults {
+  int64_t batch_size = 8;
+  double loss_weight = 1;  // of this task's loss in the sum over a node's tasks
+};
+
+// What an adapter is trained and evaluated on: one client's examples of one kind, with the frozen
+// backbone they run through. Not thread-safe, but NextBatch may run on another thread at the same
+// time as Loss.
 class Task {
  public:
   virtual ~Task() = default;
 
-  virtual std::string name() const = 0;  // "vqa", "draw": prefix of its metrics
+  virtual std::string name() const = 0;  // "vqa", "draw": prefix of its metrics and settings
   virtual int64_t num_examples() const = 0;
+  virtual TaskDefaults defaults() const { return {}; }
   // Starts a pass of training whose batches depend on nothing but `seed` and the task's own
   // examples.
   virtual void Seed(uint64_t seed) = 0;
-  // The mean loss (scalar, fp32, with gradient to the adapters) of the next `batch_size` examples.
-  virtual absl::StatusOr<at::Tensor> Loss(int64_t batch_size) = 0;
+  // The next `batch_size` examples. Work of the host only: it runs neither the backbone nor the
+  // adapters. All that is random about a batch is drawn here.
+  virtual absl::StatusOr<Batch> NextBatch(int64_t batch_size) = 0;
+  // The mean loss (scalar, fp32, with gradient to the adapters) of a batch of NextBatch. Depends on
+  // the batch and the adapters only, so that the same call again gives the same loss.
+  virtual absl::StatusOr<at::Tensor> Loss(const Batch& batch) = 0;
   // Held-out figures under the adapters as they are now, e.g. {"vqa-accuracy": 0.93,
   // "vqa-num-examples": 3660}.
   virtual absl::StatusOr<MetricRecord> Evaluate() = 0;

@@ -13,8 +13,9 @@
 
 namespace fedumm::model {
 
-// Byte-level BPE with NFC and a regular expression before it, as Qwen2.5 uses it. Added tokens
-// ("<|im_end|>") are found in the text first, the leftmost and longest ones. Immutable,
+// Byte-level BPE with NFC and a regular expression before it, as Qwen2.5 uses it. Added tokens are
+// found first, the leftmost and longest ones: those that are not `normalized` ("<|im_end|>") in the
+// text as it stands, then the others, normalised, in the normalised text between them. Immutable,
 // thread-safe and cheap to copy.
 class Tokenizer {
  public:
@@ -36,7 +37,7 @@ class Tokenizer {
   std::optional<int64_t> TokenId(std::string_view token) const;
   int64_t vocab_size() const;  // the highest id + 1
 
-  // What the regular expression makes of normalised text; every byte is in one piece.
+  // The pieces into which the regular expression cuts normalised text; every byte is in one piece.
   absl::StatusOr<std::vector<std::string>> SplitWords(std::string_view text) const;
 
  private:

@@ -11,8 +11,8 @@
 
 namespace fedumm::model {
 
-// The learning rate of a step: linear warm-up, then constant, or a half cosine that falls to
-// `final_value` at the last of `total_steps`.
+// The learning rate of a step: linear warm-up, then constant, or a half cosine that ends at
+// `final_value` after `total_steps`.
 struct LearningRate {
   double value = 1e-3;
   int64_t warmup_steps = 0;
@@ -22,6 +22,20 @@ struct LearningRate {
 
   double At(int64_t step) const;  // `step` from 0, over all rounds
 };
+
+// One gradient that was added to the gradients of a step.
+struct GradientPart {
+  int64_t step = 0;   // of this call of Train
+  int64_t part = 0;   // of the step's losses, from 0
+  int64_t parts = 1;  // accumulation_steps
+
+  bool completes_step() const { return part + 1 == parts; }
+};
+
+// Changes gradients() as an algorithm needs. Called after each backward pass: until the step is
+// complete they hold the sum so far of the losses' gradients, each divided by `parts`. Must not
+// wait for the device.
+using GradientHook = std::function<absl::Status(FlatParameters& parameters, const GradientPart&)>;
 
 struct TrainOptions {
   int64_t steps = 1;
@@ -33,9 +47,15 @@ struct TrainOptions {
   double epsilon = 1e-8;
   double weight_decay = 0;   // decoupled
   double max_grad_norm = 0;  // over all parameters; 0: no clipping
+  GradientHook
+      on_gradients;  // before clipping and the step: FedProx, SCAFFOLD, DP-SGD; may be null
 };
 
-// AdamW's memory. A default one is fresh; keep it to go on where a call of Train ended.
+// mu (w - w0), the gradient of FedProx's term mu/2 |w - w0|^2. w0 is the parameters' values at this
+// call.
+GradientHook ProximalTerm(double mu, const FlatParameters& parameters);
+
+// AdamW's moments. A default one is fresh; keep it to continue where a call of Train ended.
 struct AdamWState {
   at::Tensor first_moment;   // [n], like FlatParameters::values()
   at::Tensor second_moment;  // [n]
@@ -50,12 +70,16 @@ struct TrainStats {
   double max_grad_norm = 0;  // the largest norm before clipping
 };
 
-// The loss (scalar, with gradients) of the call-th call: called steps * accumulation_steps times.
+// The loss (scalar, with gradients) of call number `call`, from 0. Called steps *
+// accumulation_steps times.
 using LossFunction = std::function<absl::StatusOr<at::Tensor>(int64_t call)>;
 
-// Minimises `loss` by AdamW. `state` may be null (fresh). Errors: those of `loss`; INTERNAL, naming
-// the step, for a loss or a gradient that is not finite, and then no parameter has moved in that
-// step. Equal inputs give equal bits.
+inline constexpr int64_t kStepsBetweenSyncs = 1000;
+
+// Minimizes `loss` by AdamW. `state` may be null (fresh). Waits for the device once, at the end; in
+// longer calls every kStepsBetweenSyncs steps. Errors: those of `loss` and of on_gradients;
+// INTERNAL, naming the first such step, for a loss or a gradient that is not finite: parameters and
+// `state` are then as they were before that step. Equal inputs give equal bits.
 absl::StatusOr<TrainStats> Train(FlatParameters& parameters, const LossFunction& loss,
                                  const TrainOptions& options, AdamWState* state = nullptr);
 

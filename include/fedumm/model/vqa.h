@@ -35,6 +35,16 @@ struct VqaResult {
 absl::StatusOr<std::vector<VqaQuestion>> ReadVqaV2(const std::string& questions_path,
                                                    const std::string& annotations_path);
 
+struct PictureCaption {
+  int64_t image_id = 0;
+  std::string text;
+};
+
+// Reads captions: COCO's captions_*.json ({"annotations": [{"image_id", "caption"}, ...]}) or, for
+// a path that ends in ".jsonl", one {"image_id", "caption"} on each line. A picture may have
+// several. INVALID_ARGUMENT, naming the line or what is missing, for anything else.
+absl::StatusOr<std::vector<PictureCaption>> ReadCaptions(const std::string& path);
+
 // The results file that the evaluation server takes.
 absl::Status WriteVqaResults(const std::string& path, std::span<const VqaResult> results);
 absl::StatusOr<std::vector<VqaResult>> ReadVqaResults(const std::string& path);
@@ -42,7 +52,7 @@ absl::StatusOr<std::vector<VqaResult>> ReadVqaResults(const std::string& path);
 // "COCO_val2014_000000000042.jpg".
 std::string VqaImageName(const std::string& subset, int64_t image_id);
 
-// Published figures were made by different scorers; say which one made yours.
+// Published figures come from different scorers; name the one that yours come from.
 enum class VqaScorer {
   kOfficial,      // the benchmark's: leave one annotator out, normalise unless all of them agree
   kLmms,          // lmms-eval's: as above, but the prediction is always normalised, and more

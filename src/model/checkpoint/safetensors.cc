@@ -55,7 +55,8 @@ std::string Quoted(std::string_view name) {
   return absl::StrCat("'", absl::CHexEscape(std::string(name.substr(0, 200))), "'");
 }
 
-// product(shape) * bits / 8, left to right: a zero does not excuse an overflow before it.
+// product(shape) * bits / 8, left to right: a product that overflows is an error, even if a later
+// dimension is 0.
 template <typename Dim>
 std::optional<uint64_t> ByteCount(SafetensorsDType dtype, const std::vector<Dim>& shape) {
   uint64_t bits = 1;

@@ -9,7 +9,7 @@
 namespace fedumm::model {
 namespace {
 
-constexpr int kMaxSkippedDepth = 120;  // of nested values in fields that nobody reads
+constexpr int kMaxSkippedDepth = 120;  // of nested values in fields that are skipped
 
 // Receives the parser's events, because a document tree would hide that a key occurs twice. Every
 // handler returns false to stop parsing.

@@ -88,7 +88,7 @@ absl::StatusOr<WeightMap> ReadIndex(const fs::path& path) {
   WeightMap files;
   for (const auto& [name, value] : index.at("weight_map").items()) {
     const std::string file = value.is_string() ? value.get<std::string>() : "";
-    // The index is a file from elsewhere: it may only name files beside it.
+    // The index is untrusted: it may only name files beside it.
     if (!file.ends_with(".safetensors") ||
         file.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos) {
       return absl::InvalidArgumentError(absl::StrCat("checkpoint: ", path.string(), " maps ", name,
@@ -122,7 +122,7 @@ absl::StatusOr<StateDict> LoadShards(const fs::path& folder) {
   return state;
 }
 
-// The tensors of one file to be. `owned` keeps what is not contiguous host memory already.
+// The tensors of one file to write. `owned` keeps alive the copies in contiguous host memory.
 struct Shard {
   std::vector<SafetensorsTensor> tensors;
   std::vector<at::Tensor> owned;
@@ -192,7 +192,7 @@ absl::Status SaveStateDict(const StateDict& state, const std::string& path,
     if (one_file) return WriteSafetensors(path, shards[0].tensors, Metadata());
     fs::create_directories(path);
     if (shards.size() > 1) return WriteShards(shards, path);
-    // A stale index would win over the file at the next load.
+    // LoadStateDict would read an old index instead of the file.
     fs::remove(fs::path(path) / kIndexFile);
     return WriteSafetensors((fs::path(path) / kSingleFile).string(), shards[0].tensors, Metadata());
   });

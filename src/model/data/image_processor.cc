@@ -10,7 +10,7 @@ namespace fedumm::model {
 namespace {
 
 constexpr double kMaxAspectRatio = 200;
-constexpr int64_t kMaxPixels = int64_t{1} << 28;  // that options may ask for
+constexpr int64_t kMaxPixels = int64_t{1} << 28;  // the largest limit that options may set
 
 absl::Status CheckOptions(const ImageProcessorOptions& options) {
   const auto small = [](int64_t size) { return size >= 1 && size <= 1024; };

@@ -21,7 +21,7 @@ double Cubic(double x) {
   return 0;
 }
 
-// Which pixels, with which fixed-point weights, make one pixel of the result.
+// The pixels, and their fixed-point weights, that one pixel of the result is a sum of.
 struct Window {
   int64_t begin = 0;
   std::vector<int32_t> weights;
@@ -102,6 +102,14 @@ absl::Status CheckImage(const Image& image) {
                                                    " with ", image.pixels.size(), " bytes"));
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckDeclaredSize(int64_t width, int64_t height, int64_t max_pixels) {
+  if (width <= kMaxImageSide && height <= kMaxImageSide && width * height <= max_pixels) {
+    return absl::OkStatus();
+  }
+  return absl::ResourceExhaustedError(absl::StrCat("picture is too large: ", width, "x", height,
+                                                   ", at most ", max_pixels, " pixels"));
 }
 
 absl::StatusOr<Image> ResizeBicubic(const Image& image, int64_t width, int64_t height) {

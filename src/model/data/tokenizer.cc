@@ -19,9 +19,10 @@ namespace {
 
 constexpr int64_t kMaxFileBytes = int64_t{1} << 28;
 
-// Finds the longest added token at a position.
+// Finds added tokens in a text: the leftmost one, and the longest of those that begin there.
 class AddedTokenTrie {
  public:
+  // The first of two equal tokens counts.
   void Add(std::string_view token, int64_t id) {
     uint32_t node = 0;
     for (const char byte : token) {
@@ -29,9 +30,28 @@ class AddedTokenTrie {
       if (added) ++next_node_;
       node = it->second;
     }
-    ids_[node] = id;
+    ids_.try_emplace(node, id);
   }
 
+  // Calls on_text with each piece of `text` between tokens (some are empty), on_token with each id.
+  template <typename OnText, typename OnToken>
+  absl::Status Split(std::string_view text, const OnText& on_text, const OnToken& on_token) const {
+    size_t begin = 0;  // of the text that no token has taken yet
+    for (size_t i = 0; i < text.size();) {
+      const auto [length, id] = Match(text.substr(i));
+      if (length == 0) {
+        ++i;
+        continue;
+      }
+      FEDUMM_RETURN_IF_ERROR(on_text(text.substr(begin, i - begin)));
+      on_token(id);
+      i += length;
+      begin = i;
+    }
+    return on_text(text.substr(begin));
+  }
+
+ private:
   // The token's length (0 if none begins here) and id.
   std::pair<size_t, int64_t> Match(std::string_view text) const {
     std::pair<size_t, int64_t> longest = {0, 0};
@@ -45,7 +65,6 @@ class AddedTokenTrie {
     return longest;
   }
 
- private:
   static uint64_t Key(uint32_t node, char byte) {
     return (uint64_t{node} << 8) | static_cast<uint8_t>(byte);
   }
@@ -70,12 +89,15 @@ struct Tokenizer::Content {
   absl::Status Build();
   absl::Status AddMerges();
   absl::Status AddAddedTokens();
+  absl::StatusOr<std::string> Normalize(std::string_view text) const;
   absl::Status EncodeText(std::string_view text, std::vector<int64_t>& ids) const;
+  absl::Status EncodeWords(std::string_view text, std::vector<int64_t>& ids) const;
 
   TokenizerFiles files;
   std::optional<RegexSplit> split;
   BpeMerges merges;
-  AddedTokenTrie added_tokens;
+  AddedTokenTrie added_tokens;             // in the text as it stands
+  AddedTokenTrie normalized_added_tokens;  // in the normalised text, where they are normalised too
   absl::flat_hash_map<int64_t, Token> tokens;
   int64_t vocab_size = 0;
 };
@@ -126,7 +148,7 @@ absl::Status Tokenizer::Content::AddMerges() {
 }
 
 absl::Status Tokenizer::Content::AddAddedTokens() {
-  for (const auto& [id, content] : files.added_tokens) {
+  for (const auto& [id, content, normalized] : files.added_tokens) {
     const auto known = files.vocab.find(content);
     if (known != files.vocab.end() ? known->second != id : tokens.contains(id)) {
       return absl::InvalidArgumentError(
@@ -134,20 +156,34 @@ absl::Status Tokenizer::Content::AddAddedTokens() {
     }
     files.vocab[content] = id;
     tokens[id] = {content, /*added=*/true};
-    added_tokens.Add(content, id);
+    if (normalized) {
+      FEDUMM_ASSIGN_OR_RETURN(const std::string text, Normalize(content));
+      normalized_added_tokens.Add(text, id);
+    } else {
+      added_tokens.Add(content, id);
+    }
     vocab_size = std::max(vocab_size, id + 1);
   }
   return absl::OkStatus();
 }
 
-// Encodes text between added tokens.
+absl::StatusOr<std::string> Tokenizer::Content::Normalize(std::string_view text) const {
+  if (!files.nfc) return std::string(text);
+  return Nfc(text);
+}
+
+// Encodes text between the added tokens that are looked for in the text as it stands.
 absl::Status Tokenizer::Content::EncodeText(std::string_view text,
                                             std::vector<int64_t>& ids) const {
-  std::string normalized;
-  if (files.nfc) {
-    FEDUMM_ASSIGN_OR_RETURN(normalized, Nfc(text));
-    text = normalized;
-  }
+  FEDUMM_ASSIGN_OR_RETURN(const std::string normalized, Normalize(text));
+  return normalized_added_tokens.Split(
+      normalized, [&](std::string_view piece) { return EncodeWords(piece, ids); },
+      [&](int64_t id) { ids.push_back(id); });
+}
+
+// Encodes normalised text between added tokens.
+absl::Status Tokenizer::Content::EncodeWords(std::string_view text,
+                                             std::vector<int64_t>& ids) const {
   if (!split.has_value()) {
     merges.Encode(text, ids);
     return absl::OkStatus();
@@ -194,19 +230,9 @@ absl::StatusOr<Tokenizer> Tokenizer::FromVocabAndMerges(std::string_view vocab_j
 absl::StatusOr<std::vector<int64_t>> Tokenizer::Encode(std::string_view text) const {
   if (!IsUtf8(text)) return absl::InvalidArgumentError("text to encode is not UTF-8");
   std::vector<int64_t> ids;
-  size_t begin = 0;  // of the text that no token has taken yet
-  for (size_t i = 0; i < text.size();) {
-    const auto [length, id] = content_->added_tokens.Match(text.substr(i));
-    if (length == 0) {
-      ++i;
-      continue;
-    }
-    FEDUMM_RETURN_IF_ERROR(content_->EncodeText(text.substr(begin, i - begin), ids));
-    ids.push_back(id);
-    i += length;
-    begin = i;
-  }
-  FEDUMM_RETURN_IF_ERROR(content_->EncodeText(text.substr(begin), ids));
+  FEDUMM_RETURN_IF_ERROR(content_->added_tokens.Split(
+      text, [&](std::string_view piece) { return content_->EncodeText(piece, ids); },
+      [&](int64_t id) { ids.push_back(id); }));
   return ids;
 }
 

@@ -42,6 +42,16 @@ bool IsString(const Json& json, std::string_view text) {
   return json.is_string() && json.get_ref<const std::string&>() == text;
 }
 
+// A switch, or `otherwise` if it is absent.
+absl::StatusOr<bool> Flag(const Json& object, const char* name, bool otherwise) {
+  const Json& value = Get(object, name);
+  if (value.is_null()) return otherwise;
+  if (!value.is_boolean()) {
+    return absl::InvalidArgumentError(absl::StrCat("an added token's ", name, " is no boolean"));
+  }
+  return value.get<bool>();
+}
+
 // Absent, null, false and "" all mean that a feature is off.
 bool IsOff(const Json& json) { return json.is_null() || json == Json(false) || IsString(json, ""); }
 
@@ -99,7 +109,9 @@ absl::Status AddAddedToken(const Json& id, const Json& token, TokenizerFiles& fi
       return Unsupported(absl::StrCat("added token ", text, " with ", flag));
   }
   FEDUMM_ASSIGN_OR_RETURN(const int64_t number, Id(id, text));
-  files.added_tokens.push_back({number, text});
+  FEDUMM_ASSIGN_OR_RETURN(const bool special, Flag(token, "special", false));
+  FEDUMM_ASSIGN_OR_RETURN(const bool normalized, Flag(token, "normalized", !special));
+  files.added_tokens.push_back({number, text, normalized});
   return absl::OkStatus();
 }
 

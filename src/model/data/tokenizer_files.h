@@ -1,4 +1,4 @@
-// What the two file formats of a byte-level BPE tokenizer say, in one form.
+// The content of the two file formats of a byte-level BPE tokenizer, in one form.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +16,7 @@ struct TokenizerFiles {
   struct AddedToken {
     int64_t id;
     std::string content;
+    bool normalized;  // looked for in the normalised text, not in the text as it stands
   };
   bool nfc = false;
   std::string expression;                           // empty: text is not split

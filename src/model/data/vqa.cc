@@ -7,7 +7,9 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 
@@ -16,9 +18,9 @@ namespace {
 
 using Json = nlohmann::json;
 
-// Hands each object of one array to `use` and forgets it: the annotations of the training split
-// would take gigabytes as one document. `array` is a key of the root object; empty if the root is
-// the array itself.
+// Calls `use` with each object of one array and keeps none of them: the annotations of the training
+// split would take gigabytes as one document. `array` is a key of the root object; empty if the
+// root is the array itself.
 absl::Status ForEachObject(const std::string& path, const std::string& array,
                            const std::function<absl::Status(const Json&)>& use) {
   FEDUMM_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
@@ -142,6 +144,35 @@ absl::StatusOr<std::vector<VqaQuestion>> ReadVqaV2(const std::string& questions_
     }
   }
   return questions;
+}
+
+absl::StatusOr<std::vector<PictureCaption>> ReadCaptions(const std::string& path) {
+  std::vector<PictureCaption> captions;
+  const auto add = [&](const Json& object) -> absl::Status {
+    PictureCaption caption;
+    FEDUMM_ASSIGN_OR_RETURN(caption.image_id, IntegerField(object, "image_id"));
+    FEDUMM_ASSIGN_OR_RETURN(caption.text, StringField(object, "caption"));
+    captions.push_back(std::move(caption));
+    return absl::OkStatus();
+  };
+  if (!path.ends_with(".jsonl")) {
+    FEDUMM_RETURN_IF_ERROR(ForEachObject(path, "annotations", add));
+    return captions;
+  }
+  FEDUMM_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  int64_t number = 0;
+  for (const absl::string_view line : absl::StrSplit(text, '\n')) {
+    ++number;
+    if (absl::StripAsciiWhitespace(line).empty()) continue;
+    const Json object = Json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
+    const absl::Status status =
+        object.is_object() ? add(object) : absl::InvalidArgumentError("not a JSON object");
+    if (!status.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ", line ", number, ": ", status.message()));
+    }
+  }
+  return captions;
 }
 
 absl::Status WriteVqaResults(const std::string& path, std::span<const VqaResult> results) {

@@ -3,7 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/stack.h>
 
 #include <algorithm>
 #include <utility>
@@ -32,16 +31,6 @@ absl::StatusOr<at::Tensor> EncodeAll(const UnifiedModel& model, const EasyVqaSpl
   return at::cat(parts);
 }
 
-// The set's image tokens; encoded when they are first asked for, since a client never needs the
-// test pictures, nor a server the others.
-absl::StatusOr<at::Tensor> TokensOf(const UnifiedModel& model, const QuestionSet& set) {
-  if (!set.image_tokens.defined()) {
-    const at::NoGradGuard no_grad;
-    FEDUMM_ASSIGN_OR_RETURN(set.image_tokens, EncodeAll(model, set.split));
-  }
-  return set.image_tokens;
-}
-
 absl::Status AddSequences(const Vocabulary& vocabulary, QuestionSet& set) {
   for (const int64_t i : set.split.balanced) {
     const Question& question = set.split.questions[i];
@@ -53,102 +42,16 @@ absl::Status AddSequences(const Vocabulary& vocabulary, QuestionSet& set) {
   return absl::OkStatus();
 }
 
-absl::Status CheckShard(const std::vector<int64_t>& shard, size_t num_examples) {
-  for (const int64_t i : shard) {
-    if (i < 0 || i >= static_cast<int64_t>(num_examples)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("example ", i, " is not one of ", num_examples));
-    }
+}  // namespace
+
+absl::StatusOr<at::Tensor> TokensOf(const UnifiedModel& model, const QuestionSet& set) {
+  if (!set.image_tokens.defined()) {
+    const at::NoGradGuard no_grad;
+    FEDUMM_ASSIGN_OR_RETURN(set.image_tokens, EncodeAll(model, set.split));
   }
-  return absl::OkStatus();
+  return set.image_tokens;
 }
 
-// Endless passes over a shard, each in a new order. Examples in several groups take turns by group:
-// a colour of which a client has a dozen pictures is then seen as often as one of which it has
-// hundreds.
-class Batches {
- public:
-  explicit Batches(std::vector<std::vector<int64_t>> groups) : groups_(groups.size()) {
-    for (size_t i = 0; i < groups.size(); ++i) {
-      size_ += static_cast<int64_t>(groups[i].size());
-      groups_[i].examples = std::move(groups[i]);
-    }
-  }
-
-  int64_t size() const { return size_; }
-  void Seed(uint64_t seed) {
-    random_ = Random(seed);
-    for (Group& group : groups_) {
-      std::sort(group.examples.begin(), group.examples.end());
-      group.next = group.examples.size();
-    }
-    turns_.clear();
-  }
-  Random& random() { return random_; }
-  absl::StatusOr<std::vector<int64_t>> Next(int64_t count) {
-    if (size_ == 0) return absl::FailedPreconditionError("the shard has no examples");
-    if (count <= 0) return absl::InvalidArgumentError(absl::StrCat("batch size is ", count));
-    std::vector<int64_t> batch;
-    while (static_cast<int64_t>(batch.size()) < count) batch.push_back(NextOf(NextGroup()));
-    return batch;
-  }
-
- private:
-  struct Group {
-    std::vector<int64_t> examples;
-    size_t next = SIZE_MAX;
-  };
-
-  Group& NextGroup() {
-    if (groups_.size() == 1) return groups_.front();
-    while (turns_.empty()) {
-      for (size_t i = 0; i < groups_.size(); ++i) {
-        if (!groups_[i].examples.empty()) turns_.push_back(i);
-      }
-      random_.Shuffle(turns_);
-    }
-    Group& group = groups_[turns_.back()];
-    turns_.pop_back();
-    return group;
-  }
-  int64_t NextOf(Group& group) {
-    if (group.next >= group.examples.size()) {
-      random_.Shuffle(group.examples);
-      group.next = 0;
-    }
-    return group.examples[group.next++];
-  }
-
-  std::vector<Group> groups_;
-  std::vector<size_t> turns_;  // groups still to come in this pass
-  int64_t size_ = 0;
-  Random random_{0};
-};
-
-// The share of right answers, over all, the old and the new concepts.
-class Score {
- public:
-  void Add(bool right, bool is_new) {
-    ++count_[is_new];
-    right_[is_new] += right;
-  }
-  MetricRecord Metrics(const std::string& task) const {
-    const int64_t count = count_[0] + count_[1];
-    return {{task + "-accuracy", Share(right_[0] + right_[1], count)},
-            {task + "-accuracy-new", Share(right_[1], count_[1])},
-            {task + "-accuracy-old", Share(right_[0], count_[0])},
-            {task + "-num-examples", count}};
-  }
-
- private:
-  static double Share(int64_t part, int64_t whole) {
-    return whole == 0 ? 0 : static_cast<double>(part) / static_cast<double>(whole);
-  }
-  int64_t count_[2] = {0, 0};
-  int64_t right_[2] = {0, 0};
-};
-
-// The first token of the greedy answer to each sequence's prompt.
 absl::StatusOr<std::vector<int64_t>> GreedyAnswers(const UnifiedModel& model,
                                                    std::span<const Sequence> sequences,
                                                    std::span<const int64_t> pictures,
@@ -165,111 +68,14 @@ absl::StatusOr<std::vector<int64_t>> GreedyAnswers(const UnifiedModel& model,
     }
     const at::Tensor images =
         image_tokens.index_select(0, IndexTensor(pictures.subspan(begin, count)));
-    FEDUMM_ASSIGN_OR_RETURN(const AnswerLogits said, Answers(model, batch, images));
-    const at::Tensor best = said.logits.argmax(-1);
+    FEDUMM_ASSIGN_OR_RETURN(const at::Tensor logits,
+                            AnswerLogits(model, AnswerBatch(batch), images));
+    const at::Tensor best = logits.argmax(-1).cpu();
     const int64_t* values = best.const_data_ptr<int64_t>();
     answers.insert(answers.end(), values, values + count);
   }
   return answers;
 }
-
-class VqaTask final : public Task {
- public:
-  VqaTask(const DemoState& world, std::vector<int64_t> shard, int64_t stride)
-      : world_(world), batches_({std::move(shard)}) {
-    for (size_t i = 0; i < world.test.sequences.size(); i += stride) {
-      asked_.push_back(world.test.sequences[i]);
-      pictures_.push_back(world.test.pictures[i]);
-      is_new_.push_back(world.test.is_new[i]);
-    }
-  }
-
-  std::string name() const override { return "vqa"; }
-  int64_t num_examples() const override { return batches_.size(); }
-  void Seed(uint64_t seed) override { batches_.Seed(seed); }
-
-  absl::StatusOr<at::Tensor> Loss(int64_t batch_size) override {
-    FEDUMM_ASSIGN_OR_RETURN(const std::vector<int64_t> batch, batches_.Next(batch_size));
-    std::vector<const Sequence*> sequences;
-    std::vector<int64_t> pictures;
-    for (const int64_t i : batch) {
-      sequences.push_back(&world_.train.sequences[i]);
-      pictures.push_back(world_.train.pictures[i]);
-    }
-    return Guarded([&]() -> absl::StatusOr<at::Tensor> {
-      FEDUMM_ASSIGN_OR_RETURN(const at::Tensor tokens, TokensOf(*world_.model, world_.train));
-      return AnswerLoss(*world_.model, sequences, tokens.index_select(0, IndexTensor(pictures)));
-    });
-  }
-
-  absl::StatusOr<MetricRecord> Evaluate() override {
-    return Guarded([&]() -> absl::StatusOr<MetricRecord> {
-      FEDUMM_ASSIGN_OR_RETURN(const at::Tensor tokens, TokensOf(*world_.model, world_.test));
-      FEDUMM_ASSIGN_OR_RETURN(const std::vector<int64_t> answers,
-                              GreedyAnswers(*world_.model, asked_, pictures_, tokens));
-      Score score;
-      for (size_t i = 0; i < asked_.size(); ++i) {
-        score.Add(answers[i] == asked_[i].ids[asked_[i].num_prompt], is_new_[i]);
-      }
-      return score.Metrics(name());
-    });
-  }
-
- private:
-  const DemoState& world_;
-  Batches batches_;
-  std::vector<Sequence> asked_;
-  std::vector<int64_t> pictures_;
-  std::vector<bool> is_new_;
-};
-
-class DrawTask final : public Task {
- public:
-  DrawTask(const DemoWorld& world, const DemoState& state, std::vector<int64_t> shard,
-           DrawOptions options)
-      : world_(world), state_(state), batches_(ByColor(state, shard)), options_(options) {}
-
-  std::string name() const override { return "draw"; }
-  int64_t num_examples() const override { return batches_.size(); }
-  void Seed(uint64_t seed) override { batches_.Seed(seed); }
-
-  absl::StatusOr<at::Tensor> Loss(int64_t batch_size) override {
-    FEDUMM_ASSIGN_OR_RETURN(const std::vector<int64_t> batch, batches_.Next(batch_size));
-    std::vector<Concept> wanted;
-    for (const int64_t i : batch) wanted.push_back(state_.drawn[i]);
-    return Guarded([&]() -> absl::StatusOr<at::Tensor> {
-      return DrawLoss(*state_.model, *state_.vocabulary, wanted,
-                      state_.latents.index_select(0, IndexTensor(batch)), kPromptDropout,
-                      TimeSampling::kStratified, batches_.random());
-    });
-  }
-
-  absl::StatusOr<MetricRecord> Evaluate() override {
-    FEDUMM_ASSIGN_OR_RETURN(const std::vector<Drawing> drawings, world_.Draw(options_));
-    Score score;
-    for (const Drawing& drawing : drawings) {
-      score.Add(drawing.right(), IsNewColor(drawing.wanted.color));
-    }
-    return score.Metrics(name());
-  }
-
- private:
-  static constexpr double kPromptDropout = 0.1;  // keeps classifier-free guidance in tune
-
-  static std::vector<std::vector<int64_t>> ByColor(const DemoState& state,
-                                                   const std::vector<int64_t>& shard) {
-    std::vector<std::vector<int64_t>> groups(kColors.size());
-    for (const int64_t i : shard) groups[state.drawn[i].color].push_back(i);
-    return groups;
-  }
-
-  const DemoWorld& world_;
-  const DemoState& state_;
-  Batches batches_;
-  DrawOptions options_;
-};
-
-}  // namespace
 
 DrawingSet DrawingsOf(const EasyVqaSplit& split) {
   DrawingSet set;
@@ -321,19 +127,6 @@ UnifiedModel& DemoWorld::model() { return *state_->model; }
 const EasyVqa& DemoWorld::data() const { return state_->data; }
 const std::vector<std::string>& DemoWorld::vqa_labels() const { return state_->vqa_labels; }
 const std::vector<std::string>& DemoWorld::draw_labels() const { return state_->draw_labels; }
-
-absl::StatusOr<std::unique_ptr<Task>> DemoWorld::NewVqaTask(std::vector<int64_t> shard,
-                                                            int64_t stride) {
-  FEDUMM_RETURN_IF_ERROR(CheckShard(shard, state_->vqa_labels.size()));
-  if (stride < 1) return absl::InvalidArgumentError(absl::StrCat("stride is ", stride));
-  return std::make_unique<VqaTask>(*state_, std::move(shard), stride);
-}
-
-absl::StatusOr<std::unique_ptr<Task>> DemoWorld::NewDrawTask(std::vector<int64_t> shard,
-                                                             DrawOptions options) {
-  FEDUMM_RETURN_IF_ERROR(CheckShard(shard, state_->draw_labels.size()));
-  return std::make_unique<DrawTask>(*this, *state_, std::move(shard), options);
-}
 
 absl::StatusOr<std::vector<std::string>> DemoWorld::Answer(
     std::span<const int64_t> questions) const {

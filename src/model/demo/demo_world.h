@@ -1,7 +1,13 @@
 #pragma once
 
+#include <cstdint>
+#include <memory>
 #include <optional>
+#include <span>
+#include <string>
+#include <vector>
 
+#include "absl/status/statusor.h"
 #include "fedumm/model/demo.h"
 #include "model/demo/pixel_codec.h"
 #include "model/demo/vocabulary.h"
@@ -25,6 +31,16 @@ struct DrawingSet {
   at::Tensor pictures;  // uint8 [n, 64, 64, 3]
 };
 DrawingSet DrawingsOf(const EasyVqaSplit& split);
+
+// The set's image tokens; encoded when they are first asked for, because a client never needs the
+// test pictures, and a server never the others.
+absl::StatusOr<at::Tensor> TokensOf(const UnifiedModel& model, const QuestionSet& set);
+// The first token of the greedy answer to each sequence's prompt; `pictures` are indices into
+// image_tokens.
+absl::StatusOr<std::vector<int64_t>> GreedyAnswers(const UnifiedModel& model,
+                                                   std::span<const Sequence> sequences,
+                                                   std::span<const int64_t> pictures,
+                                                   const at::Tensor& image_tokens);
 
 struct DemoState {
   const EasyVqa& data;

@@ -1,4 +1,4 @@
-// The judge of drawings: it knows the palette and the three shapes, and nothing of any model.
+// Finds colour and shape of a picture with rules alone: no model is involved.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -9,15 +9,6 @@ namespace fedumm::model {
 namespace {
 
 constexpr int kSize = static_cast<int>(kPictureSize);
-constexpr std::array<std::array<int, 3>, 8> kPalette = {{{0, 0, 0},
-                                                         {0, 0, 255},
-                                                         {165, 42, 42},
-                                                         {128, 128, 128},
-                                                         {0, 255, 0},
-                                                         {255, 0, 0},
-                                                         {0, 128, 128},
-                                                         {255, 255, 0}}};
-
 // Linear interpolation between order statistics, 0 <= q <= 1. `values` is not empty.
 double Quantile(std::vector<int> values, double q) {
   const double position = q * static_cast<double>(values.size() - 1);
@@ -97,7 +88,7 @@ bool Inside(int shape, double u, double v) {
 
 int BestShape(const std::vector<int>& distance, double threshold, const Box& box) {
   int best = -1;
-  double best_overlap = 0.6;  // less is no shape at all
+  double best_overlap = 0.6;  // with less, no shape is reported
   for (int shape = 0; shape < static_cast<int>(kShapes.size()); ++shape) {
     int both = 0, either = 0;
     for (int y = box.y0; y < box.y1; ++y) {
@@ -126,7 +117,7 @@ Concept Detect(Picture picture) {
   const Box box = BoxOf(distance, threshold);
   if (*std::max_element(distance.begin(), distance.end()) < 60 || box.count < 20) return {};
 
-  const double core = 0.85 * Quantile(distance, 0.99);  // leaves the blurred rim out
+  const double core = 0.85 * Quantile(distance, 0.99);  // excludes the blurred edge
   std::array<double, 3> color;
   for (int channel = 0; channel < 3; ++channel) {
     std::vector<int> values;

@@ -74,7 +74,7 @@ absl::StatusOr<std::vector<RawQuestion>> ReadQuestions(const std::string& path) 
   return questions;
 }
 
-// The pictures have no labels of their own; the questions about them say what they show.
+// The pictures have no labels: what they show is taken from the questions about them.
 std::vector<Concept> ConceptsOf(const std::vector<RawQuestion>& questions, int64_t num_pictures) {
   std::vector<Concept> concepts(num_pictures);
   const auto learn = [&](int64_t picture, Concept named) {

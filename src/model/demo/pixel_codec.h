@@ -1,4 +1,4 @@
-// Pictures as the DiT's latents and back: principal components of their 8x8 patches.
+// Converts pictures to the DiT's latents and back: principal components of 8x8 patches.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,11 +11,12 @@ namespace fedumm::model {
 // Thread-safe. Pictures are uint8 [n, 64, 64, 3], latents fp32 [n, channels, 8, 8].
 class PixelCodec {
  public:
-  // The principal components of `pictures`' patches. Each channel is divided by the root of its
-  // standard deviation: dividing by all of it would give the small components the weight of the
-  // large ones, and drawings ragged edges.
+  // The principal components of the patches of `pictures`. Each channel is divided by the square
+  // root of its standard deviation: division by the standard deviation itself would give small
+  // components the same weight as large ones and makes the edges of drawings ragged.
   static PixelCodec Fit(const at::Tensor& pictures, int64_t channels);
-  // Takes the tensors "pixel_codec.*" out of `state`, so that the rest is the backbone's.
+  // Removes the tensors "pixel_codec.*" from `state`; what remains belongs to the backbone.
+  // INVALID_ARGUMENT if one is missing or has another shape or dtype.
   static absl::StatusOr<PixelCodec> TakeFrom(StateDict& state, int64_t channels);
   void AddTo(StateDict& state) const;
 

@@ -11,63 +11,64 @@
 #include <optional>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "fedumm/model/demo.h"
 #include "fedumm/model/safetensors.h"
 #include "fedumm/model/train.h"
-#include "model/demo/demo_world.h"
 #include "model/demo/pixel_codec.h"
+#include "model/demo/pretrain_examples.h"
 #include "model/demo/steps.h"
+#include "model/demo/vocabulary.h"
 #include "model/guarded.h"
 
 namespace fedumm::model {
 namespace {
 
-constexpr int64_t kNumColors = static_cast<int64_t>(kColors.size());
-constexpr int64_t kNumShapes = static_cast<int64_t>(kShapes.size());
 constexpr int64_t kProgressSteps = 50;
 constexpr int64_t kEncodeBatch = 250;
+constexpr int64_t kLevels = 5;  // of each colour channel, for the tower's head
 
 using Progress = std::function<void(const PretrainProgress&)>;
 using BatchLoss = std::function<absl::StatusOr<at::Tensor>()>;
 
-// What the stages have in common.
+void Append(std::vector<uint8_t>& pictures, const std::vector<uint8_t>& picture) {
+  pictures.insert(pictures.end(), picture.begin(), picture.end());
+}
+
+// What the stages have in common. No stage sees a picture of a client or of the test set: all are
+// rendered.
 class Pretraining {
  public:
-  Pretraining(const PretrainOptions& options, const EasyVqa& data, const Vocabulary& vocabulary,
-              UnifiedModel& model, const Progress& progress)
+  Pretraining(const PretrainOptions& options, const Vocabulary& vocabulary, UnifiedModel& model,
+              const Progress& progress)
       : options_(options),
-        data_(data),
         vocabulary_(vocabulary),
         model_(model),
         progress_(progress),
-        random_(options.seed, {1}) {}
+        random_(options.seed, {1}),
+        examples_(random_) {}
 
   absl::Status Vision();
   absl::Status Language();
-  absl::Status Drawing(const PixelCodec& codec, const DrawingSet& drawings);
+  absl::StatusOr<PixelCodec> Drawing();
 
  private:
   // Trains the parameters under `prefixes` and `extra`, then freezes them.
   absl::Status Run(std::string_view name, const PretrainStage& stage,
                    std::initializer_list<std::string_view> prefixes, std::vector<at::Tensor> extra,
                    const BatchLoss& loss);
-  absl::Status ScaleImageTokens();
-  template <typename T>
-  const T& Pick(const std::vector<T>& values) {
-    return values[random_.Below(values.size())];
-  }
+  // The tower's tokens of `pictures`, scaled to options_.image_token_std. Scales the tower, too.
+  absl::StatusOr<at::Tensor> ScaledTokens(const std::vector<uint8_t>& pictures);
+  absl::StatusOr<Sequence> Sentence(Concept shown);
 
   const PretrainOptions& options_;
-  const EasyVqa& data_;
   const Vocabulary& vocabulary_;
   UnifiedModel& model_;
   const Progress& progress_;
   Random random_;
-  at::Tensor image_tokens_;  // of the training pictures, once the tower is done
+  PretrainExamples examples_;
 };
 
 absl::Status Pretraining::Run(std::string_view name, const PretrainStage& stage,
@@ -104,39 +105,38 @@ absl::Status Pretraining::Run(std::string_view name, const PretrainStage& stage,
   return absl::OkStatus();
 }
 
-// The tower and a throw-away head on its mean token tell colour and shape, of all concepts: this is
-// the place of the CLIP-style pre-training that a released tower comes with.
+// The tower and a throw-away head on its mean token tell a shape's form and how much red, green and
+// blue it has, in levels: this is the place of the CLIP-style pre-training that a released tower
+// comes with.
 absl::Status Pretraining::Vision() {
-  std::vector<int64_t> known;
-  for (int64_t i = 0; i < data_.train.num_pictures(); ++i) {
-    if (data_.train.concepts[i].known()) known.push_back(i);
-  }
-  if (known.empty()) return absl::InvalidArgumentError("no picture's colour and shape are known");
-  const at::Tensor pictures = PicturesOver(data_.train.pixels);
   const int64_t width = model_.config().text.hidden_size;
-  const at::Tensor head =
-      Normal(random_, {kNumColors + kNumShapes, width}) * (0.6 / std::sqrt(width));
-  const at::Tensor bias = at::zeros({kNumColors + kNumShapes});
+  const int64_t outputs = kNumForms + 3 * kLevels;
+  const at::Tensor head = Normal(random_, {outputs, width}) * (0.6 / std::sqrt(width));
+  const at::Tensor bias = at::zeros({outputs});
   const auto loss = [&]() -> absl::StatusOr<at::Tensor> {
-    std::vector<int64_t> chosen, colors, shapes;
+    std::vector<uint8_t> pictures;
+    std::vector<int64_t> forms, levels;
     for (int64_t i = 0; i < options_.batch_size; ++i) {
-      chosen.push_back(Pick(known));
-      colors.push_back(data_.train.concepts[chosen.back()].color);
-      shapes.push_back(data_.train.concepts[chosen.back()].shape);
+      const TowerExample example = examples_.Tower();
+      Append(pictures, example.picture);
+      forms.push_back(static_cast<int64_t>(example.form));
+      for (const uint8_t channel : example.color) {
+        levels.push_back((channel * (kLevels - 1) + 127) / 255);
+      }
     }
     FEDUMM_ASSIGN_OR_RETURN(const at::Tensor tokens,
-                            EncodePictures(model_, pictures.index_select(0, IndexTensor(chosen))));
+                            EncodePictures(model_, PicturesOver(pictures)));
     const at::Tensor logits = at::linear(tokens.mean(1), head, bias);
-    return at::cross_entropy_loss(logits.narrow(1, 0, kNumColors), IndexTensor(colors)) +
-           at::cross_entropy_loss(logits.narrow(1, kNumColors, kNumShapes), IndexTensor(shapes));
+    return at::cross_entropy_loss(logits.narrow(1, 0, kNumForms), IndexTensor(forms)) +
+           at::cross_entropy_loss(logits.narrow(1, kNumForms, 3 * kLevels).reshape({-1, kLevels}),
+                                  IndexTensor(levels));
   };
-  FEDUMM_RETURN_IF_ERROR(Run("vision", options_.vision, {"visual."}, {head, bias}, loss));
-  return ScaleImageTokens();
+  return Run("vision", options_.vision, {"visual."}, {head, bias}, loss);
 }
 
-absl::Status Pretraining::ScaleImageTokens() {
+absl::StatusOr<at::Tensor> Pretraining::ScaledTokens(const std::vector<uint8_t>& pixels) {
   const at::NoGradGuard no_grad;
-  const at::Tensor pictures = PicturesOver(data_.train.pixels);
+  const at::Tensor pictures = PicturesOver(pixels);
   std::vector<at::Tensor> parts;
   for (int64_t i = 0; i < pictures.size(0); i += kEncodeBatch) {
     const int64_t count = std::min(kEncodeBatch, pictures.size(0) - i);
@@ -150,75 +150,71 @@ absl::Status Pretraining::ScaleImageTokens() {
   for (const char* name : {"visual.merger.mlp.2.weight", "visual.merger.mlp.2.bias"}) {
     parameters.at(name)->mul_(scale);
   }
-  image_tokens_ = tokens * scale;
-  return absl::OkStatus();
+  return tokens * scale;
 }
 
-// The decoder on old concepts alone. Yes-or-no questions are drawn evenly over types and answers:
-// the circuit that matches a word with the picture forms only when they are most of what it sees.
+absl::StatusOr<Sequence> Pretraining::Sentence(Concept shown) {
+  const double kind = random_.Uniform();
+  if (kind < options_.caption_share) return vocabulary_.Caption(shown);
+  const bool yes_no = kind < options_.caption_share + options_.yes_no_share;
+  const QuestionExample example =
+      yes_no ? examples_.YesNoQuestion(shown) : examples_.WhatQuestion(shown);
+  return vocabulary_.Vqa(example.question, example.answer);
+}
+
+// The decoder on old concepts alone. The circuit that matches a word with the picture forms only
+// when yes-or-no questions are most of what it sees.
 absl::Status Pretraining::Language() {
-  struct Example {
-    Sequence sequence;
-    int64_t picture;
-  };
-  std::map<std::pair<QuestionType, std::string>, std::vector<Example>> groups;
-  for (const Question& question : data_.train.questions) {
-    if (question.is_new || !data_.train.concepts[question.picture].known()) continue;
-    FEDUMM_ASSIGN_OR_RETURN(Sequence sequence, vocabulary_.Vqa(question.text, question.answer));
-    groups[{question.type, question.answer}].push_back({std::move(sequence), question.picture});
+  std::vector<uint8_t> pictures;
+  std::vector<Concept> concepts;
+  for (int64_t i = 0; i < options_.pictures; ++i) {
+    const ConceptExample example = examples_.Picture();
+    Append(pictures, example.picture);
+    concepts.push_back(example.shown);
   }
-  std::vector<const std::vector<Example>*> yes_no, what;
-  for (const auto& [key, examples] : groups) {
-    const bool is_what =
-        key.first == QuestionType::kWhatColor || key.first == QuestionType::kWhatShape;
-    (is_what ? what : yes_no).push_back(&examples);
-  }
-  std::vector<Example> captions;
-  for (int64_t i = 0; i < data_.train.num_pictures(); ++i) {
-    const Concept shown = data_.train.concepts[i];
-    if (!shown.known() || IsNewColor(shown.color) || IsNewShape(shown.shape)) continue;
-    FEDUMM_ASSIGN_OR_RETURN(Sequence sequence, vocabulary_.Caption(shown));
-    captions.push_back({std::move(sequence), i});
-  }
-  if (yes_no.empty() || what.empty() || captions.empty()) {
-    return absl::InvalidArgumentError("no questions about old concepts");
-  }
+  FEDUMM_ASSIGN_OR_RETURN(const at::Tensor tokens, ScaledTokens(pictures));
   const auto loss = [&]() -> absl::StatusOr<at::Tensor> {
-    std::vector<const Sequence*> sequences;
-    std::vector<int64_t> pictures;
+    std::vector<Sequence> sequences;
+    std::vector<int64_t> chosen;
     for (int64_t i = 0; i < options_.batch_size; ++i) {
-      const double kind = random_.Uniform();
-      const Example& example = kind < options_.caption_share ? Pick(captions)
-                               : kind < options_.caption_share + options_.yes_no_share
-                                   ? Pick(*Pick(yes_no))
-                                   : Pick(*Pick(what));
-      sequences.push_back(&example.sequence);
-      pictures.push_back(example.picture);
+      chosen.push_back(static_cast<int64_t>(random_.Below(concepts.size())));
+      FEDUMM_ASSIGN_OR_RETURN(Sequence sequence, Sentence(concepts[chosen.back()]));
+      sequences.push_back(std::move(sequence));
     }
-    return AnswerLoss(model_, sequences, image_tokens_.index_select(0, IndexTensor(pictures)));
+    std::vector<const Sequence*> batch;
+    for (const Sequence& sequence : sequences) batch.push_back(&sequence);
+    return AnswerLoss(model_, AnswerBatch(batch), tokens.index_select(0, IndexTensor(chosen)));
   };
   return Run("language", options_.language, {"model.embed_tokens.", "model.layers.", "model.norm."},
              {}, loss);
 }
 
-absl::Status Pretraining::Drawing(const PixelCodec& codec, const DrawingSet& drawings) {
-  std::vector<int64_t> old;
-  for (int64_t i = 0; i < static_cast<int64_t>(drawings.concepts.size()); ++i) {
-    if (!IsNewColor(drawings.concepts[i].color)) old.push_back(i);
+absl::StatusOr<PixelCodec> Pretraining::Drawing() {
+  std::vector<uint8_t> any_color, old_colors;
+  std::vector<Concept> concepts;
+  for (int64_t i = 0; i < options_.pictures; ++i) {
+    Append(any_color, examples_.CodecPicture());
+    const ConceptExample example = examples_.Drawing();
+    Append(old_colors, example.picture);
+    concepts.push_back(example.shown);
   }
-  if (old.empty()) return absl::InvalidArgumentError("no pictures of old colours");
-  const at::Tensor latents = codec.Encode(drawings.pictures);
+  const PixelCodec codec =
+      PixelCodec::Fit(PicturesOver(any_color), model_.config().dit->in_channels);
+  const at::Tensor latents = codec.Encode(PicturesOver(old_colors));
   const auto loss = [&]() -> absl::StatusOr<at::Tensor> {
     std::vector<int64_t> chosen;
     std::vector<Concept> wanted;
     for (int64_t i = 0; i < options_.batch_size; ++i) {
-      chosen.push_back(Pick(old));
-      wanted.push_back(drawings.concepts[chosen.back()]);
+      chosen.push_back(static_cast<int64_t>(random_.Below(concepts.size())));
+      wanted.push_back(concepts[chosen.back()]);
     }
-    return DrawLoss(model_, vocabulary_, wanted, latents.index_select(0, IndexTensor(chosen)),
-                    options_.prompt_dropout, TimeSampling::kIndependent, random_);
+    return DrawLoss(model_,
+                    DrawBatch(vocabulary_, wanted, latents.index_select(0, IndexTensor(chosen)),
+                              options_.prompt_dropout, TimeSampling::kIndependent, random_));
   };
-  return Run("drawing", options_.drawing, {"model.latent_queries", "model.dit."}, {}, loss);
+  FEDUMM_RETURN_IF_ERROR(
+      Run("drawing", options_.drawing, {"model.latent_queries", "model.dit."}, {}, loss));
+  return codec;
 }
 
 absl::Status Save(const std::string& path, const StateDict& state, const std::string& recipe) {
@@ -236,7 +232,7 @@ absl::Status Save(const std::string& path, const StateDict& state, const std::st
 
 }  // namespace
 
-absl::Status Pretrain(const std::string& folder, const EasyVqa& data, const Progress& progress) {
+absl::Status Pretrain(const std::string& folder, const Progress& progress) {
   FEDUMM_ASSIGN_OR_RETURN(const std::string json, ReadFile(folder + "/config.json"));
   FEDUMM_ASSIGN_OR_RETURN(const BackboneConfig config, BackboneConfig::FromJson(json));
   if (!config.dit.has_value()) return absl::InvalidArgumentError("the demo's model needs a dit");
@@ -248,13 +244,11 @@ absl::Status Pretrain(const std::string& folder, const EasyVqa& data, const Prog
         const std::unique_ptr<UnifiedModel> model,
         UnifiedModel::Create(config, UnifiedModel::InitialState(config, options.seed)));
     model->SetRequiresGrad(false);
-    const DrawingSet drawings = DrawingsOf(data.train);
-    const PixelCodec codec = PixelCodec::Fit(drawings.pictures, config.dit->in_channels);
 
-    Pretraining pretraining(options, data, vocabulary, *model, progress);
+    Pretraining pretraining(options, vocabulary, *model, progress);
     FEDUMM_RETURN_IF_ERROR(pretraining.Vision());
     FEDUMM_RETURN_IF_ERROR(pretraining.Language());
-    FEDUMM_RETURN_IF_ERROR(pretraining.Drawing(codec, drawings));
+    FEDUMM_ASSIGN_OR_RETURN(const PixelCodec codec, pretraining.Drawing());
 
     StateDict state;
     for (const auto& [name, tensor] : model->Parameters()) state[name] = *tensor;

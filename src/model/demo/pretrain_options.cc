@@ -62,6 +62,7 @@ absl::StatusOr<PretrainOptions> PretrainOptions::FromToml(std::string_view text)
   PretrainOptions options;
   options.seed = static_cast<uint64_t>(fields.Count("seed", 0));
   options.batch_size = fields.Count("batch_size", 1);
+  options.pictures = fields.Count("pictures", 1);
   options.vision = fields.Stage("vision");
   options.image_token_std = fields.Real("vision.image_token_std", 10);
   options.language = fields.Stage("language");

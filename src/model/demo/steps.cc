@@ -11,6 +11,7 @@
 #include <array>
 #include <cmath>
 #include <numbers>
+#include <utility>
 
 #include "base/status_macros.h"
 
@@ -71,9 +72,7 @@ absl::StatusOr<at::Tensor> EncodePictures(const UnifiedModel& model, const at::T
   return tokens.view({pictures.size(0), kImageTokens, -1});
 }
 
-absl::StatusOr<AnswerLogits> Answers(const UnifiedModel& model,
-                                     std::span<const Sequence* const> sequences,
-                                     const at::Tensor& image_tokens) {
+Batch AnswerBatch(std::span<const Sequence* const> sequences) {
   const int64_t rows = static_cast<int64_t>(sequences.size());
   int64_t width = 0;
   for (const Sequence* sequence : sequences) {
@@ -91,20 +90,25 @@ absl::StatusOr<AnswerLogits> Answers(const UnifiedModel& model,
       targets.push_back(sequence.ids[i]);
     }
   }
-  const at::Tensor words = model.Embed(IndexTensor(ids).view({rows, width - 1}));
-  const at::Tensor embeds =
-      at::cat({words.narrow(1, 0, 1), image_tokens, words.narrow(1, 1, width - 2)}, 1);
-  FEDUMM_ASSIGN_OR_RETURN(const at::Tensor positions, Positions(model.config(), embeds.size(1)));
-  const at::Tensor hidden = model.Decode(embeds, positions);
-  const at::Tensor said = hidden.flatten(0, 1).index_select(0, IndexTensor(from));
-  return AnswerLogits{model.Logits(said), IndexTensor(targets)};
+  return {{"input_ids", IndexTensor(ids).view({rows, width - 1})},
+          {"rows", IndexTensor(from)},
+          {"targets", IndexTensor(targets)}};
 }
 
-absl::StatusOr<at::Tensor> AnswerLoss(const UnifiedModel& model,
-                                      std::span<const Sequence* const> sequences,
+absl::StatusOr<at::Tensor> AnswerLogits(const UnifiedModel& model, const Batch& batch,
+                                        const at::Tensor& image_tokens) {
+  const at::Tensor words = model.Embed(batch.at("input_ids"));
+  const at::Tensor embeds =
+      at::cat({words.narrow(1, 0, 1), image_tokens, words.narrow(1, 1, words.size(1) - 1)}, 1);
+  FEDUMM_ASSIGN_OR_RETURN(const at::Tensor positions, Positions(model.config(), embeds.size(1)));
+  const at::Tensor hidden = model.Decode(embeds, positions);
+  return model.Logits(hidden.flatten(0, 1).index_select(0, batch.at("rows")));
+}
+
+absl::StatusOr<at::Tensor> AnswerLoss(const UnifiedModel& model, const Batch& batch,
                                       const at::Tensor& image_tokens) {
-  FEDUMM_ASSIGN_OR_RETURN(const AnswerLogits answers, Answers(model, sequences, image_tokens));
-  return at::cross_entropy_loss(answers.logits, answers.targets);
+  FEDUMM_ASSIGN_OR_RETURN(const at::Tensor logits, AnswerLogits(model, batch, image_tokens));
+  return at::cross_entropy_loss(logits, batch.at("targets"));
 }
 
 at::Tensor Normal(Random& random, at::IntArrayRef shape) {
@@ -120,19 +124,27 @@ at::Tensor Normal(Random& random, at::IntArrayRef shape) {
   return tensor;
 }
 
-at::Tensor PromptHidden(const UnifiedModel& model, const Vocabulary& vocabulary,
-                        std::span<const Concept> wanted) {
+namespace {
+
+// [n, L]: all prompts have one length.
+at::Tensor PromptIds(const Vocabulary& vocabulary, std::span<const Concept> wanted) {
   std::vector<int64_t> ids;
   for (const Concept one : wanted) {
     const std::vector<int64_t> prompt = vocabulary.DrawPrompt(one);
     ids.insert(ids.end(), prompt.begin(), prompt.end());
   }
-  return model.GenerationHidden(IndexTensor(ids).view({static_cast<int64_t>(wanted.size()), -1}));
+  return IndexTensor(ids).view({static_cast<int64_t>(wanted.size()), -1});
 }
 
-at::Tensor DrawLoss(const UnifiedModel& model, const Vocabulary& vocabulary,
-                    std::span<const Concept> wanted, const at::Tensor& latents,
-                    double prompt_dropout, TimeSampling sampling, Random& random) {
+}  // namespace
+
+at::Tensor PromptHidden(const UnifiedModel& model, const Vocabulary& vocabulary,
+                        std::span<const Concept> wanted) {
+  return model.GenerationHidden(PromptIds(vocabulary, wanted));
+}
+
+Batch DrawBatch(const Vocabulary& vocabulary, std::span<const Concept> wanted, at::Tensor latents,
+                double prompt_dropout, TimeSampling sampling, Random& random) {
   const int64_t n = static_cast<int64_t>(wanted.size());
   std::vector<Concept> prompts;
   std::vector<int64_t> prompt_of;
@@ -141,9 +153,7 @@ at::Tensor DrawLoss(const UnifiedModel& model, const Vocabulary& vocabulary,
     prompt_of.push_back(it - prompts.begin());
     if (it == prompts.end()) prompts.push_back(one);
   }
-  const at::Tensor hidden =
-      PromptHidden(model, vocabulary, prompts).index_select(0, IndexTensor(prompt_of));
-  const at::Tensor noise = Normal(random, latents.sizes());
+  at::Tensor noise = Normal(random, latents.sizes());
   at::Tensor time = at::empty({n}, at::kFloat);
   at::Tensor keep = at::empty({n}, at::kFloat);
   for (int64_t i = 0; i < n; ++i) {
@@ -155,7 +165,19 @@ at::Tensor DrawLoss(const UnifiedModel& model, const Vocabulary& vocabulary,
     time.mutable_data_ptr<float>()[i] = std::min(static_cast<float>(u), 0x1.fffffep-1f);
     keep.mutable_data_ptr<float>()[i] = random.Uniform() < prompt_dropout ? 0 : 1;
   }
-  return model.FlowLoss(latents, hidden, noise, time, keep);
+  return {{"prompts", PromptIds(vocabulary, prompts)},
+          {"prompt_of", IndexTensor(prompt_of)},
+          {"latents", std::move(latents)},
+          {"noise", std::move(noise)},
+          {"time", std::move(time)},
+          {"keep", std::move(keep)}};
+}
+
+at::Tensor DrawLoss(const UnifiedModel& model, const Batch& batch) {
+  const at::Tensor hidden =
+      model.GenerationHidden(batch.at("prompts")).index_select(0, batch.at("prompt_of"));
+  return model.FlowLoss(batch.at("latents"), hidden, batch.at("noise"), batch.at("time"),
+                        batch.at("keep"));
 }
 
 }  // namespace fedumm::model

@@ -12,6 +12,7 @@
 #include "base/random.h"
 #include "fedumm/model/backbone.h"
 #include "fedumm/model/easy_vqa.h"
+#include "fedumm/model/task.h"
 #include "model/demo/vocabulary.h"
 
 namespace fedumm::model {
@@ -21,18 +22,15 @@ at::Tensor PicturesOver(std::span<const uint8_t> pixels);
 // The tower's tokens of `pictures` (uint8 [n, 64, 64, 3]): [n, kImageTokens, hidden].
 absl::StatusOr<at::Tensor> EncodePictures(const UnifiedModel& model, const at::Tensor& pictures);
 
-// The decoder's logits where it says the answers: one row for each answer token, in order.
-// `targets` are those tokens. image_tokens is [B, kImageTokens, hidden].
-struct AnswerLogits {
-  at::Tensor logits;
-  at::Tensor targets;
-};
-absl::StatusOr<AnswerLogits> Answers(const UnifiedModel& model,
-                                     std::span<const Sequence* const> sequences,
-                                     const at::Tensor& image_tokens);
+// The host's part of a batch of questions: "input_ids" [B, W], "rows" and "targets" [n], where an
+// answer token is predicted and which one it is.
+Batch AnswerBatch(std::span<const Sequence* const> sequences);
+// The decoder's logits for the answers of an AnswerBatch: [n, vocabulary]. image_tokens is
+// [B, kImageTokens, hidden].
+absl::StatusOr<at::Tensor> AnswerLogits(const UnifiedModel& model, const Batch& batch,
+                                        const at::Tensor& image_tokens);
 // Mean cross entropy of the answer tokens.
-absl::StatusOr<at::Tensor> AnswerLoss(const UnifiedModel& model,
-                                      std::span<const Sequence* const> sequences,
+absl::StatusOr<at::Tensor> AnswerLoss(const UnifiedModel& model, const Batch& batch,
                                       const at::Tensor& image_tokens);
 
 // Standard normal values from `random`.
@@ -40,11 +38,13 @@ at::Tensor Normal(Random& random, at::IntArrayRef shape);
 // How a batch's times of noise are drawn: each by itself, as BLIP-3o does, or one from each of B
 // equal parts of [0, 1), which has the same mean and less variance.
 enum class TimeSampling { kIndependent, kStratified };
-// The flow matching loss of drawing `latents` [B, C, 8, 8] on the prompts for `wanted`; each prompt
-// goes through the decoder once.
-at::Tensor DrawLoss(const UnifiedModel& model, const Vocabulary& vocabulary,
-                    std::span<const Concept> wanted, const at::Tensor& latents,
-                    double prompt_dropout, TimeSampling sampling, Random& random);
+// The host's part of a batch of drawings `latents` [B, C, 8, 8], with all that is random about it:
+// "prompts" [P, L], each once, "prompt_of" [B], "latents", "noise", "time" [B] and "keep" [B], 0
+// where the prompt is dropped.
+Batch DrawBatch(const Vocabulary& vocabulary, std::span<const Concept> wanted, at::Tensor latents,
+                double prompt_dropout, TimeSampling sampling, Random& random);
+// The flow matching loss of a DrawBatch.
+at::Tensor DrawLoss(const UnifiedModel& model, const Batch& batch);
 // The decoder's answer to the latent queries after each prompt: [n, n_query, hidden].
 at::Tensor PromptHidden(const UnifiedModel& model, const Vocabulary& vocabulary,
                         std::span<const Concept> wanted);

@@ -1,4 +1,4 @@
-// The demo's sentences as token ids.
+// Converts the demo's sentences to token ids.
 #pragma once
 
 #include <array>
@@ -16,13 +16,13 @@ namespace fedumm::model {
 
 inline constexpr int64_t kImageTokens = 16;  // of a 64x64 picture: 8x8 patches, merged 2x2
 
-// One training sequence. The image is left out of `ids`: it belongs after the first of them.
+// One training sequence. The image's tokens are not in `ids`; they are inserted after the first.
 struct Sequence {
   std::vector<int64_t> ids;  // vision_start, vision_end, question, im_end, answer, im_end
-  int64_t num_prompt;        // the rest of `ids` is the answer that is learnt
+  int64_t num_prompt;        // ids from here on are the answer, which is trained on
 };
 
-// Thread-safe. Every word carries the space before it, so that it is one token wherever it stands.
+// Thread-safe. Every word includes the space before it: it is then one token at any position.
 class Vocabulary {
  public:
   // Reads the tokenizer of `folder`. INVALID_ARGUMENT unless it fits `config` and each colour,
@@ -32,7 +32,7 @@ class Vocabulary {
   absl::StatusOr<Sequence> Vqa(const std::string& question, const std::string& answer) const;
   absl::StatusOr<Sequence> Caption(Concept shown) const;  // "describe" -> "a red circle"
   std::vector<int64_t> DrawPrompt(Concept wanted) const;  // "draw a red circle", im_end, [IMG]
-  std::string Word(int64_t id) const;                     // without its space
+  std::string Word(int64_t id) const;                     // without the space
 
  private:
   Vocabulary(Tokenizer tokenizer, int64_t size) : tokenizer_(std::move(tokenizer)), size_(size) {}

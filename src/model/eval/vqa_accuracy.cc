@@ -17,7 +17,7 @@ namespace {
 constexpr std::u32string_view kPunctuation = U";/[]\"{}()=+\\_-><@`,?!";
 constexpr int kMaxDeletedPeriods = 32;  // the reference passes a flag where a count is expected
 
-// Found with exactly one of their apostrophes missing.
+// Each is also recognised with exactly one of its apostrophes missing.
 constexpr std::u32string_view kContractions =
     U"ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's "
     U"how'd how'll how's isn't it'd it'll ma'am mightn't might've mustn't must've needn't not've "
@@ -44,7 +44,7 @@ const std::map<std::u32string, std::u32string, std::less<>>& Replacements() {
         {U"eight", U"8"},
         {U"nine", U"9"},
         {U"ten", U"10"},
-        {U"somebody'd", U"somebodyd"}};  // this one the wrong way round, as in the reference
+        {U"somebody'd", U"somebodyd"}};  // in the other direction, as in the reference
     for (const std::u32string_view word : SplitWords(kContractions)) {
       for (size_t i = word.find(U'\''); i != word.npos; i = word.find(U'\'', i + 1)) {
         std::u32string key(word);

@@ -14,7 +14,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
 #include "base/random.h"
 #include "base/status_macros.h"
 #include "fedumm/model/lora.h"
@@ -54,6 +53,23 @@ void Initialise(LoraInit init, const at::Tensor& a, const at::Tensor& b, Random 
   if (init == LoraInit::kRandom) FillUniform(b, bound(b), random);
 }
 
+// A state-dict key in its parts: PEFT puts the adapter's name before "weight", and leaves it out
+// of what it saves.
+struct AdapterKey {
+  std::string plain;    // without the name
+  std::string adapter;  // empty: the key has none
+};
+
+AdapterKey SplitKey(const std::string& key) {
+  const size_t weight = key.rfind(".weight");
+  if (weight == key.npos || weight == 0) return {key, ""};
+  const size_t name = key.rfind('.', weight - 1);  // PEFT's names have no dot
+  if (name == key.npos) return {key, ""};
+  std::string module = key.substr(0, name);
+  if (!absl::EndsWith(module, ".lora_A") && !absl::EndsWith(module, ".lora_B")) return {key, ""};
+  return {module + key.substr(weight), key.substr(name + 1, weight - name - 1)};
+}
+
 // Checks one array against the parameter that it is to replace.
 absl::Status CheckArray(const std::string& key, const Array& array, const at::Tensor& parameter) {
   if (!IsFloat(array.dtype())) {
@@ -91,6 +107,21 @@ Array ToArray(const at::Tensor& tensor) {
                            {host.const_data_ptr<float>(), static_cast<size_t>(host.numel())});
 }
 
+// The values in the dtype of `form`. INVALID_ARGUMENT if its shape or dtype is not fit for them, or
+// if a value overflows it.
+absl::StatusOr<Array> ToArrayLike(const std::string& key, const at::Tensor& tensor,
+                                  const Array& form) {
+  FEDUMM_RETURN_IF_ERROR(CheckArray(key, form, tensor));
+  const Array exact = ToArray(tensor);
+  if (form.dtype() == exact.dtype()) return exact;
+  Array rounded = Array::FromDoublesLike(form, exact.ToDoubles());
+  if (FirstNonFinite(rounded) >= 0) {
+    return absl::InvalidArgumentError(absl::StrCat(key, " has a value that is not finite in ",
+                                                   std::string(DTypeName(form.dtype()))));
+  }
+  return rounded;
+}
+
 }  // namespace
 
 LoraAdapter::LoraAdapter(LoraConfig config, ModuleLayout layout, std::vector<Module> modules,
@@ -117,6 +148,11 @@ absl::StatusOr<std::unique_ptr<LoraAdapter>> LoraAdapter::Attach(
     const std::vector<NamedLinear>& linears, LoraConfig config, uint64_t seed,
     ModuleLayout layout) {
   FEDUMM_RETURN_IF_ERROR(ValidateLoraConfig(config));
+  if (config.init_lora_weights == LoraInit::kOrthogonal ||
+      config.init_lora_weights == LoraInit::kEva) {
+    return absl::UnimplementedError(
+        "init_lora_weights: a fresh adapter begins as true, false or \"gaussian\"");
+  }
   return Guarded([&]() -> absl::StatusOr<std::unique_ptr<LoraAdapter>> {
     std::vector<Module> modules;
     std::vector<at::Tensor> parameters;
@@ -152,12 +188,8 @@ std::string LoraAdapter::KeyOf(const Module& module, char matrix, ModuleLayout l
                       ".weight");
 }
 
-const at::Tensor* LoraAdapter::FindParameter(const std::string& key) const {
-  // State dicts that were not saved by PEFT still have the adapter's name in their keys.
-  const std::string plain = absl::StrReplaceAll(
-      key,
-      {{".lora_A.default.weight", ".lora_A.weight"}, {".lora_B.default.weight", ".lora_B.weight"}});
-  const auto it = by_key_.find(plain);
+const at::Tensor* LoraAdapter::FindParameter(const std::string& plain_key) const {
+  const auto it = by_key_.find(plain_key);
   return it == by_key_.end() ? nullptr : &it->second;
 }
 
@@ -173,16 +205,13 @@ ArrayRecord LoraAdapter::ToArrays() const {
 absl::StatusOr<ArrayRecord> LoraAdapter::ToArraysLike(const ArrayRecord& like) const {
   return Guarded([&]() -> absl::StatusOr<ArrayRecord> {
     ArrayRecord arrays;
-    for (const auto& [key, form] : like) {
-      const at::Tensor* parameter = FindParameter(key);
+    for (const auto& [key, array] : like) {
+      const at::Tensor* parameter = FindParameter(SplitKey(key).plain);
       if (parameter == nullptr) {
         return absl::InvalidArgumentError(absl::StrCat("the adapter has no ", key));
       }
-      Array array = ToArray(*parameter);
-      if (form.dtype() != array.dtype() && IsFloat(form.dtype()) && SameShape(form, array)) {
-        array = Array::FromDoublesLike(form, array.ToDoubles());
-      }
-      arrays.Set(key, std::move(array));
+      FEDUMM_ASSIGN_OR_RETURN(Array answer, ToArrayLike(key, *parameter, array));
+      arrays.Set(key, std::move(answer));
     }
     return arrays;
   });
@@ -191,11 +220,18 @@ absl::StatusOr<ArrayRecord> LoraAdapter::ToArraysLike(const ArrayRecord& like) c
 absl::Status LoraAdapter::FromArrays(const ArrayRecord& arrays) {
   std::vector<std::pair<at::Tensor, std::vector<float>>> updates;
   std::set<const void*> seen;
+  std::optional<std::string> adapter;  // the name in the keys
   for (const auto& [key, array] : arrays) {
-    const at::Tensor* parameter = FindParameter(key);
+    const AdapterKey parts = SplitKey(key);
+    const at::Tensor* parameter = FindParameter(parts.plain);
     if (parameter == nullptr) {
       return absl::InvalidArgumentError(absl::StrCat("the adapter has no ", key));
     }
+    if (adapter.value_or(parts.adapter) != parts.adapter) {
+      return absl::InvalidArgumentError(absl::StrCat("arrays of two adapters, '", *adapter,
+                                                     "' and '", parts.adapter, "': ", key));
+    }
+    adapter = parts.adapter;
     if (!seen.insert(parameter->unsafeGetTensorImpl()).second) {
       return absl::InvalidArgumentError(absl::StrCat("given twice: ", key));
     }

@@ -1,6 +1,7 @@
 // PEFT's adapter folders: adapter_config.json and adapter_model.safetensors.
 #include <filesystem>
 #include <system_error>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -52,9 +53,12 @@ absl::StatusOr<std::unique_ptr<LoraAdapter>> LoraAdapter::Load(
   absl::StatusOr<LoraConfig> config = ParsePeftConfig(json);
   if (!config.ok()) return InFolder(config.status(), folder);
   FEDUMM_ASSIGN_OR_RETURN(const ArrayRecord arrays, ReadArrays(WeightsPath(folder)));
+  // The folder holds all values, so their initialisation does not matter.
+  const LoraInit init = std::exchange(config->init_lora_weights, LoraInit::kDefault);
   absl::StatusOr<std::unique_ptr<LoraAdapter>> adapter =
       Attach(linears, *std::move(config), /*seed=*/0, LayoutOf(arrays));
   if (!adapter.ok()) return InFolder(adapter.status(), folder);
+  (*adapter)->config_.init_lora_weights = init;
   FEDUMM_RETURN_IF_ERROR(InFolder((*adapter)->FromArrays(arrays), folder));
   return adapter;
 }

@@ -14,13 +14,15 @@
 #include <utility>
 #include <vector>
 
+#include "model/lora/dropout_mask.h"
+
 namespace fedumm::model {
 namespace {
 
 using torch::autograd::variable_list;
 
-// What one Forward leaves for the backward pass. A, B and W are the hook's and the backbone's own:
-// they stay as they are until the optimiser has its gradients.
+// What one Forward saves for the backward pass. A, B and W are not copied: they must not change
+// before the backward pass has run.
 struct LoraBackward final : public torch::autograd::Node {
   torch::autograd::SavedVariable x;  // [..., in]; unset if A and B are not trained
   at::Tensor s;                      // [m, r] in A's dtype; likewise
@@ -91,21 +93,6 @@ void LoraLinear::SetDropout(double probability, Random random) {
   random_ = random;
 }
 
-// True where an element is kept. 16 random bits decide on each.
-at::Tensor LoraLinear::DropoutMask(const at::Tensor& x) const {
-  const auto threshold = static_cast<uint64_t>(dropout_ * 65536);
-  at::Tensor mask = at::empty(x.sizes(), at::kBool);
-  bool* keep = mask.data_ptr<bool>();
-  const int64_t n = mask.numel();
-  for (int64_t i = 0; i < n;) {
-    uint64_t bits = random_.Next();
-    for (int lane = 0; lane < 4 && i < n; ++lane, bits >>= 16) {
-      keep[i++] = (bits & 0xffff) >= threshold;
-    }
-  }
-  return mask.to(x.device());
-}
-
 at::Tensor LoraLinear::Forward(const at::Tensor& x, const at::Tensor& weight,
                                const at::Tensor& bias) const {
   if (merged_) return at::linear(x, weight, bias);
@@ -118,7 +105,7 @@ at::Tensor LoraLinear::Forward(const at::Tensor& x, const at::Tensor& weight,
     rows = x.dim() == 2 ? x : x.reshape({-1, x.size(-1)});
     at::Tensor input = rows.to(a_.scalar_type());
     if (dropout_ > 0) {
-      mask = DropoutMask(rows);
+      mask = DropoutMask(rows.sizes(), rows.device(), dropout_, random_.Next());
       input = input * mask;
     }
     s = ScaledMm(input, a_.t(), scale);

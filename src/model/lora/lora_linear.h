@@ -22,7 +22,8 @@ class LoraLinear final : public LinearHook {
   at::Tensor Forward(const at::Tensor& x, const at::Tensor& weight,
                      const at::Tensor& bias) const override;
 
-  // The probability with which elements of x are dropped from now on, and what decides; 0: none.
+  // From now on elements of x are dropped with `probability` (0: never). Equal `random` give equal
+  // masks, call by call.
   void SetDropout(double probability, Random random);
   // While merged, W holds the adapter: Forward is the plain linear.
   void set_merged(bool merged) { merged_ = merged; }
@@ -32,14 +33,12 @@ class LoraLinear final : public LinearHook {
   double scale() const { return scale_; }
 
  private:
-  at::Tensor DropoutMask(const at::Tensor& x) const;
-
   at::Tensor a_;
   at::Tensor b_;
   double scale_;
   bool merged_ = false;
   double dropout_ = 0;
-  mutable Random random_{0};
+  mutable Random random_{0};  // gives each call's mask its key
 };
 
 }  // namespace fedumm::model

@@ -1,4 +1,5 @@
-// Which modules a LoraConfig means, and how: the rules of PEFT's check_target_module_exists.
+// Which modules a LoraConfig selects, with which rank and scale: the rules of PEFT's
+// check_target_module_exists.
 #include <algorithm>
 #include <cctype>
 #include <cmath>

@@ -5,8 +5,10 @@
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
@@ -112,18 +114,37 @@ std::string TextOf(const Json& value) {
   return value.is_string() ? value.get<std::string>() : value.type_name();
 }
 
+// The names of init_lora_weights that fedumm reads.
+constexpr std::pair<const char*, LoraInit> kInits[] = {{"gaussian", LoraInit::kGaussian},
+                                                       {"orthogonal", LoraInit::kOrthogonal},
+                                                       {"eva", LoraInit::kEva}};
+
 absl::Status ReadInit(const std::string& field, const Json& value, LoraInit& out) {
-  if (value == true) {
-    out = LoraInit::kDefault;
-  } else if (value == false) {
-    out = LoraInit::kRandom;
-  } else if (value == "gaussian") {
-    out = LoraInit::kGaussian;
-  } else {
-    // PiSSA and its like also move the base weights: the adapter means nothing without them.
-    return absl::UnimplementedError(absl::StrCat(field, " is not supported: ", TextOf(value)));
+  if (value.is_boolean() || value.is_null()) {
+    out = value == true ? LoraInit::kDefault : LoraInit::kRandom;
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
+  const std::string name = absl::AsciiStrToLower(TextOf(value));
+  for (const auto& [known, init] : kInits) {
+    if (value.is_string() && name == known) {
+      out = init;
+      return absl::OkStatus();
+    }
+  }
+  const auto unsupported = [&](const char* reason) {
+    return absl::UnimplementedError(
+        absl::StrCat(field, " is not supported: ", TextOf(value), reason));
+  };
+  for (const char* const residual : {"pissa", "olora", "corda", "loftq", "lora_ga"}) {
+    if (!absl::StartsWith(name, residual)) continue;
+    return unsupported(
+        " changes the base weights, and the adapter is meaningless without the changed ones; "
+        "convert "
+        "it to a plain adapter with PEFT (save_pretrained's "
+        "path_initial_model_for_weight_conversion)");
+  }
+  if (name == "mica") return unsupported(" trains lora_A alone");
+  return unsupported("");
 }
 
 absl::Status MustBe(const std::string& field, const Json& value, const char* supported) {
@@ -187,9 +208,10 @@ const std::map<std::string, Reader>& Readers() {
 }
 
 // Fields that say nothing about the forward pass, or only together with one that must be off.
+// eva_config says how init_lora_weights "eva" chose the first values.
 bool IsInformational(const std::string& field) {
-  return field == "peft_version" || field == "auto_mapping" || field == "megatron_core" ||
-         field == "qalora_group_size";
+  return field == "eva_config" || field == "peft_version" || field == "auto_mapping" ||
+         field == "megatron_core" || field == "qalora_group_size";
 }
 
 Json SelectorJson(const ModuleSelector& selector) {
@@ -259,9 +281,10 @@ absl::StatusOr<LoraConfig> ParsePeftConfig(std::string_view json) {
 }
 
 std::string FormatPeftConfig(const LoraConfig& config) {
-  const Json init = config.init_lora_weights == LoraInit::kGaussian
-                        ? Json("gaussian")
-                        : Json(config.init_lora_weights == LoraInit::kDefault);
+  Json init = config.init_lora_weights == LoraInit::kDefault;
+  for (const auto& [name, known] : kInits) {
+    if (known == config.init_lora_weights) init = name;
+  }
   Json ranks = Json::object();
   for (const auto& [pattern, rank] : config.rank_pattern) ranks[pattern] = rank;
   Json alphas = Json::object();

@@ -4,7 +4,6 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
-#include <cmath>
 #include <map>
 #include <string>
 #include <utility>
@@ -14,107 +13,14 @@
 #include "base/mutex.h"
 #include "base/random.h"
 #include "base/status_macros.h"
+#include "fedumm/mod.h"
 #include "fedumm/model/train.h"
 #include "model/guarded.h"
+#include "model/train/client_settings.h"
+#include "model/train/prefetch.h"
 
 namespace fedumm::model {
 namespace {
-
-// Looks a setting up in the message, then in the run.
-class Settings {
- public:
-  Settings(const ConfigRecord* message, const ConfigRecord& run) : message_(message), run_(run) {}
-
-  bool Has(const std::string& key) const { return Find(key) != nullptr; }
-
-  absl::StatusOr<double> Number(const std::string& key, double otherwise) const {
-    const ConfigValue* value = Find(key);
-    if (value == nullptr) return otherwise;
-    if (const auto* number = std::get_if<double>(value)) {
-      if (std::isfinite(*number)) return *number;
-    } else if (const auto* integer = std::get_if<int64_t>(value)) {
-      return static_cast<double>(*integer);
-    } else if (const auto* natural = std::get_if<uint64_t>(value)) {
-      return static_cast<double>(*natural);
-    }
-    return absl::InvalidArgumentError(absl::StrCat(key, " is not a finite number"));
-  }
-
-  // INVALID_ARGUMENT unless it is a whole number in [least, 10^9].
-  absl::StatusOr<int64_t> Count(const std::string& key, int64_t otherwise, int64_t least) const {
-    FEDUMM_ASSIGN_OR_RETURN(const double number, Number(key, static_cast<double>(otherwise)));
-    if (number != std::floor(number) || number < static_cast<double>(least) || number > 1e9) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(key, " must be a whole number from ", least, " on: ", number));
-    }
-    return static_cast<int64_t>(number);
-  }
-
-  absl::StatusOr<uint64_t> Seed() const {
-    const ConfigValue* value = Find("seed");
-    if (value == nullptr) return 0;
-    if (const auto* integer = std::get_if<int64_t>(value)) return static_cast<uint64_t>(*integer);
-    if (const auto* natural = std::get_if<uint64_t>(value)) return *natural;
-    return absl::InvalidArgumentError("seed is not a whole number");
-  }
-
-  bool Flag(const std::string& key) const {
-    const ConfigValue* value = Find(key);
-    const bool* flag = value == nullptr ? nullptr : std::get_if<bool>(value);
-    return flag != nullptr && *flag;
-  }
-
-  std::string Name(const std::string& key, const std::string& otherwise) const {
-    const ConfigValue* value = Find(key);
-    const auto* text = value == nullptr ? nullptr : std::get_if<std::string>(value);
-    return text == nullptr ? otherwise : *text;
-  }
-
- private:
-  const ConfigValue* Find(const std::string& key) const {
-    const ConfigValue* value = message_ == nullptr ? nullptr : message_->Find(key);
-    if (value == nullptr) value = run_.Find(key);
-    return value == nullptr ? run_.Find("train." + key) : value;
-  }
-
-  const ConfigRecord* message_;
-  const ConfigRecord& run_;
-};
-
-absl::StatusOr<TrainOptions> TrainOptionsOf(const Settings& settings, int64_t round) {
-  TrainOptions options;
-  LearningRate& rate = options.learning_rate;
-  FEDUMM_ASSIGN_OR_RETURN(options.steps, settings.Count("local-steps", 1, 0));
-  FEDUMM_ASSIGN_OR_RETURN(options.accumulation_steps,
-                          settings.Count("gradient-accumulation-steps", 1, 1));
-  FEDUMM_ASSIGN_OR_RETURN(rate.value, settings.Number("learning-rate", rate.value));
-  FEDUMM_ASSIGN_OR_RETURN(rate.final_value, settings.Number("final-learning-rate", 0));
-  FEDUMM_ASSIGN_OR_RETURN(rate.warmup_steps, settings.Count("warmup-steps", 0, 0));
-  FEDUMM_ASSIGN_OR_RETURN(options.weight_decay, settings.Number("weight-decay", 0));
-  FEDUMM_ASSIGN_OR_RETURN(options.max_grad_norm, settings.Number("max-grad-norm", 0));
-  options.first_step = (round - 1) * options.steps;
-  const std::string schedule = settings.Name("schedule", "constant");
-  if (schedule == "cosine") {
-    if (!settings.Has("num-rounds")) {
-      return absl::InvalidArgumentError("schedule cosine needs num-rounds");
-    }
-    FEDUMM_ASSIGN_OR_RETURN(const int64_t rounds, settings.Count("num-rounds", 0, 1));
-    rate.cosine = true;
-    rate.total_steps = rounds * options.steps;
-  } else if (schedule != "constant") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("schedule must be constant or cosine: ", schedule));
-  }
-  return options;
-}
-
-// One of a node's tasks in one round.
-struct ActiveTask {
-  Task* task;
-  int64_t batch_size;
-  double loss_weight;
-  double loss_sum = 0;
-};
 
 // The message's record of that kind and name, or the only one of the kind.
 template <typename Kind>
@@ -156,6 +62,9 @@ class LoraClient {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<Node*> NodeOf(int64_t partition, const Context& context)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::StatusOr<RunSettings*> RunOf(const Context& context) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  static constexpr size_t kMaxRuns = 16;  // one that is dropped is parsed, and logs, again
 
   Mutex mu_;  // guards the backbone with its adapter, too
   LoraAdapter& adapter_;
@@ -163,6 +72,7 @@ class LoraClient {
   const std::function<absl::Time()> clock_;
   std::map<std::pair<int64_t, int64_t>, Node> nodes_
       ABSL_GUARDED_BY(mu_);  // by partition and number of partitions
+  std::map<uint64_t, RunSettings> runs_ ABSL_GUARDED_BY(mu_);  // by run id
 };
 
 int64_t PartitionOf(const Context& context) {
@@ -178,6 +88,14 @@ absl::StatusOr<LoraClient::Node*> LoraClient::NodeOf(int64_t partition, const Co
   return &node;
 }
 
+absl::StatusOr<RunSettings*> LoraClient::RunOf(const Context& context) {
+  const auto it = runs_.find(context.run_id);
+  if (it != runs_.end() && it->second.run_config() == context.run_config) return &it->second;
+  FEDUMM_ASSIGN_OR_RETURN(RunSettings run, RunSettings::Create(context.run_id, context.run_config));
+  if (it == runs_.end() && runs_.size() >= kMaxRuns) runs_.erase(runs_.begin());
+  return &runs_.insert_or_assign(context.run_id, std::move(run)).first->second;
+}
+
 absl::StatusOr<const std::pair<std::string, AnyRecord>*> AdapterIn(const Message& message) {
   const auto* arrays =
       message.content.has_value() ? FindRecord<ArrayRecord>(*message.content, "arrays") : nullptr;
@@ -190,74 +108,100 @@ const ConfigRecord* ConfigIn(const Message& message) {
   return config == nullptr ? nullptr : &std::get<ConfigRecord>(config->second);
 }
 
-// The tasks that have examples, seeded from `random`.
-absl::StatusOr<std::vector<ActiveTask>> StartTasks(const std::vector<std::unique_ptr<Task>>& tasks,
-                                                   const Settings& settings, Random random) {
-  std::vector<ActiveTask> active;
-  for (const std::unique_ptr<Task>& task : tasks) {
-    const uint64_t seed = random.Next();
-    if (task->num_examples() == 0) continue;
-    FEDUMM_ASSIGN_OR_RETURN(const int64_t common, settings.Count("batch-size", 8, 1));
-    FEDUMM_ASSIGN_OR_RETURN(const int64_t batch_size,
-                            settings.Count(task->name() + "-batch-size", common, 1));
-    FEDUMM_ASSIGN_OR_RETURN(const double loss_weight,
-                            settings.Number(task->name() + "-loss-weight", 1));
-    task->Seed(seed);
-    active.push_back({task.get(), batch_size, loss_weight});
-  }
-  if (active.empty()) return absl::FailedPreconditionError("the node has no examples to train on");
-  return active;
-}
+// The losses of a node's tasks in one round of training. The batches are made on a thread, in the
+// order in which they are used.
+class TaskLosses {
+ public:
+  // Takes the batches from the seeds that the tasks have. Next may be called `num_calls` times.
+  TaskLosses(std::vector<ClientSettings::ActiveTask> tasks, int64_t num_calls)
+      : tasks_(std::move(tasks)),
+        sums_(tasks_.size()),
+        num_calls_(num_calls),
+        batches_([this] { return NextBatches(); }, num_calls, kBatchesAhead) {}
 
-absl::StatusOr<at::Tensor> WeightedLoss(std::vector<ActiveTask>& tasks) {
-  at::Tensor sum;
-  for (ActiveTask& active : tasks) {
-    FEDUMM_ASSIGN_OR_RETURN(const at::Tensor loss, active.task->Loss(active.batch_size));
-    active.loss_sum += loss.item<double>();
-    const at::Tensor weighted = active.loss_weight == 1 ? loss : loss * active.loss_weight;
-    sum = sum.defined() ? sum + weighted : weighted;
+  // The weighted sum of the tasks' losses, each of its next batch.
+  absl::StatusOr<at::Tensor> Next() {
+    FEDUMM_ASSIGN_OR_RETURN(const std::vector<Batch> batches, batches_.Next());
+    at::Tensor sum;
+    for (size_t i = 0; i < tasks_.size(); ++i) {
+      FEDUMM_ASSIGN_OR_RETURN(const at::Tensor loss, tasks_[i].task->Loss(batches[i]));
+      const at::Tensor value = loss.detach().to(at::kDouble);
+      sums_[i] = sums_[i].defined() ? sums_[i] + value : value;
+      const double weight = tasks_[i].loss_weight;
+      const at::Tensor weighted = weight == 1 ? loss : loss * weight;
+      sum = sum.defined() ? sum + weighted : weighted;
+    }
+    return sum;
   }
-  return sum;
-}
+
+  // "<task>-loss", the mean of each task's losses. Waits for the device.
+  void AddMetrics(MetricRecord& metrics) const {
+    for (size_t i = 0; i < tasks_.size(); ++i) {
+      const double sum = sums_[i].defined() ? sums_[i].item<double>() : 0;
+      metrics.Set(tasks_[i].task->name() + "-loss",
+                  sum / static_cast<double>(std::max<int64_t>(1, num_calls_)));
+    }
+  }
+
+ private:
+  static constexpr size_t kBatchesAhead = 2;
+
+  absl::StatusOr<std::vector<Batch>> NextBatches() {
+    const at::NoGradGuard no_grad;
+    std::vector<Batch> batches;
+    for (const ClientSettings::ActiveTask& active : tasks_) {
+      FEDUMM_ASSIGN_OR_RETURN(Batch batch, active.task->NextBatch(active.batch_size));
+      batches.push_back(std::move(batch));
+    }
+    return batches;
+  }
+
+  const std::vector<ClientSettings::ActiveTask> tasks_;
+  std::vector<at::Tensor> sums_;  // of the losses, on the device
+  const int64_t num_calls_;
+  Prefetcher<std::vector<Batch>> batches_;  // last: its thread uses the tasks
+};
 
 absl::StatusOr<RecordDict> LoraClient::Train(const Message& message, const Context& context) {
   const absl::Time start = clock_();
   FEDUMM_ASSIGN_OR_RETURN(const auto* named, AdapterIn(message));
   const auto& arrays = std::get<ArrayRecord>(named->second);
-  const Settings settings(ConfigIn(message), context.run_config);
   const int64_t partition = PartitionOf(context);
-  FEDUMM_ASSIGN_OR_RETURN(const int64_t round, settings.Count("server-round", 1, 1));
-  FEDUMM_ASSIGN_OR_RETURN(const TrainOptions options, TrainOptionsOf(settings, round));
-  FEDUMM_ASSIGN_OR_RETURN(const uint64_t seed, settings.Seed());
+  FEDUMM_ASSIGN_OR_RETURN(RunSettings * run, RunOf(context));
   FEDUMM_ASSIGN_OR_RETURN(Node * node, NodeOf(partition, context));
-  Random random(seed, {static_cast<uint64_t>(partition), static_cast<uint64_t>(round)});
+  FEDUMM_ASSIGN_OR_RETURN(ClientSettings settings, run->Parse(ConfigIn(message), node->tasks));
+  if (settings.tasks.empty()) {
+    return absl::FailedPreconditionError("the node has no examples to train on");
+  }
+  Random random(settings.seed,
+                {static_cast<uint64_t>(partition), static_cast<uint64_t>(settings.round)});
   const uint64_t dropout_seed = random.Next();
-  FEDUMM_ASSIGN_OR_RETURN(std::vector<ActiveTask> tasks, StartTasks(node->tasks, settings, random));
-  if (!settings.Flag("keep-optimizer") || node->run_id != context.run_id) node->optimizer = {};
+  for (const std::unique_ptr<Task>& task : node->tasks) task->Seed(random.Next());
+  if (!settings.keep_optimizer || node->run_id != context.run_id) node->optimizer = {};
   node->run_id = context.run_id;
 
   FEDUMM_RETURN_IF_ERROR(adapter_.FromArrays(arrays));
+  FlatParameters& parameters = adapter_.parameters();
+  if (settings.proximal_mu > 0) {
+    settings.train.on_gradients = ProximalTerm(settings.proximal_mu, parameters);
+  }
+  TaskLosses losses(settings.tasks, settings.train.steps * settings.train.accumulation_steps);
   adapter_.StartTraining(dropout_seed);
   const absl::StatusOr<TrainStats> stats = model::Train(
-      adapter_.parameters(), [&](int64_t) { return WeightedLoss(tasks); }, options,
-      &node->optimizer);
+      parameters, [&](int64_t) { return losses.Next(); }, settings.train, &node->optimizer);
   adapter_.StopTraining();
   if (!stats.ok()) {
     node->optimizer = {};
     return stats.status();
   }
-  if (!settings.Flag("keep-optimizer")) node->optimizer = {};
+  if (!settings.keep_optimizer) node->optimizer = {};
 
   MetricRecord metrics;
   int64_t num_examples = 0;
-  for (const ActiveTask& active : tasks) num_examples += active.task->num_examples();
+  for (const auto& active : settings.tasks) num_examples += active.task->num_examples();
   metrics.Set("num-examples", num_examples);
   metrics.Set("train-loss", stats->mean_loss);
-  const auto losses =
-      static_cast<double>(std::max<int64_t>(1, options.steps * options.accumulation_steps));
-  for (const ActiveTask& active : tasks) {
-    metrics.Set(active.task->name() + "-loss", active.loss_sum / losses);
-  }
+  losses.AddMetrics(metrics);
   metrics.Set("grad-norm", stats->max_grad_norm);
   metrics.Set("seconds", absl::ToDoubleSeconds(clock_() - start));
   RecordDict reply;
@@ -294,9 +238,9 @@ absl::StatusOr<RecordDict> LoraClient::Evaluate(const Message& message, const Co
 ClientApp NewLoraClient(LoraAdapter& adapter, TasksFor tasks, std::function<absl::Time()> clock) {
   const auto client = std::make_shared<LoraClient>(adapter, std::move(tasks), std::move(clock));
   ClientApp app;
-  app.OnTrain([client](const Message& message, Context& context) {
-    return client->OnTrain(message, context);
-  });
+  app.OnTrain([client](const Message& message,
+                       Context& context) { return client->OnTrain(message, context); },
+              "default", {MessageClippingMod()});
   app.OnEvaluate([client](const Message& message, Context& context) {
     return client->OnEvaluate(message, context);
   });

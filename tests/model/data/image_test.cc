@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <fstream>
 #include <numeric>
+#include <optional>
 
 #include "fedumm/model/safetensors.h"
+#include "model/data/exif.h"
 #include "tests/model/data/test_files.h"
 #include "tests/testing/status_matchers.h"
 
@@ -148,6 +151,49 @@ TEST(Png, EveryKindBecomesRgb) {
   EXPECT_THAT(pixels("rgba.png"), ElementsAre(10, 20, 30, 40, 50, 60));  // alpha 0 and 128
 }
 
+// The pictures of make_picture_golden.py.
+class PictureGolden {
+ public:
+  explicit PictureGolden(const char* name)
+      : file_(SafetensorsFile::Open(TestDataPath(std::string("pixels/") + name)).value()) {}
+
+  std::vector<std::string> names() const {
+    std::vector<std::string> names;
+    for (const SafetensorsTensor& tensor : file_.tensors()) {
+      if (tensor.name.ends_with(".file")) {
+        names.emplace_back(tensor.name, 0, tensor.name.size() - 5);
+      }
+    }
+    return names;
+  }
+  std::string_view bytes(const std::string& name) const { return file_.Find(name)->bytes; }
+  std::optional<Image> image(const std::string& name) const {
+    const SafetensorsTensor* tensor = file_.Find(name);
+    if (tensor == nullptr) return std::nullopt;
+    return ImageOf(*tensor);
+  }
+
+ private:
+  SafetensorsFile file_;
+};
+
+TEST(Png, PixelsOfEveryKindAreThosePillowReads) {
+  const PictureGolden golden("png.safetensors");
+  EXPECT_GT(golden.names().size(), 50);
+  for (const std::string& name : golden.names()) {
+    SCOPED_TRACE(name);
+    const absl::StatusOr<Image> image = DecodePng(golden.bytes(name + ".file"));
+    const std::optional<Image> expected = golden.image(name + ".rgb");
+    if (!expected.has_value()) {
+      EXPECT_THAT(image, StatusIs(kInvalid, HasSubstr("PNG")));
+      continue;
+    }
+    ASSERT_THAT(image, IsOk());
+    EXPECT_EQ(*image, *expected);
+    EXPECT_THAT(DecodeImage(golden.bytes(name + ".file")), testing::IsOkAndHolds(*expected));
+  }
+}
+
 TEST(Png, BrokenAndOversizedFilesAreErrors) {
   EXPECT_THAT(ReadPng(TestDataPath("pixels/huge.png")),
               StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("200000x200000")));
@@ -157,6 +203,114 @@ TEST(Png, BrokenAndOversizedFilesAreErrors) {
   for (size_t length = 0; length + 12 < grey.size(); ++length) {
     EXPECT_THAT(DecodePng(std::string_view(grey).substr(0, length)), StatusIs(kInvalid)) << length;
   }
+}
+
+TEST(Png, ASideAboveTheLimitIsResourceExhausted) {
+  std::string huge = ReadTestData("pixels/huge.png");
+  huge.replace(16, 4, "\x7f\xff\xff\xff");                  // the width
+  huge.replace(20, 4, std::string("\0\0\0\1", 4));          // the height
+  huge.replace(29, 4, std::string("\x2f\x54\xa4\x8a", 4));  // their CRC
+  EXPECT_THAT(DecodePng(huge),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("2147483647x1")));
+}
+
+TEST(Jpeg, PixelsOfEveryKindAreThosePillowReads) {
+  const PictureGolden golden("jpeg.safetensors");
+  EXPECT_GT(golden.names().size(), 30);
+  for (const std::string& name : golden.names()) {
+    SCOPED_TRACE(name);
+    const std::string_view bytes = golden.bytes(name + ".file");
+    const std::optional<Image> expected = golden.image(name + ".rgb");
+    if (!expected.has_value()) {
+      EXPECT_THAT(DecodeJpeg(bytes), StatusIs(kInvalid, HasSubstr("truncated")));
+      continue;
+    }
+    EXPECT_THAT(DecodeJpeg(bytes), testing::IsOkAndHolds(*expected));
+    EXPECT_THAT(DecodeImage(bytes), testing::IsOkAndHolds(*expected));
+    EXPECT_THAT(DecodeJpeg(bytes, {.apply_exif_orientation = true}),
+                testing::IsOkAndHolds(golden.image(name + ".upright").value_or(*expected)));
+  }
+}
+
+TEST(Jpeg, EncodedFilesAreByteForByteThoseOfPillow) {
+  const PictureGolden golden("jpeg.safetensors");
+  for (const std::string& name : golden.names()) {
+    const std::optional<Image> image = golden.image(name + ".rgb");
+    if (!image.has_value()) continue;
+    EXPECT_THAT(EncodeJpeg(*image), testing::IsOkAndHolds(golden.bytes(name + ".again75"))) << name;
+    EXPECT_THAT(EncodeJpeg(*image, 90), testing::IsOkAndHolds(golden.bytes(name + ".again90")))
+        << name;
+  }
+  const Image small = {.width = 1, .height = 1, .pixels = {1, 2, 3}};
+  EXPECT_THAT(EncodeJpeg(small, 0), StatusIs(kInvalid, HasSubstr("quality")));
+  EXPECT_THAT(EncodeJpeg({.width = 70'000, .height = 1, .pixels = std::vector<uint8_t>(210'000)}),
+              StatusIs(kInvalid, HasSubstr("70000x1")));
+}
+
+TEST(Jpeg, ATruncatedFileOfAnyLengthIsRefused) {
+  const PictureGolden golden("jpeg.safetensors");
+  for (const std::string name : {"baseline_422", "progressive", "cmyk", "turn_6"}) {
+    const std::string_view whole = golden.bytes(name + ".file");
+    for (size_t length = 0; length < whole.size(); ++length) {
+      EXPECT_THAT(DecodeJpeg(whole.substr(0, length)), StatusIs(kInvalid, HasSubstr("JPEG")))
+          << name << " " << length;
+    }
+  }
+}
+
+TEST(Jpeg, APictureAboveThePixelLimitIsRefusedBeforeItsPixelsAreRead) {
+  const PictureGolden golden("jpeg.safetensors");
+  std::string bomb(golden.bytes("progressive.file"));
+  const size_t frame = bomb.find("\xff\xc2");
+  ASSERT_NE(frame, std::string::npos);
+  bomb.replace(frame + 5, 4, "\xff\xdc\xff\xdc");  // 65,500 x 65,500
+  EXPECT_THAT(DecodeJpeg(bomb),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("65500x65500")));
+  EXPECT_THAT(DecodeJpeg(golden.bytes("baseline_420.file"), {.max_pixels = 64 * 48 - 1}),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("64x48")));
+  EXPECT_THAT(DecodeJpeg(golden.bytes("baseline_420.file"), {.max_pixels = 64 * 48}), IsOk());
+}
+
+TEST(Jpeg, AFileWithThousandsOfScansIsRefused) {
+  const PictureGolden golden("jpeg.safetensors");
+  std::string bomb(golden.bytes("progressive_grey.file"));
+  const size_t last_scan = bomb.rfind("\xff\xda");
+  ASSERT_NE(last_scan, std::string::npos);
+  const std::string scan = bomb.substr(last_scan, bomb.size() - 2 - last_scan);
+  std::string scans;
+  for (int i = 0; i < 3000; ++i) scans += scan;
+  bomb.insert(last_scan, scans);
+  EXPECT_THAT(DecodeJpeg(bomb), StatusIs(kInvalid, HasSubstr("scans")));
+}
+
+TEST(Exif, AMalformedBlockMeansTheStoredOrientation) {
+  using namespace std::string_literals;
+  const std::string whole = "II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"s;
+  EXPECT_EQ(ExifOrientation(whole), 6);
+  EXPECT_EQ(ExifOrientation("MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x08\0\0"s), 8);
+  for (size_t length = 0; length + 2 < whole.size(); ++length) {
+    EXPECT_EQ(ExifOrientation(whole.substr(0, length)), 1) << length;
+  }
+  std::string far = whole;
+  far.replace(4, 4, "\xff\xff\xff\xff");  // the directory lies outside of the block
+  EXPECT_EQ(ExifOrientation(far), 1);
+  std::string nine = whole;
+  nine[18] = 9;
+  EXPECT_EQ(ExifOrientation(nine), 1);
+}
+
+TEST(ReadImage, TheContentDecidesAndErrorsNameTheFile) {
+  const PictureGolden golden("jpeg.safetensors");
+  const std::string path = ScratchPath("picture.png");  // a JPEG
+  std::ofstream(path, std::ios::binary) << golden.bytes("baseline_420.file");
+  EXPECT_THAT(ReadImage(path), testing::IsOkAndHolds(*golden.image("baseline_420.rgb")));
+  EXPECT_THAT(ReadImage(TestDataPath("pixels/rgba.png")), IsOk());
+  EXPECT_THAT(ReadImage(TestDataPath("pixels/pixels.json")),
+              StatusIs(kInvalid, HasSubstr("pixels.json: neither a PNG nor a JPEG")));
+  EXPECT_THAT(ReadImage("/nonexistent.jpg"), StatusIs(absl::StatusCode::kNotFound));
+  const Image image = *golden.image("baseline_420.rgb");
+  ASSERT_THAT(WriteJpeg(path, image), IsOk());
+  EXPECT_THAT(ReadImage(path), IsOk());
 }
 
 }  // namespace

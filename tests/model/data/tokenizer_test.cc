@@ -105,6 +105,34 @@ TEST(Tokenizer, TakesTheLongestAddedTokenAtTheLeftmostPlace) {
   EXPECT_EQ(ids.front(), 700);
 }
 
+TEST(Tokenizer, ANormalizedAddedTokenIsFoundInTextOfAnyNormalForm) {
+  nlohmann::json json = TinyJson();
+  json["added_tokens"].push_back({{"id", 700}, {"content", "caf\u00e9"}, {"normalized", true}});
+  ASSERT_OK_AND_ASSIGN(const Tokenizer normalized, Tokenizer::FromTokenizerJson(json.dump()));
+  EXPECT_THAT(normalized.Encode("caf\u00e9"), IsOkAndHolds(ElementsAre(700)));
+  EXPECT_THAT(normalized.Encode("cafe\u0301"), IsOkAndHolds(ElementsAre(700)));
+  json["added_tokens"].back()["normalized"] = false;
+  ASSERT_OK_AND_ASSIGN(const Tokenizer literal, Tokenizer::FromTokenizerJson(json.dump()));
+  EXPECT_THAT(literal.Encode("caf\u00e9"), IsOkAndHolds(ElementsAre(700)));
+  EXPECT_THAT(literal.Encode("cafe\u0301"), IsOkAndHolds(::testing::Not(ElementsAre(700))));
+}
+
+TEST(Tokenizer, AddedTokensAreFoundAsInTheTokenizersLibrary) {
+  for (const nlohmann::json& variant : ReadTestJson("tokenizer/added_tokens.json")) {
+    nlohmann::json json = TinyJson();
+    if (!variant["normalizer"].get<bool>()) json["normalizer"] = nullptr;
+    for (const nlohmann::json& token : variant["added_tokens"]) {
+      json["added_tokens"].push_back(token);
+    }
+    ASSERT_OK_AND_ASSIGN(const Tokenizer tokenizer, Tokenizer::FromTokenizerJson(json.dump()));
+    for (const nlohmann::json& item : variant["cases"]) {
+      EXPECT_THAT(tokenizer.Encode(item["text"].get<std::string>()),
+                  IsOkAndHolds(item["ids"].get<std::vector<int64_t>>()))
+          << variant["added_tokens"] << item["text"];
+    }
+  }
+}
+
 TEST(Tokenizer, DecodeReplacesBrokenCharactersAndLeavesOutUnknownIds) {
   const Tokenizer tokenizer = Tiny();
   const int64_t lead = tokenizer.TokenId(ToByteLevel("\xe4")).value();

@@ -40,6 +40,7 @@ class OneThread : public ::testing::Environment {
 constexpr char kRecipe[] = R"(
 seed = 3
 batch_size = 4
+pictures = 8
 [vision]
 steps = 2
 warmup_steps = 1
@@ -128,7 +129,7 @@ TEST(PretrainOptionsTest, EveryFieldIsRequired) {
   const std::string recipe = kRecipe;
   ASSERT_THAT(PretrainOptions::FromToml(recipe), IsOk());
   for (const char* field :
-       {"seed", "batch_size", "steps", "warmup_steps", "learning_rate", "weight_decay",
+       {"seed", "batch_size", "pictures", "steps", "warmup_steps", "learning_rate", "weight_decay",
         "image_token_std", "yes_no_share", "caption_share", "prompt_dropout"}) {
     std::string without = recipe;
     without.replace(without.find(std::string("\n") + field), 1, "\nx");
@@ -139,12 +140,11 @@ TEST(PretrainOptionsTest, EveryFieldIsRequired) {
 }
 
 TEST(PretrainTest, EqualRecipesGiveEqualFiles) {
-  const EasyVqa data = SmallEasyVqa();
   std::vector<std::string> files;
   for (const char* name : {"first", "second"}) {
     const std::string folder = FolderWith(name, kRecipe);
     std::string stages;
-    ASSERT_THAT(Pretrain(folder, data,
+    ASSERT_THAT(Pretrain(folder,
                          [&](const PretrainProgress& progress) {
                            stages += std::string(progress.stage) + " ";
                            EXPECT_EQ(progress.step, 2);
@@ -238,8 +238,17 @@ TEST_F(DemoWorldTest, BadShardsAreRefused) {
   EXPECT_THAT(world_->NewVqaTask({96}), StatusIs(absl::StatusCode::kInvalidArgument));
   EXPECT_THAT(world_->NewDrawTask({-1}), StatusIs(absl::StatusCode::kInvalidArgument));
   EXPECT_THAT(world_->NewVqaTask({}, 0), StatusIs(absl::StatusCode::kInvalidArgument));
-  EXPECT_THAT((*world_->NewVqaTask({}))->Loss(1), StatusIs(absl::StatusCode::kFailedPrecondition));
-  EXPECT_THAT((*world_->NewDrawTask({1}))->Loss(0), StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT((*world_->NewVqaTask({}))->NextBatch(1),
+              StatusIs(absl::StatusCode::kFailedPrecondition));
+  EXPECT_THAT((*world_->NewDrawTask({1}))->NextBatch(0),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+// The loss of the task's next batch.
+absl::StatusOr<at::Tensor> NextLoss(Task& task, int64_t batch_size) {
+  const absl::StatusOr<Batch> batch = task.NextBatch(batch_size);
+  if (!batch.ok()) return batch.status();
+  return task.Loss(*batch);
 }
 
 TEST_F(DemoWorldTest, LossesDependOnTheSeedAlone) {
@@ -249,12 +258,45 @@ TEST_F(DemoWorldTest, LossesDependOnTheSeedAlone) {
     std::vector<double> losses;
     for (const uint64_t seed : {7, 7, 8}) {
       (*task)->Seed(seed);
-      ASSERT_THAT((*task)->Loss(5), IsOk());
-      losses.push_back((*task)->Loss(5)->item<double>());
+      ASSERT_THAT(NextLoss(**task, 5), IsOk());
+      losses.push_back(NextLoss(**task, 5)->item<double>());
     }
     EXPECT_EQ(losses[0], losses[1]);
     EXPECT_NE(losses[0], losses[2]);
   }
+}
+
+TEST_F(DemoWorldTest, ALossIsAFunctionOfItsBatch) {
+  for (const bool draw : {false, true}) {
+    const auto task = draw ? world_->NewDrawTask(All(24)) : world_->NewVqaTask(All(96));
+    ASSERT_THAT(task, IsOk());
+    (*task)->Seed(7);
+    const auto first = (*task)->NextBatch(5);
+    const auto second = (*task)->NextBatch(5);
+    ASSERT_THAT(second, IsOk());
+    const double loss = (*task)->Loss(*first)->item<double>();
+    EXPECT_NE((*task)->Loss(*second)->item<double>(), loss);
+    EXPECT_EQ((*task)->Loss(*first)->item<double>(), loss);
+  }
+}
+
+TEST_F(DemoWorldTest, BalancedBatchesOfDrawingsAreASwitch) {
+  // Three pictures of black, one of red: a balanced batch of two has both, always.
+  const std::vector<int64_t> skewed = {0, 1, 2, 15};
+  std::vector<double> losses;
+  for (const bool balanced : {true, true, false}) {
+    const auto task = world_->NewDrawTask(skewed, {}, balanced);
+    ASSERT_THAT(task, IsOk());
+    EXPECT_EQ((*task)->num_examples(), 4);
+    (*task)->Seed(3);
+    const auto batch = (*task)->NextBatch(2);
+    ASSERT_THAT(batch, IsOk());
+    const auto loss = (*task)->Loss(*batch);
+    ASSERT_THAT(loss, IsOk());
+    losses.push_back(loss->item<double>());
+  }
+  EXPECT_EQ(losses[0], losses[1]);
+  EXPECT_NE(losses[0], losses[2]);
 }
 
 TEST_F(DemoWorldTest, AnAdapterLearnsNewConcepts) {
@@ -266,7 +308,7 @@ TEST_F(DemoWorldTest, AnAdapterLearnsNewConcepts) {
   const auto task = world_->NewVqaTask(All(96));
   const double before = NumberOr(*(*task)->Evaluate(), "vqa-accuracy", 0);
   (*task)->Seed(1);
-  const auto stats = Train((*adapter)->parameters(), [&](int64_t) { return (*task)->Loss(16); },
+  const auto stats = Train((*adapter)->parameters(), [&](int64_t) { return NextLoss(**task, 16); },
                            {.steps = 60, .learning_rate = {.value = 5e-3}, .max_grad_norm = 1});
   ASSERT_THAT(stats, IsOk());
   EXPECT_GT(NumberOr(*(*task)->Evaluate(), "vqa-accuracy", 0), before + 0.05);

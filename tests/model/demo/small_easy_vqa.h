@@ -10,15 +10,6 @@
 
 namespace fedumm::model {
 
-inline constexpr std::array<std::array<uint8_t, 3>, 8> kPalette = {{{0, 0, 0},
-                                                                    {0, 0, 255},
-                                                                    {165, 42, 42},
-                                                                    {128, 128, 128},
-                                                                    {0, 255, 0},
-                                                                    {255, 0, 0},
-                                                                    {0, 128, 128},
-                                                                    {255, 255, 0}}};
-
 // A pale picture with one shape whose bounding box is [x, x + size) x [y, y + size).
 inline std::vector<uint8_t> DrawShape(std::array<uint8_t, 3> color, int shape, int x, int y,
                                       int size) {

@@ -6,11 +6,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
 #include <map>
+#include <memory>
+#include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "fedumm/model/train.h"
 #include "tests/testing/status_matchers.h"
 
 namespace fedumm::model {
@@ -19,8 +25,9 @@ namespace {
 using ::fedumm::testing::IsOk;
 using ::fedumm::testing::StatusIs;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
-// Fits the linear to a constant; its batches follow its seed, and it writes down what it is asked.
+// Fits the linear to a constant. Its batches depend on its seed; it records its calls.
 class FakeTask final : public Task {
  public:
   FakeTask(std::string name, int64_t num_examples, const Linear& linear, float target)
@@ -28,12 +35,22 @@ class FakeTask final : public Task {
 
   std::string name() const override { return name_; }
   int64_t num_examples() const override { return num_examples_; }
-  void Seed(uint64_t seed) override { seeds.push_back(seed); }
-  absl::StatusOr<at::Tensor> Loss(int64_t batch_size) override {
+  void Seed(uint64_t seed) override {
+    seeds.push_back(seed);
+    batch_sizes.clear();
+  }
+  absl::StatusOr<Batch> NextBatch(int64_t batch_size) override {
+    const auto number = static_cast<int64_t>(batch_sizes.size());
     batch_sizes.push_back(batch_size);
-    const double shift = static_cast<double>(seeds.back() % 1000) / 1000;
-    const at::Tensor x = at::arange(3, at::kFloat).expand({batch_size, 3}) + shift;
-    return (linear_(x) - target_).square().mean();
+    if (number == fail_at_batch && throw_it) {
+      throw std::runtime_error(absl::StrCat("batch ", number));
+    }
+    if (number == fail_at_batch) return absl::DataLossError(absl::StrCat("batch ", number));
+    const double shift = static_cast<double>(seeds.back() % 1000 + number) / 1000;
+    return Batch{{"x", at::arange(3, at::kFloat).expand({batch_size, 3}) + shift}};
+  }
+  absl::StatusOr<at::Tensor> Loss(const Batch& batch) override {
+    return (linear_(batch.at("x")) - target_).square().mean();
   }
   absl::StatusOr<MetricRecord> Evaluate() override {
     return MetricRecord{{name_ + "-accuracy", 0.5}, {name_ + "-num-examples", int64_t{7}}};
@@ -41,6 +58,8 @@ class FakeTask final : public Task {
 
   std::vector<uint64_t> seeds;
   std::vector<int64_t> batch_sizes;
+  int64_t fail_at_batch = -1;
+  bool throw_it = false;
 
  private:
   std::string name_;
@@ -89,6 +108,8 @@ class LoraClientTest : public ::testing::Test {
     return app_.Handle(message, context_);
   }
 
+  ArrayRecord Trained(ConfigRecord message, ConfigRecord run);
+
   Linear linear_{.weight = at::ones({4, 3}) * 0.1};
   std::unique_ptr<LoraAdapter> adapter_ =
       LoraAdapter::Attach({{"model.proj", &linear_}}, Config(), 1).value();
@@ -101,7 +122,8 @@ class LoraClientTest : public ::testing::Test {
                    .run_config = {{"seed", int64_t{3}},
                                   {"train.local-steps", int64_t{4}},
                                   {"train.vqa-batch-size", int64_t{2}},
-                                  {"train.learning-rate", 0.05}}};
+                                  {"train.learning-rate", 0.05},
+                                  {"train.keep-optimizer", false}}};
   ClientApp app_;
 };
 
@@ -125,7 +147,7 @@ TEST_F(LoraClientTest, RepliesWithTheTrainedAdapterAndItsMetrics) {
   EXPECT_EQ(HashParameters({{"proj", &linear_.weight}}).value(), backbone);
 }
 
-TEST_F(LoraClientTest, AReplyDoesNotDependOnWhatWasTrainedBefore) {
+TEST_F(LoraClientTest, WithoutKeepOptimizerAReplyDoesNotDependOnEarlierTraining) {
   ASSERT_OK_AND_ASSIGN(const RecordDict first, Handle(TrainMessage(), 0));
   ASSERT_OK_AND_ASSIGN(const RecordDict other, Handle(TrainMessage(), 1));
   ASSERT_OK_AND_ASSIGN(const RecordDict again, Handle(TrainMessage(), 0));
@@ -152,10 +174,172 @@ TEST_F(LoraClientTest, TheMessageOverridesTheRun) {
   ASSERT_THAT(Handle(TrainMessage({{"local-steps", int64_t{1}}, {"batch-size", int64_t{3}}})),
               IsOk());
   EXPECT_THAT((fakes_[{0, "draw"}]->batch_sizes), ::testing::ElementsAre(3));
-  EXPECT_THAT((fakes_[{0, "vqa"}]->batch_sizes), ::testing::ElementsAre(2));
+  EXPECT_THAT((fakes_[{0, "vqa"}]->batch_sizes), ::testing::ElementsAre(3));
+  ASSERT_THAT(Handle(TrainMessage({{"local-steps", int64_t{1}},
+                                   {"train.vqa-batch-size", int64_t{4}},
+                                   {"batch-size", int64_t{3}}})),
+              IsOk());
+  EXPECT_EQ((fakes_[{0, "draw"}]->batch_sizes.back()), 3);
+  EXPECT_EQ((fakes_[{0, "vqa"}]->batch_sizes.back()), 4);
 }
 
-TEST_F(LoraClientTest, TheOptimiserIsForgottenUnlessItIsToBeKept) {
+// The adapter after training with these keys in message and run.
+ArrayRecord LoraClientTest::Trained(ConfigRecord message, ConfigRecord run) {
+  context_.run_config = std::move(run);
+  return *Handle(TrainMessage(std::move(message)))->FindArrays("arrays");
+}
+
+TEST_F(LoraClientTest, ARunConfigThatLacksKeysTrainsWithTheTablesValues) {
+  ConfigRecord whole;
+  for (const Setting& setting : TrainSettings()) whole.Set(setting.key, setting.default_value);
+  for (const Setting& setting : TaskSettings("vqa", {})) {
+    whole.Set(setting.key, setting.default_value);
+  }
+  const ConfigRecord rounds = {{"num-rounds", int64_t{40}}};
+  const ArrayRecord expected = Trained(rounds, whole);
+  app_ = NewApp();
+  EXPECT_EQ(Trained(rounds, {}), expected);
+  EXPECT_THAT((fakes_[{0, "vqa"}]->batch_sizes), ::testing::Each(8));
+  EXPECT_EQ((fakes_[{0, "vqa"}]->batch_sizes.size()), 10);
+  app_ = NewApp();
+  EXPECT_EQ(Trained(rounds, {{"train.max-grad-norm", 1.0}, {"learning-rate", 3e-3}}), expected);
+  app_ = NewApp();
+  EXPECT_FALSE(Trained(rounds, {{"train.learning-rate", 3e-4}}) == expected);
+}
+
+TEST_F(LoraClientTest, WhatARunConfigLacksIsLoggedOnceARun) {
+  context_.run_config = {{"train.local-steps", int64_t{1}}};
+  ::testing::internal::CaptureStdout();
+  ASSERT_THAT(Handle(TrainMessage()), IsOk());
+  const std::string first = ::testing::internal::GetCapturedStdout();
+  EXPECT_THAT(first, HasSubstr("run 1: its config lacks training settings"));
+  EXPECT_THAT(first, HasSubstr("train.learning-rate = 0.003"));
+  EXPECT_THAT(first, HasSubstr("train.draw-batch-size = 8"));
+  EXPECT_THAT(first, Not(HasSubstr("train.local-steps =")));
+  EXPECT_THAT(first, HasSubstr("the learning rate stays constant"));
+  ::testing::internal::CaptureStdout();
+  ASSERT_THAT(Handle(TrainMessage({{"server-round", int64_t{2}}})), IsOk());
+  ASSERT_THAT(Handle(TrainMessage(), 1), IsOk());
+  EXPECT_EQ(::testing::internal::GetCapturedStdout(), "");
+}
+
+TEST_F(LoraClientTest, UnknownKeysAreNamedOnceARun) {
+  context_.run_config.Set("train.warmup-step", int64_t{1});
+  context_.run_config.Set("my-own-key", int64_t{1});
+  context_.run_config.Set("lora.r", int64_t{1});
+  context_.run_config.Set("learnig-rate", 0.1);
+  const Message message = TrainMessage({{"server-round", int64_t{1}},
+                                        {"num-rounds", int64_t{5}},
+                                        {"proximal-mu", 0.1},
+                                        {"clipping_norm", 10.0},
+                                        {"batch_size", int64_t{4}},
+                                        {"temperature", 2.0}});
+  ::testing::internal::CaptureStdout();
+  ASSERT_THAT(Handle(message), IsOk());
+  const std::string first = ::testing::internal::GetCapturedStdout();
+  EXPECT_THAT(first, HasSubstr("the run config has the key 'train.warmup-step'"));
+  EXPECT_THAT(first, HasSubstr("(did you mean 'train.warmup-steps'?)"));
+  EXPECT_THAT(first, HasSubstr("the run config has the key 'learnig-rate'"));
+  EXPECT_THAT(first, HasSubstr("a message's train config has the key 'batch_size'"));
+  EXPECT_THAT(first, HasSubstr("(did you mean 'batch-size'?)"));
+  EXPECT_THAT(first, HasSubstr("a message's train config has the key 'temperature'"));
+  for (const char* known : {"'my-own-key'", "'lora.r'", "'num-rounds'", "'proximal-mu'",
+                            "'clipping_norm'", "'seed'", "'train.vqa-batch-size'"}) {
+    EXPECT_THAT(first, Not(HasSubstr(absl::StrCat("key ", known))));
+  }
+  ::testing::internal::CaptureStdout();
+  ASSERT_THAT(Handle(message), IsOk());
+  EXPECT_EQ(::testing::internal::GetCapturedStdout(), "");
+}
+
+TEST_F(LoraClientTest, FlowersLrIsTheLearningRate) {
+  const ArrayRecord expected =
+      *Handle(TrainMessage({{"learning-rate", 0.01}}))->FindArrays("arrays");
+  EXPECT_EQ(*Handle(TrainMessage({{"lr", 0.01}}))->FindArrays("arrays"), expected);
+}
+
+TEST_F(LoraClientTest, OnlyTheTasksThatAreChosenAreTrained) {
+  ASSERT_OK_AND_ASSIGN(const RecordDict reply, Handle(TrainMessage({{"tasks", "draw"}})));
+  EXPECT_FALSE(reply.FindMetrics("metrics")->contains("vqa-loss"));
+  EXPECT_EQ(NumberOr(*reply.FindMetrics("metrics"), "num-examples", 0), 5);
+  EXPECT_THAT(Handle(TrainMessage({{"tasks", "sing"}})),
+              StatusIs(absl::StatusCode::kFailedPrecondition));
+}
+
+double SquaredDistance(const ArrayRecord& a, const ArrayRecord& b) {
+  double sum = 0;
+  for (const auto& [key, array] : a) {
+    const std::vector<double> x = array.ToDoubles();
+    const std::vector<double> y = b.Find(key)->ToDoubles();
+    for (size_t i = 0; i < x.size(); ++i) sum += (x[i] - y[i]) * (x[i] - y[i]);
+  }
+  return sum;
+}
+
+TEST_F(LoraClientTest, ProximalMuHoldsTheAdapterBack) {
+  const ArrayRecord without = *Handle(TrainMessage())->FindArrays("arrays");
+  const ArrayRecord zero = *Handle(TrainMessage({{"proximal-mu", 0.0}}))->FindArrays("arrays");
+  EXPECT_EQ(zero, without);
+  const ArrayRecord held = *Handle(TrainMessage({{"proximal-mu", 1000.0}}))->FindArrays("arrays");
+  EXPECT_LT(SquaredDistance(held, initial_), 0.5 * SquaredDistance(without, initial_));
+  EXPECT_THAT(Handle(TrainMessage({{"proximal-mu", -1.0}})),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("proximal-mu")));
+}
+
+TEST_F(LoraClientTest, AnUpdateIsClippedToTheNormOfTheMessage) {
+  const ArrayRecord without = *Handle(TrainMessage())->FindArrays("arrays");
+  const double norm = std::sqrt(SquaredDistance(without, initial_));
+  ASSERT_OK_AND_ASSIGN(const RecordDict clipped,
+                       Handle(TrainMessage({{"clipping_norm", norm / 2}})));
+  EXPECT_NEAR(std::sqrt(SquaredDistance(*clipped.FindArrays("arrays"), initial_)), norm / 2,
+              1e-6 * norm);
+  EXPECT_EQ(NumberOr(*clipped.FindMetrics("metrics"), "norm_bit", -1), 1);
+  ASSERT_OK_AND_ASSIGN(const RecordDict whole, Handle(TrainMessage({{"clipping_norm", norm * 2}})));
+  EXPECT_EQ(*whole.FindArrays("arrays"), without);
+  EXPECT_EQ(NumberOr(*whole.FindMetrics("metrics"), "norm_bit", -1), 0);
+}
+
+TEST_F(LoraClientTest, AModWrapsTheAppAndSharesItsState) {
+  app_.Wrap([](const Message& message, Context& context,
+               const ClientAppCall& next) -> absl::StatusOr<RecordDict> {
+    absl::StatusOr<RecordDict> reply = next(message, context);
+    if (reply.ok()) reply->Set("note", ConfigRecord{{"seen", true}});
+    return reply;
+  });
+  ASSERT_OK_AND_ASSIGN(const RecordDict reply, Handle(TrainMessage()));
+  EXPECT_NE(reply.FindConfig("note"), nullptr);
+  EXPECT_NE(reply.FindArrays("arrays"), nullptr);
+}
+
+TEST_F(LoraClientTest, ErrorsAndExceptionsOfABatchAreReplies) {
+  ASSERT_THAT(Handle(TrainMessage({{"local-steps", int64_t{1}}})), IsOk());
+  FakeTask* const task = fakes_[{0, "draw"}];
+  task->fail_at_batch = 3;
+  EXPECT_THAT(Handle(TrainMessage()), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("batch 3")));
+  task->fail_at_batch = 2;
+  task->throw_it = true;
+  EXPECT_THAT(Handle(TrainMessage()), StatusIs(absl::StatusCode::kInternal, HasSubstr("batch 2")));
+  task->fail_at_batch = -1;
+  EXPECT_THAT(Handle(TrainMessage()), IsOk());
+}
+
+TEST_F(LoraClientTest, PrefetchedBatchesGiveTheBitsOfDirectCalls) {
+  examples_ = {{"vqa", 10}};
+  ASSERT_OK_AND_ASSIGN(const RecordDict reply, Handle(TrainMessage({{"num-rounds", int64_t{2}}})));
+  const FakeTask* const fake = fakes_[{0, "vqa"}];
+  FakeTask direct("vqa", 10, linear_, target_);
+  direct.Seed(fake->seeds.back());
+  ASSERT_THAT(adapter_->FromArrays(initial_), IsOk());
+  TrainOptions options{.steps = 4, .max_grad_norm = 1};
+  options.learning_rate = {.value = 0.05, .cosine = true, .total_steps = 8};
+  ASSERT_THAT(Train(
+                  adapter_->parameters(),
+                  [&](int64_t) { return direct.Loss(*direct.NextBatch(2)); }, options),
+              IsOk());
+  EXPECT_EQ(adapter_->ToArrays(), *reply.FindArrays("arrays"));
+}
+
+TEST_F(LoraClientTest, TheOptimizerStateIsDroppedUnlessKeepOptimizerIsSet) {
   const auto two_rounds = [&](bool keep) {
     app_ = NewApp();
     const ConfigRecord config = {{"keep-optimizer", keep}, {"server-round", int64_t{1}}};
@@ -184,9 +368,16 @@ TEST_F(LoraClientTest, TheCosineRunsOverAllRounds) {
   EXPECT_FALSE(*train(2)->FindArrays("arrays") == initial_);
   EXPECT_THAT(Handle(TrainMessage({{"schedule", "cosine"}})),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("num-rounds")));
+  for (const char* key : {"federation.rounds", "num-server-rounds", "train.num-rounds"}) {
+    context_.run_config.Set(key, int64_t{2});
+    EXPECT_EQ(*Handle(TrainMessage({{"server-round", int64_t{3}}, {"schedule", "cosine"}}))
+                   ->FindArrays("arrays"),
+              initial_)
+        << key;
+  }
 }
 
-TEST_F(LoraClientTest, SettingsThatMakeNoSenseAreRefusedByName) {
+TEST_F(LoraClientTest, WrongSettingsAreRejectedByName) {
   for (const auto& [key, value] :
        std::vector<ConfigRecord::Item>{{"local-steps", int64_t{-1}},
                                        {"local-steps", 1.5},
@@ -201,7 +392,7 @@ TEST_F(LoraClientTest, SettingsThatMakeNoSenseAreRefusedByName) {
   }
 }
 
-TEST_F(LoraClientTest, AnAdapterThatDoesNotFitIsRefused) {
+TEST_F(LoraClientTest, AnAdapterThatDoesNotFitIsRejected) {
   Message message = TrainMessage();
   message.content->Set("arrays", ArrayRecord{{"head", Array()}});
   EXPECT_THAT(Handle(message), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("head")));
@@ -211,7 +402,7 @@ TEST_F(LoraClientTest, AnAdapterThatDoesNotFitIsRefused) {
   EXPECT_THAT(Handle(message), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("arrays")));
 }
 
-TEST_F(LoraClientTest, ALossThatIsNotFiniteIsAnErrorAndTheNextMessageIsFine) {
+TEST_F(LoraClientTest, ALossThatIsNotFiniteIsAnErrorAndTheNextMessageSucceeds) {
   ASSERT_OK_AND_ASSIGN(const RecordDict expected, Handle(TrainMessage()));
   target_ = std::numeric_limits<float>::infinity();
   EXPECT_THAT(Handle(TrainMessage(), 1),
@@ -220,7 +411,7 @@ TEST_F(LoraClientTest, ALossThatIsNotFiniteIsAnErrorAndTheNextMessageIsFine) {
   EXPECT_EQ(*reply.FindArrays("arrays"), *expected.FindArrays("arrays"));
 }
 
-TEST_F(LoraClientTest, ATaskWithoutExamplesIsLeftOut) {
+TEST_F(LoraClientTest, ATaskWithoutExamplesIsNotTrained) {
   examples_ = {{"vqa", 0}, {"draw", 5}};
   ASSERT_OK_AND_ASSIGN(const RecordDict reply, Handle(TrainMessage()));
   EXPECT_EQ(NumberOr(*reply.FindMetrics("metrics"), "num-examples", 0), 5);
@@ -230,7 +421,7 @@ TEST_F(LoraClientTest, ATaskWithoutExamplesIsLeftOut) {
   EXPECT_THAT(Handle(TrainMessage(), 9), StatusIs(absl::StatusCode::kNotFound));
 }
 
-TEST_F(LoraClientTest, EvaluationJoinsWhatTheTasksSay) {
+TEST_F(LoraClientTest, EvaluationReturnsTheMetricsOfAllTasks) {
   Message message = TrainMessage();
   message.metadata.message_type = message_type::kEvaluate;
   ASSERT_OK_AND_ASSIGN(const RecordDict reply, Handle(message));

@@ -14,6 +14,7 @@
 
 #include "base/file.h"
 #include "fedumm/model/lora.h"
+#include "fedumm/model/safetensors.h"
 #include "tests/model/lora/small_net.h"
 #include "tests/testing/status_matchers.h"
 
@@ -165,6 +166,131 @@ TEST(LoraAdapterTest, ArraysOfEitherLayoutAndAnyOrderAreTaken) {
   EXPECT_EQ(like, other);
   ASSERT_THAT(adapter->FromArrays(arrays), IsOk());
   EXPECT_EQ(adapter->ToArrays(), arrays);
+}
+
+// `arrays` with `name` in each key, before "weight".
+ArrayRecord Named(const ArrayRecord& arrays, const std::string& name) {
+  ArrayRecord named;
+  for (const auto& [key, array] : arrays) {
+    named.Set(key.substr(0, key.rfind("weight")) + name + ".weight", array);
+  }
+  return named;
+}
+
+TEST(LoraAdapterTest, ArraysUnderAnyAdaptersNameAreTakenAndAnsweredUnderTheSameKeys) {
+  SmallNet net;
+  ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Load(net.Linears(), DataPath("vanilla")));
+  const ArrayRecord arrays = adapter->ToArrays();
+  for (const std::string name : {"vqa", "default", "weight", "lora_A", "my adapter-2"}) {
+    const ArrayRecord named = Named(arrays, name);
+    EXPECT_THAT(adapter->FromArrays(named), IsOk()) << name;
+    EXPECT_EQ(adapter->ToArraysLike(named).value(), named);
+  }
+  EXPECT_EQ(adapter->ToArrays(), arrays);
+}
+
+TEST(LoraAdapterTest, ArraysOfTwoAdaptersAreRefusedByBothNames) {
+  SmallNet net;
+  ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Load(net.Linears(), DataPath("vanilla")));
+  const ArrayRecord vqa = Named(adapter->ToArrays(), "vqa");
+  const ArrayRecord draw = Named(adapter->ToArrays(), "draw");
+  ArrayRecord both = vqa;
+  both.Set(draw.begin()->first, draw.begin()->second);
+  EXPECT_THAT(adapter->FromArrays(both),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'vqa' and 'draw'")));
+  ArrayRecord mixed;  // one of each
+  bool first = true;
+  for (const auto& [key, array] : vqa) {
+    mixed.Set(first ? key.substr(0, key.rfind("vqa")) + "weight" : key, array);
+    first = false;
+  }
+  EXPECT_THAT(adapter->FromArrays(mixed),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'' and 'vqa'")));
+}
+
+TEST(LoraAdapterTest, AFolderWhoseKeysHoldTheAdaptersNameIsLoaded) {
+  SmallNet net;
+  const std::string folder = TemporaryFolder("named");
+  ArrayRecord arrays;
+  {
+    ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Load(net.Linears(), DataPath("vanilla")));
+    arrays = adapter->ToArrays();
+    ASSERT_THAT(adapter->Save(folder), IsOk());
+  }
+  std::vector<SafetensorsTensor> tensors;
+  const ArrayRecord named = Named(arrays, "vqa");
+  for (const auto& [key, array] : named) {
+    tensors.push_back({.name = key,
+                       .shape = {array.shape().begin(), array.shape().end()},
+                       .bytes = array.bytes()});
+  }
+  ASSERT_THAT(WriteSafetensors(folder + "/adapter_model.safetensors", tensors, {}), IsOk());
+  ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Load(net.Linears(), folder));
+  EXPECT_EQ(adapter->ToArrays(), arrays);
+}
+
+TEST(LoraAdapterTest, AnAnswerHasTheDtypesThatWereSent) {
+  SmallNet net;
+  ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Load(net.Linears(), DataPath("vanilla")));
+  const ArrayRecord arrays = adapter->ToArrays();
+  for (const DType dtype : {DType::kFloat16, DType::kBFloat16, DType::kFloat32, DType::kFloat64}) {
+    ArrayRecord sent;
+    for (const auto& [key, array] : arrays) {
+      const size_t bytes = array.num_elements() * ElementSize(dtype);
+      sent.Set(key, Array::Create(dtype, {array.shape().begin(), array.shape().end()},
+                                  std::string(bytes, '\0'))
+                        .value());
+    }
+    ASSERT_OK_AND_ASSIGN(const ArrayRecord answer, adapter->ToArraysLike(sent));
+    for (const auto& [key, array] : answer) {
+      EXPECT_EQ(array.dtype(), dtype);
+      const std::vector<double> got = array.ToDoubles();
+      const std::vector<double> exact = arrays.Find(key)->ToDoubles();
+      for (size_t i = 0; i < got.size(); ++i) EXPECT_NEAR(got[i], exact[i], 4e-3);
+    }
+    ASSERT_THAT(adapter->FromArrays(sent), IsOk());
+    EXPECT_EQ(adapter->ToArraysLike(sent).value(), sent);
+    ASSERT_THAT(adapter->FromArrays(arrays), IsOk());
+  }
+}
+
+TEST(LoraAdapterTest, AValueThatOverflowsTheDtypeThatWasSentIsAnErrorWithItsKey) {
+  SmallNet net;
+  ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Load(net.Linears(), DataPath("vanilla")));
+  adapter->parameters().values().fill_(1e5);
+  const ArrayRecord arrays = adapter->ToArrays();
+  const auto& [key, array] = *arrays.begin();
+  ArrayRecord sent;
+  sent.Set(key, Array::Create(DType::kFloat16, {array.shape().begin(), array.shape().end()},
+                              std::string(2 * array.num_elements(), '\0'))
+                    .value());
+  EXPECT_THAT(adapter->ToArraysLike(sent),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(key)));
+}
+
+TEST(LoraAdapterTest, ATrainedAdapterLoadsWhateverItsUnchangedBaseBeganWith) {
+  for (const std::string init : {"\"orthogonal\"", "\"eva\"", "\"gaussian\"", "true", "false"}) {
+    SmallNet net;
+    const std::string folder = TemporaryFolder("init");
+    std::filesystem::copy(DataPath("vanilla"), folder);
+    ASSERT_OK_AND_ASSIGN(std::string config, ReadFile(folder + "/adapter_config.json"));
+    const std::string before = "\"init_lora_weights\": true";
+    config.replace(config.find(before), before.size(), "\"init_lora_weights\": " + init);
+    ASSERT_THAT(WriteFileAtomically(folder + "/adapter_config.json", config), IsOk());
+    ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Load(net.Linears(), folder));
+    const at::Tensor ids = ReadTensors("input.safetensors").at("input_ids");
+    const at::NoGradGuard no_grad;
+    EXPECT_LT(MaxDifference(net(ids), ReadTensors("vanilla/expected.safetensors").at("output")),
+              2e-6);
+    ASSERT_THAT(adapter->Save(folder + "_again"), IsOk());
+    ASSERT_OK_AND_ASSIGN(const std::string saved, ReadFile(folder + "_again/adapter_config.json"));
+    EXPECT_THAT(saved, HasSubstr("\"init_lora_weights\": " + init));
+  }
+  SmallNet net;
+  LoraConfig fresh = QueryAndValue();
+  fresh.init_lora_weights = LoraInit::kEva;
+  EXPECT_THAT(LoraAdapter::Attach(net.Linears(), fresh, 1).status(),
+              StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("init_lora_weights")));
 }
 
 TEST(LoraAdapterTest, ArraysThatDoNotFitAreRefusedByKeyAndChangeNothing) {

@@ -69,6 +69,35 @@ TEST(PeftConfigTest, VariantsThatAreNotComputedAreRefusedByTheirField) {
   }
 }
 
+TEST(PeftConfigTest, AnInitThatChangesTheBaseWeightsIsRefusedWithTheReason) {
+  for (const std::string init :
+       {"pissa", "pissa_niter_4", "olora", "OLoRA", "corda", "loftq", "lora_ga"}) {
+    EXPECT_THAT(ParsePeftConfig(With("init_lora_weights", "\"" + init + "\"")),
+                StatusIs(absl::StatusCode::kUnimplemented,
+                         AllOf(HasSubstr(init), HasSubstr("changes the base weights"))));
+  }
+  EXPECT_THAT(ParsePeftConfig(With("init_lora_weights", "\"mica\"")),
+              StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("lora_A alone")));
+  EXPECT_THAT(ParsePeftConfig(With("init_lora_weights", "\"of tomorrow\"")),
+              StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("of tomorrow")));
+}
+
+TEST(PeftConfigTest, AnInitThatLeavesTheBaseWeightsAloneIsReadAndWritten) {
+  for (const auto& [text, init] :
+       std::vector<std::pair<std::string, LoraInit>>{{"true", LoraInit::kDefault},
+                                                     {"false", LoraInit::kRandom},
+                                                     {"null", LoraInit::kRandom},
+                                                     {"\"Gaussian\"", LoraInit::kGaussian},
+                                                     {"\"orthogonal\"", LoraInit::kOrthogonal},
+                                                     {"\"eva\"", LoraInit::kEva}}) {
+    ASSERT_OK_AND_ASSIGN(const LoraConfig config, ParsePeftConfig(With("init_lora_weights", text)));
+    EXPECT_EQ(config.init_lora_weights, init);
+    ASSERT_OK_AND_ASSIGN(const LoraConfig again, ParsePeftConfig(FormatPeftConfig(config)));
+    EXPECT_EQ(again.init_lora_weights, init);
+  }
+  EXPECT_THAT(ParsePeftConfig(With("eva_config", "{\"rho\": 2.0}")), IsOk());
+}
+
 TEST(PeftConfigTest, UnknownFieldsThatAreOffAreIgnored) {
   for (const std::string value : {"null", "false", "[]", "{}", "\"\""}) {
     EXPECT_THAT(ParsePeftConfig(With("some_variant_of_tomorrow", value)), IsOk()) << value;

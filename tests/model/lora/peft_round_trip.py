@@ -2,7 +2,8 @@
 
 C++ makes an adapter and writes its folder; PEFT loads it, must give the same output, and saves it
 again: the same tensors byte for byte, and the same configuration but for what PEFT derives. C++
-loads PEFT's folder and must give PEFT's output, there with a new value of every tensor.
+loads PEFT's folder and must give PEFT's output, there with a new value of every tensor. Last, C++
+loads the state_dict() of a PEFT adapter with another name and another init_lora_weights.
 
 Runs with the Python of $FEDUMM_VENVS/peft, which scripts/setup.sh --peers makes, or with its own if
 that has the packages. Without them it exits with 77, which CTest counts as skipped.
@@ -22,7 +23,7 @@ DERIVED = ("auto_mapping", "inference_mode", "base_model_name_or_path")
 
 try:
     import torch
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel, get_peft_model
     from safetensors.torch import load_file, save_file
 except ImportError as error:
     if VENV_PYTHON.exists() and pathlib.Path(sys.executable) != VENV_PYTHON:
@@ -105,6 +106,22 @@ def main():
         save_file({"output": model(ids).contiguous()}, theirs / "output.safetensors")
     model.save_pretrained(theirs)
     subprocess.run([program, "check", theirs], check=True)
+
+    # What travels from a Python node: the filtered state_dict() of an adapter with a name.
+    named = work / "named"
+    named.mkdir(exist_ok=True)
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights="orthogonal")
+    model = get_peft_model(Net(data / "base.safetensors"), config, adapter_name="vqa").eval()
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            if "lora_" in name:
+                tensor.mul_(2.5)
+        save_file({"output": model(ids).contiguous()}, named / "output.safetensors")
+    state = {k: v.contiguous() for k, v in model.state_dict().items() if "lora_" in k}
+    assert all(".vqa.weight" in key for key in state)
+    save_file(state, named / weights)
+    model.peft_config["vqa"].save_pretrained(named)
+    subprocess.run([program, "check", named], check=True)
 
 
 main()

@@ -56,7 +56,7 @@ TEST(FlatParametersTest, ATensorThatOccursTwiceIsOneParameter) {
   EXPECT_EQ(FlatParameters::Create({tied, tied})->size(), 4);
 }
 
-TEST(FlatParametersTest, WhatCannotBeTrainedIsRefused) {
+TEST(FlatParametersTest, ParametersThatAreNoFloat32LeavesAreRejected) {
   EXPECT_THAT(FlatParameters::Create({}).status(), StatusIs(absl::StatusCode::kInvalidArgument));
   EXPECT_THAT(FlatParameters::Create({at::ones({2}), at::ones({2}, at::kDouble)}).status(),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("parameter 1")));
@@ -90,20 +90,20 @@ TEST(TrainTest, StepsAreAdamWs) {
   EXPECT_NEAR(problem.b[2].item<float>(), b.value, 2e-6);
 }
 
-TEST(TrainTest, AKeptStateGoesOnWhereTheLastCallEnded) {
-  Problem whole, parts, forgetful;
+TEST(TrainTest, AKeptStateContinuesWhereTheLastCallEnded) {
+  Problem whole, parts, fresh;
   ASSERT_THAT(whole.Run(Options(6)), IsOk());
   AdamWState state;
   ASSERT_THAT(parts.Run(Options(2), &state), IsOk());
   ASSERT_THAT(parts.Run(Options(4), &state), IsOk());
-  ASSERT_THAT(forgetful.Run(Options(2)), IsOk());
-  ASSERT_THAT(forgetful.Run(Options(4)), IsOk());
+  ASSERT_THAT(fresh.Run(Options(2)), IsOk());
+  ASSERT_THAT(fresh.Run(Options(4)), IsOk());
   EXPECT_TRUE(whole.flat.values().equal(parts.flat.values()));
-  EXPECT_FALSE(whole.flat.values().equal(forgetful.flat.values()));
+  EXPECT_FALSE(whole.flat.values().equal(fresh.flat.values()));
   EXPECT_EQ(state.step, 6);
 }
 
-TEST(TrainTest, AStateOfAnotherModelIsRefused) {
+TEST(TrainTest, AStateOfAnotherModelIsRejected) {
   Problem problem;
   AdamWState state;
   state.first_moment = at::ones({3});
@@ -160,7 +160,7 @@ TEST(TrainTest, AccumulationAveragesTheLosses) {
   EXPECT_NEAR((before - problem.flat.values())[6].item<float>(), 1, 1e-4);
 }
 
-TEST(TrainTest, ALossThatIsNotFiniteNamesItsStepAndMovesNothing) {
+TEST(TrainTest, ALossThatIsNotFiniteIsAnErrorWithItsStepAndTheParametersStay) {
   for (const double bad :
        {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
     Problem problem;
@@ -201,7 +201,7 @@ TEST(TrainTest, ErrorsAndExceptionsOfTheLossAreReturned) {
               StatusIs(absl::StatusCode::kInternal));
 }
 
-TEST(TrainTest, ImpossibleOptionsAreRefused) {
+TEST(TrainTest, WrongOptionsAreRejected) {
   Problem problem;
   for (const auto& change : std::vector<void (*)(TrainOptions&)>{
            [](TrainOptions& o) { o.steps = -1; }, [](TrainOptions& o) { o.accumulation_steps = 0; },
@@ -214,7 +214,111 @@ TEST(TrainTest, ImpossibleOptionsAreRefused) {
   }
 }
 
-TEST(LearningRateTest, WarmsUpThenFallsAsAHalfCosineOverAllRounds) {
+TEST(TrainTest, AFailedStepChangesNeitherParametersNorStateAndLaterOnesDoNot) {
+  Problem problem, reference;
+  AdamWState state, expected;
+  ASSERT_THAT(reference.Run(Options(2), &expected), IsOk());
+  const auto loss = [&](int64_t step) -> absl::StatusOr<at::Tensor> {
+    const at::Tensor value = *problem.Loss();
+    return step == 2 ? value * std::numeric_limits<double>::infinity() : value;
+  };
+  EXPECT_THAT(Train(problem.flat, loss, Options(5), &state),
+              StatusIs(absl::StatusCode::kInternal, HasSubstr("the loss of step 2 is inf")));
+  EXPECT_TRUE(problem.flat.values().equal(reference.flat.values()));
+  EXPECT_TRUE(state.first_moment.equal(expected.first_moment));
+  EXPECT_TRUE(state.second_moment.equal(expected.second_moment));
+  EXPECT_EQ(state.step, 2);
+}
+
+TEST(TrainTest, AFailedStepIsReportedBeforeALaterError) {
+  Problem problem;
+  const auto loss = [&](int64_t step) -> absl::StatusOr<at::Tensor> {
+    if (step == 3) return absl::NotFoundError("no images");
+    const at::Tensor value = *problem.Loss();
+    return step == 1 ? value * std::numeric_limits<double>::quiet_NaN() : value;
+  };
+  EXPECT_THAT(Train(problem.flat, loss, Options(5)),
+              StatusIs(absl::StatusCode::kInternal, HasSubstr("step 1")));
+}
+
+TEST(TrainTest, LongCallsAreOneRun) {
+  Problem problem, reference;
+  TrainOptions options = Options(kStepsBetweenSyncs + 7);
+  options.learning_rate.value = 1e-4;
+  ASSERT_OK_AND_ASSIGN(const TrainStats stats, problem.Run(options));
+  EXPECT_EQ(stats.steps, kStepsBetweenSyncs + 7);
+  AdamWState state;
+  options.steps = kStepsBetweenSyncs;
+  ASSERT_THAT(reference.Run(options, &state), IsOk());
+  options.steps = 7;
+  ASSERT_THAT(reference.Run(options, &state), IsOk());
+  EXPECT_TRUE(problem.flat.values().equal(reference.flat.values()));
+  const auto fails = [&](int64_t step) -> absl::StatusOr<at::Tensor> {
+    const at::Tensor value = *problem.Loss();
+    return step == kStepsBetweenSyncs + 2 ? value * INFINITY : value;
+  };
+  options.steps = kStepsBetweenSyncs + 7;
+  EXPECT_THAT(Train(problem.flat, fails, options),
+              StatusIs(absl::StatusCode::kInternal, HasSubstr("step 1002")));
+}
+
+TEST(TrainTest, AHookChangesTheGradientBeforeClippingAndTheStep) {
+  Problem problem;
+  TrainOptions options = GradientOptions();
+  options.max_grad_norm = 1;
+  options.on_gradients = [](FlatParameters& parameters, const GradientPart& part) {
+    EXPECT_EQ(part.step, 0);
+    EXPECT_TRUE(part.completes_step());
+    EXPECT_FLOAT_EQ(parameters.gradients()[0].item<float>(), 6);
+    parameters.gradients().fill_(2);
+    return absl::OkStatus();
+  };
+  const at::Tensor before = problem.flat.values().clone();
+  ASSERT_OK_AND_ASSIGN(const TrainStats stats, problem.Run(options));
+  EXPECT_NEAR(stats.max_grad_norm, 2 * std::sqrt(7), 1e-6);
+  EXPECT_NEAR((before - problem.flat.values())[3].item<float>(), 1 / std::sqrt(7), 1e-4);
+}
+
+TEST(TrainTest, AHookSeesEachLossOfAStepAndItsErrorEndsTraining) {
+  Problem problem;
+  TrainOptions options = GradientOptions();
+  options.accumulation_steps = 3;
+  std::vector<float> sums;
+  options.on_gradients = [&](FlatParameters& parameters, const GradientPart& part) -> absl::Status {
+    sums.push_back(parameters.gradients()[6].item<float>());
+    EXPECT_EQ(part.completes_step(), part.part == 2);
+    if (part.step == 1) return absl::ResourceExhaustedError("privacy budget");
+    return absl::OkStatus();
+  };
+  options.steps = 2;
+  AdamWState state;
+  EXPECT_THAT(
+      Train(
+          problem.flat, [&](int64_t) { return absl::StatusOr<at::Tensor>(problem.b.sum()); },
+          options, &state),
+      StatusIs(absl::StatusCode::kResourceExhausted));
+  ASSERT_EQ(sums.size(), 4);
+  EXPECT_FLOAT_EQ(sums[0], 1.0f / 3);
+  EXPECT_FLOAT_EQ(sums[2], 1);
+  EXPECT_EQ(state.step, 1);
+}
+
+TEST(TrainTest, TheProximalTermPullsTowardsWhereItBegan) {
+  Problem problem;
+  TrainOptions options = GradientOptions();
+  options.on_gradients = ProximalTerm(0.5, problem.flat);
+  const at::Tensor origin = problem.flat.values().clone();
+  problem.flat.values().add_(2);
+  const at::Tensor before = problem.flat.values().clone();
+  ASSERT_THAT(
+      Train(
+          problem.flat, [&](int64_t) { return absl::StatusOr<at::Tensor>(problem.b.sum() * 0); },
+          options),
+      IsOk());
+  EXPECT_NEAR((before - problem.flat.values())[0].item<float>(), 1, 1e-4);  // 0.5 * 2
+}
+
+TEST(LearningRateTest, WarmsUpThenDecreasesAsAHalfCosineOverAllRounds) {
   LearningRate rate{
       .value = 1, .warmup_steps = 2, .cosine = true, .final_value = 0.1, .total_steps = 12};
   EXPECT_DOUBLE_EQ(rate.At(0), 0.5);
@@ -227,7 +331,7 @@ TEST(LearningRateTest, WarmsUpThenFallsAsAHalfCosineOverAllRounds) {
   EXPECT_DOUBLE_EQ(rate.At(100), 1);
 }
 
-TEST(TrainTest, TheScheduleGoesOnFromTheFirstStep) {
+TEST(TrainTest, TheScheduleStartsAtTheFirstStepOption) {
   Problem whole, parts;
   TrainOptions options = Options(4);
   options.learning_rate.cosine = true;

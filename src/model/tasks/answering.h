@@ -1,0 +1,64 @@
+// Answering questions about pictures, on any checkpoint that UnifiedModel can load.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "fedumm/model/backbone.h"
+#include "fedumm/model/image.h"
+#include "fedumm/model/task.h"
+#include "fedumm/model/vqa_folder.h"
+#include "model/tasks/prompt_format.h"
+
+namespace fedumm::model {
+
+// What pictures and questions go through on their way to the decoder.
+struct AnsweringOptions {
+  ImageProcessorOptions processor;  // patch sizes are those of the model
+  ImageReadOptions reading;
+  int threads = 1;  // that decode and resize pictures
+  int64_t evaluation_batch = 16;
+  int64_t max_answer_tokens = 16;
+};
+
+// The processor that the model's vision tower needs, between the pixel limits.
+ImageProcessorOptions ProcessorFor(const VisionConfig& config, int64_t min_pixels,
+                                   int64_t max_pixels);
+
+// Questions with the answers to train on, in token ids.
+struct TokenizedQuestions {
+  std::vector<std::vector<int64_t>> questions;
+  std::vector<std::vector<int64_t>> answers;  // the most frequent one of each
+};
+// INVALID_ARGUMENT, naming the question's id, for a text that PromptFormat refuses.
+absl::StatusOr<TokenizedQuestions> Tokenize(const PromptFormat& format,
+                                            std::span<const VqaQuestion> questions,
+                                            bool with_answers);
+
+// A set of questions with everything that is needed to answer them. The parts outlive it.
+struct QuestionSource {
+  const VqaFolder& folder;
+  const TokenizedQuestions& tokens;
+};
+
+// The model's greedy answers, in the order of `indices` into the source's questions.
+absl::StatusOr<std::vector<std::string>> AnswerQuestions(const UnifiedModel& model,
+                                                         const PromptFormat& format,
+                                                         const AnsweringOptions& options,
+                                                         QuestionSource source,
+                                                         std::span<const int64_t> indices);
+
+// The task "vqa": trains on the questions of `shard`, indices into `train`; Evaluate answers every
+// `stride`th question of `test` and gives VQA v2's official accuracy as shares: "vqa-accuracy",
+// "vqa-accuracy-<answer type>" and "vqa-num-examples". The arguments outlive the task.
+std::unique_ptr<Task> NewAnsweringTask(const UnifiedModel& model, const PromptFormat& format,
+                                       const AnsweringOptions& options, QuestionSource train,
+                                       std::vector<int64_t> shard, QuestionSource test,
+                                       int64_t stride);
+
+}  // namespace fedumm::model

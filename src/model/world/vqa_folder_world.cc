@@ -1,0 +1,418 @@
+#include "model/world/vqa_folder_world.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "fedumm/model/backbone.h"
+#include "fedumm/model/checkpoint.h"
+#include "fedumm/model/image.h"
+#include "fedumm/model/tokenizer.h"
+#include "fedumm/model/vqa_folder.h"
+#include "model/demo/pixel_codec.h"
+#include "model/tasks/answering.h"
+#include "model/tasks/caption_drawing.h"
+#include "model/world/shares.h"
+
+namespace fedumm::model {
+namespace {
+
+constexpr const char* kVqa = "vqa";
+constexpr const char* kDraw = "draw";
+constexpr int64_t kNumSamples = 12;
+
+// A training or held-out subset, ready for the model.
+struct Subset {
+  VqaFolder folder;
+  TokenizedQuestions questions;
+  std::vector<std::vector<int64_t>> prompts;  // of the captions
+
+  QuestionSource question_source() const { return {folder, questions}; }
+  CaptionSource caption_source() const { return {folder, prompts}; }
+};
+
+// What clones of a world share.
+struct FolderData {
+  AnsweringOptions options;
+  BackboneConfig config;
+  StateDict weights;  // models share the tensors: they are frozen
+  std::optional<PixelCodec> codec;
+  PromptFormat format;
+  Subset train;
+  Subset test;
+};
+
+std::vector<std::string> TasksOf(const ConfigRecord& settings) {
+  return absl::StrSplit(TextOr(settings, "train.tasks", kVqa), ',', absl::SkipEmpty());
+}
+
+bool HasTask(const ConfigRecord& settings, const char* task) {
+  const std::vector<std::string> tasks = TasksOf(settings);
+  return std::find(tasks.begin(), tasks.end(), task) != tasks.end();
+}
+
+int64_t IntegerOf(const ConfigRecord& settings, const char* key) {
+  return static_cast<int64_t>(NumberOr(settings, key, 0));
+}
+
+AnsweringOptions OptionsOf(const ConfigRecord& settings, const VisionConfig& vision) {
+  AnsweringOptions options;
+  options.processor = ProcessorFor(vision, IntegerOf(settings, "data.min-pixels"),
+                                   IntegerOf(settings, "data.max-pixels"));
+  options.reading.apply_exif_orientation =
+      NumberOr(settings, "data.apply-exif-orientation", 0) != 0;
+  options.threads = static_cast<int>(IntegerOf(settings, "data.threads"));
+  options.max_answer_tokens = IntegerOf(settings, "data.max-answer-tokens");
+  return options;
+}
+
+absl::StatusOr<Subset> LoadSubset(const ConfigRecord& settings, const char* subset_key,
+                                  const PromptFormat& format, bool with_answers) {
+  const auto text = [&](const char* key) { return TextOr(settings, key, ""); };
+  VqaFolderOptions options = {.folder = text("data.folder"),
+                              .subset = text(subset_key),
+                              .questions_file = text("data.questions-file"),
+                              .annotations_file = text("data.annotations-file"),
+                              .image_name = text("data.picture-file")};
+  if (HasTask(settings, kDraw)) options.captions_file = text("data.captions-file");
+  Subset subset;
+  FEDUMM_ASSIGN_OR_RETURN(subset.folder, VqaFolder::Load(options));
+  FEDUMM_ASSIGN_OR_RETURN(subset.questions,
+                          Tokenize(format, subset.folder.questions(), with_answers));
+  FEDUMM_ASSIGN_OR_RETURN(subset.prompts, TokenizeCaptions(format, subset.folder.captions()));
+  return subset;
+}
+
+absl::Status CheckSettings(const ConfigRecord& settings) {
+  if (TextOr(settings, "data.folder", "").empty()) {
+    return absl::InvalidArgumentError(
+        "'data.folder' must name the folder with the pictures and questions");
+  }
+  if (TextOr(settings, "data.annotations-file", "").empty()) {
+    return absl::InvalidArgumentError(
+        "'data.annotations-file' must name the answers that are trained on and judged by");
+  }
+  if (HasTask(settings, kDraw) && TextOr(settings, "data.captions-file", "").empty()) {
+    return absl::InvalidArgumentError(
+        "the task 'draw' needs captions: 'data.captions-file' must name them");
+  }
+  return absl::OkStatus();
+}
+
+// Takes the codec out of the weights, if there is one.
+absl::StatusOr<std::optional<PixelCodec>> TakeCodec(const BackboneConfig& config,
+                                                    StateDict& weights) {
+  if (!config.dit.has_value() || !weights.contains("pixel_codec.mean")) return std::nullopt;
+  FEDUMM_ASSIGN_OR_RETURN(PixelCodec codec, PixelCodec::TakeFrom(weights, config.dit->in_channels));
+  return codec;
+}
+
+absl::StatusOr<std::shared_ptr<const FolderData>> LoadData(const ConfigRecord& settings) {
+  FEDUMM_RETURN_IF_ERROR(CheckSettings(settings));
+  const std::string checkpoint = TextOr(settings, "model.checkpoint", "");
+  FEDUMM_ASSIGN_OR_RETURN(const std::string json, ReadFile(checkpoint + "/config.json"));
+  FEDUMM_ASSIGN_OR_RETURN(BackboneConfig config, BackboneConfig::FromJson(json));
+  FEDUMM_ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Load(checkpoint));
+  FEDUMM_ASSIGN_OR_RETURN(
+      PromptFormat format,
+      PromptFormat::Create(std::move(tokenizer), config, TextOr(settings, "model.prompt", "auto"),
+                           TextOr(settings, "data.instruction", "")));
+  FEDUMM_ASSIGN_OR_RETURN(Subset train, LoadSubset(settings, "data.train-subset", format, true));
+  FEDUMM_ASSIGN_OR_RETURN(Subset test, LoadSubset(settings, "data.test-subset", format, false));
+  FEDUMM_ASSIGN_OR_RETURN(StateDict weights, LoadStateDict(checkpoint));
+  FEDUMM_ASSIGN_OR_RETURN(std::optional<PixelCodec> codec, TakeCodec(config, weights));
+  if (HasTask(settings, kDraw) && !codec.has_value()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the task 'draw' needs a checkpoint with a DiT and a codec between pictures and latents: ",
+        checkpoint, config.dit.has_value() ? " has no tensors pixel_codec.*" : " has no dit"));
+  }
+  return std::make_shared<const FolderData>(
+      FolderData{OptionsOf(settings, config.vision), config, std::move(weights), std::move(codec),
+                 std::move(format), std::move(train), std::move(test)});
+}
+
+class VqaFolderWorld final : public World {
+ public:
+  static absl::StatusOr<std::unique_ptr<World>> Create(const ConfigRecord& settings,
+                                                       std::shared_ptr<const FolderData> data) {
+    FEDUMM_ASSIGN_OR_RETURN(std::unique_ptr<UnifiedModel> model,
+                            UnifiedModel::Create(data->config, data->weights));
+    return std::unique_ptr<World>(new VqaFolderWorld(settings, std::move(data), std::move(model)));
+  }
+
+  WorldInfo Info() const override {
+    WorldInfo info;
+    for (const std::string& task : tasks_) info.tasks.push_back(InfoOf(task));
+    info.notes.push_back(
+        absl::StrCat("Answers are greedy and judged by VQA v2's official accuracy on ",
+                     data_->test.folder.questions().size(), " held-out questions; training holds ",
+                     data_->train.folder.questions().size(), "."));
+    if (HasTask(settings_, kDraw)) {
+      info.notes.emplace_back(
+          "Drawing is judged by how often the model explains a held-out picture better by its own "
+          "caption than by another one; half of them by chance.");
+    }
+    return info;
+  }
+
+  std::vector<NamedLinear> Linears() override { return model_->Linears(); }
+
+  int64_t ModelBytes() const override {
+    int64_t bytes = 0;
+    for (const auto& [name, tensor] : model_->Parameters()) {
+      bytes += static_cast<int64_t>(tensor->nbytes());
+    }
+    return bytes;
+  }
+
+  absl::StatusOr<std::vector<std::unique_ptr<Task>>> ClientTasks(int64_t partition_id,
+                                                                 int64_t num_partitions) override {
+    FEDUMM_RETURN_IF_ERROR(CheckPartition(partition_id, num_partitions));
+    std::vector<std::unique_ptr<Task>> tasks;
+    for (const std::string& name : tasks_) {
+      FEDUMM_ASSIGN_OR_RETURN(auto shares, Shares(settings_, LabelsOf(name), num_partitions));
+      tasks.push_back(
+          NewTask(name, std::move(shares[static_cast<size_t>(partition_id)]), /*stride=*/1));
+    }
+    return tasks;
+  }
+
+  absl::StatusOr<std::vector<Holding>> Describe(int64_t partition_id,
+                                                int64_t num_partitions) override {
+    FEDUMM_RETURN_IF_ERROR(CheckPartition(partition_id, num_partitions));
+    std::vector<Holding> holdings;
+    for (const std::string& name : tasks_) {
+      const std::vector<std::string> labels = LabelsOf(name);
+      FEDUMM_ASSIGN_OR_RETURN(const auto shares, Shares(settings_, labels, num_partitions));
+      holdings.push_back({name, CountLabels(labels, shares[static_cast<size_t>(partition_id)])});
+    }
+    return holdings;
+  }
+
+  absl::StatusOr<MetricRecord> Evaluate(int64_t stride) override {
+    if (stride < 1) return absl::InvalidArgumentError(absl::StrCat("stride is ", stride));
+    MetricRecord metrics;
+    for (const std::string& name : tasks_) {
+      FEDUMM_ASSIGN_OR_RETURN(const MetricRecord measured, NewTask(name, {}, stride)->Evaluate());
+      for (const auto& [key, value] : measured) metrics.Set(key, value);
+    }
+    return metrics;
+  }
+
+  // Questions from all over the held-out set.
+  absl::StatusOr<std::vector<Sample>> Samples() override {
+    const VqaFolder& folder = data_->test.folder;
+    std::vector<Sample> samples;
+    if (!HasTask(settings_, kVqa)) return samples;
+    const int64_t count = std::ssize(folder.questions());
+    std::vector<int64_t> asked;
+    for (int64_t i = 0; i < std::min(count, kNumSamples); ++i) {
+      asked.push_back(i * count / std::min(count, kNumSamples));
+    }
+    FEDUMM_ASSIGN_OR_RETURN(const std::vector<std::string> answers,
+                            AnswerQuestions(*model_, data_->format, data_->options,
+                                            data_->test.question_source(), asked));
+    for (size_t i = 0; i < asked.size(); ++i) {
+      const VqaQuestion& question = folder.questions()[static_cast<size_t>(asked[i])];
+      FEDUMM_ASSIGN_OR_RETURN(const Image picture, ReadImage(folder.PicturePath(question.image_id),
+                                                             data_->options.reading));
+      FEDUMM_ASSIGN_OR_RETURN(std::string png, EncodePng(picture));
+      samples.push_back({.task = kVqa,
+                         .prompt = question.question,
+                         .png = std::move(png),
+                         .truth = question.multiple_choice_answer,
+                         .answer = answers[i],
+                         .right = VqaAccuracy(answers[i], question.answers) > 0.5});
+    }
+    return samples;
+  }
+
+  absl::StatusOr<std::string> Generate(const GenerateRequest& options) override {
+    if (!data_->codec.has_value()) {
+      return absl::UnimplementedError(
+          "this checkpoint cannot draw: it has no DiT, or no tensors pixel_codec.*");
+    }
+    FEDUMM_ASSIGN_OR_RETURN(const std::vector<int64_t> prompt,
+                            data_->format.DrawPrompt(options.prompt));
+    FEDUMM_ASSIGN_OR_RETURN(const Image picture,
+                            DrawPicture(drawer(), prompt, options.seed,
+                                        {.steps = options.steps, .guidance = options.guidance}));
+    return EncodePng(picture);
+  }
+
+  absl::StatusOr<std::unique_ptr<World>> Clone() override { return Create(settings_, data_); }
+
+ private:
+  VqaFolderWorld(const ConfigRecord& settings, std::shared_ptr<const FolderData> data,
+                 std::unique_ptr<UnifiedModel> model)
+      : settings_(settings),
+        data_(std::move(data)),
+        model_(std::move(model)),
+        tasks_(TasksOf(settings)) {}
+
+  static TaskInfo InfoOf(const std::string& task) {
+    const bool answering = task == kVqa;
+    return {.name = task,
+            .title = answering ? "Answering" : "Drawing",
+            .metric = task + "-accuracy",
+            .metric_title = answering ? "VQA accuracy" : "caption matches",
+            .count_metric = task + "-num-examples",
+            .holding_title = answering ? "questions by label" : "captions"};
+  }
+
+  // What the partitioner deals by, one per example.
+  std::vector<std::string> LabelsOf(const std::string& task) const {
+    std::vector<std::string> labels;
+    if (task == kDraw) {
+      for (const PictureCaption& caption : data_->train.folder.captions()) {
+        labels.push_back(caption.text);
+      }
+      return labels;
+    }
+    const std::string label = TextOr(settings_, "data.label", "answer");
+    for (const VqaQuestion& question : data_->train.folder.questions()) {
+      labels.push_back(label == "question-type" ? question.question_type
+                       : label == "answer-type" ? question.answer_type
+                                                : question.multiple_choice_answer);
+    }
+    return labels;
+  }
+
+  Drawer drawer() const { return {*model_, *data_->codec}; }
+
+  std::unique_ptr<Task> NewTask(const std::string& task, std::vector<int64_t> share,
+                                int64_t stride) const {
+    if (task == kDraw) {
+      return NewCaptionDrawingTask(drawer(), data_->options.reading, data_->options.threads,
+                                   data_->train.caption_source(), std::move(share),
+                                   data_->test.caption_source(), stride);
+    }
+    return NewAnsweringTask(*model_, data_->format, data_->options, data_->train.question_source(),
+                            std::move(share), data_->test.question_source(), stride);
+  }
+
+  const ConfigRecord settings_;
+  const std::shared_ptr<const FolderData> data_;
+  const std::unique_ptr<UnifiedModel> model_;
+  const std::vector<std::string> tasks_;
+};
+
+std::vector<Setting> FileSettings() {
+  const VqaFolderOptions names;
+  return {
+      {.key = "data.folder",
+       .default_value = "",
+       .help = "folder with the pictures and VQA v2's files; the names below are relative to it"},
+      {.key = "data.train-subset",
+       .default_value = "train2014",
+       .help = "the subset to train on; '{subset}' in the names below"},
+      {.key = "data.test-subset",
+       .default_value = "val2014",
+       .help = "the subset whose questions are held out"},
+      {.key = "data.questions-file",
+       .default_value = names.questions_file,
+       .help = "a subset's questions"},
+      {.key = "data.annotations-file",
+       .default_value = names.annotations_file,
+       .help = "a subset's answers, those of ten annotators for each question"},
+      {.key = "data.captions-file",
+       .default_value = "",
+       .help = "a subset's captions, as COCO's JSON or as JSON Lines; 'draw' needs them"},
+      {.key = "data.picture-file",
+       .default_value = names.image_name,
+       .help = "a picture: '{id}' is its image_id, '{id:12}' that with 12 digits; PNG or JPEG by "
+               "content"},
+  };
+}
+
+std::vector<Setting> InputSettings() {
+  return {
+      {.key = "data.instruction",
+       .default_value = "",
+       .help = "text after each question, such as how long an answer is to be"},
+      {.key = "data.label",
+       .default_value = "answer",
+       .help = "what questions are dealt to clients by; captions go by their text",
+       .choices = {"answer", "question-type", "answer-type"}},
+      {.key = "data.min-pixels",
+       .default_value = int64_t{3136},
+       .help = "pictures with fewer pixels are enlarged",
+       .min = 1,
+       .max = 0x1p28},
+      {.key = "data.max-pixels",
+       .default_value = int64_t{1'003'520},
+       .help = "pictures with more pixels are reduced",
+       .min = 1,
+       .max = 0x1p28},
+      {.key = "data.apply-exif-orientation",
+       .default_value = false,
+       .help = "turn pictures as their camera says; VQA v2's evaluation does not"},
+      {.key = "data.threads",
+       .default_value = int64_t{2},
+       .help = "threads that decode and resize pictures",
+       .min = 1,
+       .max = 256},
+      {.key = "data.max-answer-tokens",
+       .default_value = int64_t{16},
+       .help = "an answer ends after so many tokens",
+       .min = 1,
+       .max = 4096},
+  };
+}
+
+std::vector<Setting> TaskSettings() {
+  return {
+      {.key = "train.tasks",
+       .default_value = "vqa",
+       .help = "answering, drawing from captions, or both",
+       .choices = {"vqa", "draw", "vqa,draw"}},
+      {.key = "train.vqa-batch-size",
+       .default_value = int64_t{8},
+       .help = "questions in a step",
+       .min = 1,
+       .max = 65'536},
+      {.key = "train.draw-batch-size",
+       .default_value = int64_t{16},
+       .help = "captions in a step",
+       .min = 1,
+       .max = 65'536},
+      {.key = "train.vqa-loss-weight",
+       .default_value = 1.0,
+       .help = "of the answers in a step's loss",
+       .min = 0},
+      {.key = "train.draw-loss-weight",
+       .default_value = 5.0,
+       .help = "of the drawings in a step's loss",
+       .min = 0},
+  };
+}
+
+}  // namespace
+
+std::vector<Setting> VqaFolderSettings() {
+  std::vector<Setting> settings = {
+      {.key = "model.checkpoint",
+       .default_value = "configs/tiny",
+       .help = "folder with config.json, tokenizer.json and model.safetensors or its shards"},
+      {.key = "model.prompt",
+       .default_value = "auto",
+       .help = "form of a prompt: Qwen2.5-VL's chat template, or picture, question and answer "
+               "without it; auto: chat if the tokenizer has <|im_start|>",
+       .choices = {"auto", "chat", "plain"}},
+  };
+  for (const auto& part : {FileSettings(), InputSettings(), ShareSettings(), TaskSettings()}) {
+    settings.insert(settings.end(), part.begin(), part.end());
+  }
+  return settings;
+}
+
+absl::StatusOr<std::unique_ptr<World>> LoadVqaFolderWorld(const ConfigRecord& settings) {
+  FEDUMM_ASSIGN_OR_RETURN(std::shared_ptr<const FolderData> data, LoadData(settings));
+  return VqaFolderWorld::Create(settings, std::move(data));
+}
+
+}  // namespace fedumm::model

@@ -1,0 +1,188 @@
+// The world "vqa-folder" on a random checkpoint in the released layout and on configs/tiny.
+#include <ATen/TensorOperators.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <variant>
+
+#include "fedumm/model/backbone.h"
+#include "fedumm/model/checkpoint.h"
+#include "fedumm/model/client.h"
+#include "fedumm/model/lora.h"
+#include "fedumm/model/world.h"
+#include "fedumm/simulation.h"
+#include "fedumm/strategies.h"
+#include "tests/model/data/test_files.h"
+#include "tests/model/tasks/small_qwen.h"
+#include "tests/model/tasks/small_vqa_folder.h"
+#include "tests/testing/status_matchers.h"
+
+namespace fedumm::model {
+namespace {
+
+using ::fedumm::testing::IsOk;
+using ::fedumm::testing::ReadTestData;
+using ::fedumm::testing::ScratchPath;
+using ::fedumm::testing::StatusIs;
+using ::testing::AllOf;
+using ::testing::Ge;
+using ::testing::HasSubstr;
+using ::testing::Le;
+
+const std::string kTiny = std::string(FEDUMM_TEST_DATA) + "/../../configs/tiny";
+
+class VqaFolderWorldTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    WriteSmallVqaFolder(folder_);
+    given_.Set("data.folder", folder_);
+    given_.Set("data.captions-file", "captions_{subset}.json");
+    given_.Set("data.min-size", int64_t{1});
+    given_.Set("model.checkpoint", kTiny);
+  }
+
+  // A random model of Qwen2.5-VL's shape in two or more shards, with a chat tokenizer.
+  std::string ReleasedCheckpoint() {
+    const std::string checkpoint = folder_ + "/checkpoint";
+    const BackboneConfig config = SmallQwenConfig();
+    EXPECT_THAT(SaveStateDict(UnifiedModel::InitialState(config, 1), checkpoint, 60'000), IsOk());
+    EXPECT_TRUE(std::filesystem::exists(checkpoint + "/model.safetensors.index.json"));
+    std::ofstream(checkpoint + "/config.json") << config.ToJson();
+    std::ofstream(checkpoint + "/tokenizer.json") << ReadTestData("tokenizer/tiny_tokenizer.json");
+    return checkpoint;
+  }
+
+  ConfigRecord Settings() const {
+    return CompleteSettings(WorldSettings("vqa-folder").value(), given_)->values;
+  }
+
+  const std::string folder_ = ScratchPath("vqa");
+  ConfigRecord given_;
+};
+
+double Share(const MetricRecord& metrics, const char* key) {
+  const MetricValue* value = metrics.Find(key);
+  EXPECT_NE(value, nullptr) << key;
+  return value == nullptr ? NAN : std::get<double>(*value);
+}
+
+TEST_F(VqaFolderWorldTest, AReleasedCheckpointAnswersWithItsChatTemplate) {
+  given_.Set("model.checkpoint", ReleasedCheckpoint());
+  ASSERT_OK_AND_ASSIGN(const auto world, NewWorld(Settings()));
+  EXPECT_EQ(world->Info().tasks.size(), 1);
+  EXPECT_GT(world->ModelBytes(), 0);
+  ASSERT_OK_AND_ASSIGN(const MetricRecord metrics, world->Evaluate(1));
+  EXPECT_THAT(Share(metrics, "vqa-accuracy"), AllOf(Ge(0), Le(1)));
+  EXPECT_EQ(std::get<int64_t>(*metrics.Find("vqa-num-examples")), 12);
+  ASSERT_OK_AND_ASSIGN(const auto samples, world->Samples());
+  ASSERT_EQ(samples.size(), 12);
+  EXPECT_EQ(samples[0].truth, "black");
+  EXPECT_THAT(DecodePng(samples[0].png), IsOk());
+  EXPECT_THAT(world->Generate({.prompt = "a cat"}),
+              StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("DiT")));
+}
+
+TEST_F(VqaFolderWorldTest, ClientsSharesAreDisjointAndComplete) {
+  ASSERT_OK_AND_ASSIGN(const auto world, NewWorld(Settings()));
+  int64_t total = 0;
+  for (int64_t i = 0; i < 3; ++i) {
+    ASSERT_OK_AND_ASSIGN(const auto tasks, world->ClientTasks(i, 3));
+    ASSERT_OK_AND_ASSIGN(const auto holdings, world->Describe(i, 3));
+    int64_t held = 0;
+    for (const auto& [label, count] : holdings[0].counts) held += count;
+    EXPECT_EQ(held, tasks[0]->num_examples());
+    total += held;
+  }
+  EXPECT_EQ(total, 12);
+  EXPECT_THAT(world->ClientTasks(3, 3), StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+TEST_F(VqaFolderWorldTest, DrawingWithoutACodecOrCaptionsIsRefusedWithTheReason) {
+  given_.Set("train.tasks", "vqa,draw");
+  given_.Set("model.checkpoint", ReleasedCheckpoint());
+  EXPECT_THAT(NewWorld(Settings()),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'draw' needs a checkpoint")));
+  given_.Set("model.checkpoint", kTiny);
+  given_.Set("data.captions-file", "");
+  EXPECT_THAT(NewWorld(Settings()),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("data.captions-file")));
+}
+
+TEST_F(VqaFolderWorldTest, MissingPartsAreNamed) {
+  given_.Set("data.folder", "");
+  EXPECT_THAT(NewWorld(Settings()),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("data.folder")));
+  given_.Set("data.folder", folder_ + "/none");
+  EXPECT_THAT(NewWorld(Settings()), StatusIs(absl::StatusCode::kNotFound, HasSubstr("/none/v2_")));
+  given_.Set("data.folder", folder_);
+  given_.Set("model.checkpoint", folder_);
+  EXPECT_THAT(NewWorld(Settings()),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("config.json")));
+}
+
+TEST_F(VqaFolderWorldTest, ACloneHasAModelOfItsOwn) {
+  ASSERT_OK_AND_ASSIGN(const auto world, NewWorld(Settings()));
+  ASSERT_OK_AND_ASSIGN(const auto clone, world->Clone());
+  ASSERT_OK_AND_ASSIGN(const MetricRecord before, clone->Evaluate(1));
+  LoraConfig lora;
+  lora.target_modules.pattern = R"(model\.layers\..*)";
+  lora.init_lora_weights = LoraInit::kRandom;
+  lora.lora_alpha = 1000;
+  ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Attach(world->Linears(), lora, 1));
+  EXPECT_EQ(clone->Evaluate(1).value(), before);
+}
+
+TEST_F(VqaFolderWorldTest, TheTinyCheckpointAlsoDrawsFromCaptions) {
+  given_.Set("train.tasks", "vqa,draw");
+  ASSERT_OK_AND_ASSIGN(const auto world, NewWorld(Settings()));
+  LoraConfig lora;
+  lora.target_modules.pattern = R"(model\.(layers|dit)\..*)";
+  ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Attach(world->Linears(), lora, 1));
+  ASSERT_OK_AND_ASSIGN(const auto tasks, world->ClientTasks(0, 1));
+  ASSERT_EQ(tasks.size(), 2);
+  Task& draw = *tasks[1];
+  EXPECT_EQ(draw.name(), "draw");
+  EXPECT_EQ(draw.num_examples(), 6);
+  draw.Seed(1);
+  ASSERT_OK_AND_ASSIGN(const Batch batch, draw.NextBatch(5));
+  ASSERT_OK_AND_ASSIGN(const at::Tensor loss, draw.Loss(batch));
+  EXPECT_TRUE(std::isfinite(loss.item<double>()));
+  loss.backward();
+  EXPECT_TRUE(draw.Loss(batch)->equal(loss));
+  ASSERT_OK_AND_ASSIGN(const MetricRecord metrics, world->Evaluate(1));
+  EXPECT_THAT(Share(metrics, "draw-accuracy"), AllOf(Ge(0), Le(1)));
+  EXPECT_EQ(std::get<int64_t>(*metrics.Find("draw-num-examples")), 6);
+  EXPECT_EQ(world->Evaluate(1).value(), metrics);
+  ASSERT_OK_AND_ASSIGN(const std::string png,
+                       world->Generate({.prompt = "a red circle", .steps = 2}));
+  EXPECT_EQ(DecodePng(png)->width, 64);
+  EXPECT_THAT(world->Generate({.prompt = "a Zebra", .steps = 2}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("Zebra")));
+}
+
+TEST_F(VqaFolderWorldTest, AShortFederationLearnsTheAnswers) {
+  ASSERT_OK_AND_ASSIGN(const auto world, NewWorld(Settings()));
+  LoraConfig lora;
+  lora.target_modules.pattern = R"(model\.layers\..*)";
+  ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Attach(world->Linears(), lora, 1));
+  const ClientApp app = NewLoraClient(*adapter, [&](int64_t partition_id, int64_t num_partitions) {
+    return world->ClientTasks(partition_id, num_partitions);
+  });
+  ConfigRecord run = {{"train.local-steps", int64_t{20}},
+                      {"train.vqa-batch-size", int64_t{6}},
+                      {"train.learning-rate", 5e-3}};
+  ASSERT_OK_AND_ASSIGN(const auto grid, NewSimulation(app, {.num_nodes = 2, .run_config = run}));
+  FedAvg strategy({.fraction_evaluate = 0});
+  ASSERT_OK_AND_ASSIGN(const MetricRecord before, world->Evaluate(1));
+  ASSERT_OK_AND_ASSIGN(const auto result,
+                       strategy.Start(*grid, adapter->ToArrays(), {.num_rounds = 4}));
+  ASSERT_THAT(adapter->FromArrays(result.arrays), IsOk());
+  adapter->StopTraining();
+  ASSERT_OK_AND_ASSIGN(const MetricRecord after, world->Evaluate(1));
+  EXPECT_GT(Share(after, "vqa-accuracy"), Share(before, "vqa-accuracy"));
+  EXPECT_GE(Share(after, "vqa-accuracy"), 0.8);
+}
+
+}  // namespace
+}  // namespace fedumm::model

@@ -1,0 +1,248 @@
+"""Each flag of each subcommand of fedumm has an effect. A flag that --help lists and no test here names makes this fail.
+
+Usage: flags_test.py PROGRAMS_FOLDER REPOSITORY
+"""
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+PROGRAMS, REPOSITORY = map(pathlib.Path, sys.argv[1:3])
+# One round of drawing, which is evaluated fast.
+SETTINGS = '''name = "{name}"
+seed = {seed}
+[federation]
+clients = 2
+rounds = 1
+[data]
+min-size = 1
+[train]
+tasks = "draw"
+local-steps = 1
+draw-batch-size = 2
+[evaluate]
+drawings-per-prompt = 1
+'''
+# Those that superlink_test.py and node_flags_test.cc test: the same code serves fedumm-superlink.
+SERVER_FLAGS = 'fedumm-superlink'
+# Subcommand -> its flags and positional arguments, each with the test that shows its effect.
+TESTED = {
+    'simulate': {'config': 'simulate', '--run-dir': 'simulate', '--resume': 'resume', '--no-evaluate': 'no_evaluate',
+                 '--compare': 'simulate_compare', '--data': 'data', '--verbose': 'verbose'},
+    'compare': {'config': 'compare_with_other_settings', '--run-dir': 'compare', '--jobs': 'compare', '--started': 'compare',
+                '--data': 'data', '--verbose': 'verbose'},
+    'evaluate': {'config': 'evaluate', '--adapter': 'evaluate', '--data': 'data'},
+    'generate': {'prompt': 'generate', '--config': 'generate_config', '--adapter': 'generate', '--out': 'generate', '--seed': 'generate',
+                 '--steps': 'generate', '--guidance': 'generate', '--data': 'data'},
+    'pretrain': {'folder': 'pretrain', '--world': 'pretrain'},
+    'settings': {'--config': 'settings', '--world': 'settings', '--get': 'settings'},
+    'inspect': {'path': 'inspect'},
+    'serve': {'--config': 'serve_resume', '--data': 'data', '--fab': 'serve_fab', '--run-dir': 'serve_resume', '--resume': 'serve_resume',
+              '--no-evaluate': 'serve_no_evaluate'},
+}
+
+
+def run(*arguments, timeout=240):
+    return subprocess.run([PROGRAMS / arguments[0], *map(str, arguments[1:])], capture_output=True, text=True, timeout=timeout, cwd=REPOSITORY)
+
+
+def fedumm(*arguments):
+    return run('fedumm', *arguments)
+
+
+def flags_of(program, *subcommand):
+    """The names in --help: long flags with their dashes, positional arguments without."""
+    text = run(program, *subcommand, '--help').stdout
+    positionals = re.search(r'^Positionals:\n((?: +.*\n)+)', text, re.M)
+    names = re.findall(r'^  (\S+) ', positionals.group(1), re.M) if positionals else []
+    names += re.findall(r'^  (?:-\w,)?(--[\w-]+)', text, re.M)
+    return set(names) - {'--help', '--version'}
+
+
+class Flags(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = pathlib.Path(tempfile.mkdtemp())
+        cls.addClassCleanup(shutil.rmtree, cls.folder)
+        cls.settings = cls.write('settings.toml', SETTINGS.format(name='first', seed=3))
+        cls.run_dir = cls.folder / 'run'
+        cls.simulated = fedumm('simulate', cls.settings, '--run-dir', cls.run_dir)
+        assert cls.simulated.returncode == 0, cls.simulated.stderr
+        (cls.folder / 'empty').mkdir()
+
+    @classmethod
+    def write(cls, name, text):
+        path = cls.folder / name
+        path.write_text(text)
+        return path
+
+    def copy_of_run(self, name):
+        return pathlib.Path(shutil.copytree(self.run_dir, self.folder / name))
+
+    def assertDone(self, result):
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        return result
+
+    def assertRefused(self, result, *words):
+        self.assertEqual(result.returncode, 2, result.stdout + result.stderr)
+        for word in words:
+            self.assertIn(str(word), result.stderr)
+
+    def test_every_flag_that_help_lists_has_a_test(self):
+        for subcommand, tested in TESTED.items():
+            flags = flags_of('fedumm', subcommand)
+            if subcommand == 'serve':
+                flags -= flags_of(SERVER_FLAGS) - set(tested)
+            self.assertEqual(flags, set(tested), subcommand)
+            for test in tested.values():
+                self.assertTrue(hasattr(self, f'test_{test}'), test)
+        listed = set(re.findall(r'^  ([a-z]+) ', run('fedumm', '--help').stdout.partition('Subcommands:')[2], re.M))
+        self.assertEqual(listed, set(TESTED))
+
+    def test_simulate(self):
+        data = json.loads((self.run_dir / 'run.json').read_text())
+        self.assertEqual((data['name'], data['seed']), ('first', 3))
+        self.assertTrue((self.run_dir / 'adapter/adapter_model.safetensors').exists())
+        self.assertGreater(data['rounds'][1]['nodes'][0]['num-examples'], 0)
+        self.assertFalse((self.run_dir / 'report.html').exists())
+
+    def test_no_evaluate(self):
+        self.assertRegex(self.simulated.stdout, r'(?m)^ +0 .*\d %')
+        run_dir = self.folder / 'not-evaluated'
+        result = self.assertDone(fedumm('simulate', self.settings, '--run-dir', run_dir, '--no-evaluate'))
+        self.assertNotIn('%', result.stdout)
+        self.assertEqual(json.loads((run_dir / 'run.json').read_text())['rounds'][0]['accuracies'], {})
+
+    def test_resume(self):
+        self.assertRegex(self.simulated.stdout, r'(?m)^ +1 +2/2')
+        run_dir = self.copy_of_run('resumed')
+        result = self.assertDone(fedumm('simulate', self.settings, '--run-dir', run_dir, '--resume'))
+        self.assertNotRegex(result.stdout, r'(?m)^ +1 +2/2')
+        first, again = (json.loads((folder / 'run.json').read_text()) for folder in (self.run_dir, run_dir))
+        for key in ('rounds', 'verdicts', 'clients'):
+            self.assertEqual(again[key], first[key])
+
+    def test_simulate_compare(self):
+        run_dir = self.folder / 'compared'
+        result = self.assertDone(fedumm('simulate', self.settings, '--run-dir', run_dir, '--compare'))
+        self.assertIn('centralized', result.stdout)
+        self.assertTrue((run_dir / 'report.html').exists())
+
+    def test_compare(self):
+        run_dir = self.copy_of_run('to-compare')
+        result = self.assertDone(fedumm('compare', self.settings, '--run-dir', run_dir, '--jobs', '1', '--started', '1000'))
+        self.assertEqual(re.findall(r'\((\d) of 3\)', result.stdout), ['1', '2', '3'])
+        self.assertLess(result.stdout.index('all examples together'), result.stdout.index('client 0 alone'))
+        self.assertLess(result.stdout.index('client 0 alone'), result.stdout.index('client 1 alone'))
+        summary = json.loads((run_dir / 'summary.json').read_text())
+        self.assertGreater(summary['seconds'], 1e9)
+        # One round of two clients, one step each, two pictures a step.
+        self.assertEqual(summary['draw']['examples'], {'local_mean': 2, 'federated': 4, 'centralized': 8})
+        self.assertRefused(fedumm('compare', self.settings, '--run-dir', run_dir, '--jobs', '0'), '--jobs')
+
+    def test_compare_with_other_settings(self):
+        other = self.write('other.toml', SETTINGS.format(name='first', seed=4) + '[lora]\nr = 2\n')
+        result = fedumm('compare', other, '--run-dir', self.run_dir)
+        self.assertRefused(result, 'seed is 3 there and 4 here', 'lora.r is 6 there and 2 here', other)
+
+    def test_data(self):
+        empty = self.folder / 'empty'
+        for arguments in (('simulate', self.settings, '--run-dir', self.folder / 'no-data'),
+                          ('compare', self.settings, '--run-dir', self.run_dir),
+                          ('evaluate', self.settings),
+                          ('generate', 'a red circle', '--config', self.settings),
+                          ('serve', '--config', self.settings, '--run-dir', self.folder / 'no-data', '--insecure')):
+            self.assertRefused(fedumm(*arguments, '--data', empty), empty)
+
+    def test_verbose(self):
+        self.assertNotIn('[info]', self.simulated.stderr)
+        result = self.assertDone(fedumm('simulate', self.settings, '--run-dir', self.folder / 'verbose', '--no-evaluate', '-v'))
+        self.assertIn('[info]', result.stderr)
+        run_dir = self.copy_of_run('verbose-compare')
+        self.assertIn('[info]', self.assertDone(fedumm('compare', self.settings, '--run-dir', run_dir, '-v')).stderr)
+
+    def test_evaluate(self):
+        frozen = self.assertDone(fedumm('evaluate', self.settings)).stdout
+        self.assertIn('draw', frozen)
+        self.assertNotIn('vqa', frozen)
+        trained = self.write('trained.toml', SETTINGS.format(name='trained', seed=3).replace('local-steps = 1', 'local-steps = 30'))
+        run_dir = self.folder / 'trained'
+        self.assertDone(fedumm('simulate', trained, '--run-dir', run_dir, '--no-evaluate'))
+        with_adapter = self.assertDone(fedumm('evaluate', trained, '--adapter', run_dir / 'adapter')).stdout
+        self.assertNotEqual(with_adapter, frozen)
+
+    def picture(self, name, *flags):
+        out = self.folder / f'{name}.png'
+        prompt = 'a red circle' if name != 'prompt' else 'a blue rectangle'
+        self.assertDone(fedumm('generate', prompt, '--config', self.settings, '--out', out, *flags))
+        return out.read_bytes()
+
+    def test_generate(self):
+        plain = self.picture('plain', '--steps', '3')
+        self.assertTrue(plain.startswith(b'\x89PNG'))
+        self.assertEqual(self.picture('again', '--steps', '3'), plain)
+        for name, *flags in (('prompt', '--steps', '3'), ('seed', '--steps', '3', '--seed', '5'), ('steps', '--steps', '4'),
+                             ('guidance', '--steps', '3', '--guidance', '1'),
+                             ('adapter', '--steps', '3', '--adapter', self.run_dir / 'adapter')):
+            self.assertNotEqual(self.picture(name, *flags), plain, name)
+
+    def test_generate_config(self):
+        other = self.write('elsewhere.toml', '[model]\ncheckpoint = "no/such/model"\n')
+        self.assertRefused(fedumm('generate', 'a red circle', '--config', other), 'no/such/model')
+
+    def test_pretrain(self):
+        folder = self.folder / 'model'
+        folder.mkdir()
+        for name in ('config.json', 'tokenizer.json'):
+            shutil.copy(REPOSITORY / 'configs/tiny' / name, folder)
+        recipe = (REPOSITORY / 'configs/tiny/pretrain.toml').read_text()
+        recipe = re.sub(r'(?m)^(steps|batch_size) = \d+', r'\1 = 2', re.sub(r'(?m)^(warmup_steps) = \d+', r'\1 = 1', recipe))
+        (folder / 'pretrain.toml').write_text(re.sub(r'(?m)^pictures = \d+', 'pictures = 8', recipe))
+        self.assertRefused(fedumm('pretrain', folder, '--world', 'moon'), 'moon')
+        self.assertFalse((folder / 'model.safetensors').exists())
+        self.assertDone(fedumm('pretrain', folder, '--world', 'easy-vqa'))
+        self.assertTrue((folder / 'model.safetensors').exists())
+
+    def test_settings(self):
+        defaults = self.assertDone(fedumm('settings')).stdout
+        self.assertIn('rounds = 40', defaults)
+        self.assertIn('rounds = 1 ', self.assertDone(fedumm('settings', '--config', self.settings)).stdout)
+        self.assertEqual(self.assertDone(fedumm('settings', '--config', self.settings, '--get', 'name')).stdout, 'first\n')
+        self.assertEqual(self.assertDone(fedumm('settings', '--world', 'easy-vqa')).stdout, defaults)
+        self.assertRefused(fedumm('settings', '--world', 'moon'), 'moon')
+        self.assertRefused(fedumm('settings', '--get', 'federation.round'), 'federation.rounds')
+
+    def test_inspect(self):
+        self.assertIn('lora_A', self.assertDone(fedumm('inspect', self.run_dir / 'adapter')).stdout)
+
+    def test_serve_resume(self):
+        # Everything is done already: it ends without waiting for nodes.
+        run_dir = self.copy_of_run('served')
+        result = self.assertDone(fedumm('serve', '--insecure', '--config', self.settings, '--run-dir', run_dir, '--resume',
+                                        '--fleet-api-address', '127.0.0.1:0'))
+        self.assertIn(str(run_dir), result.stdout)
+        self.assertTrue((run_dir / 'superlink.log').exists())
+
+    def serve_without_nodes(self, name, *flags):
+        settings = self.write(f'{name}.toml', SETTINGS.format(name=name, seed=3).replace('rounds = 1', 'rounds = 1\nwait-for-nodes = 0.5'))
+        return fedumm('serve', '--insecure', '--config', settings, '--run-dir', self.folder / name, '--fleet-api-address', '127.0.0.1:0', *flags)
+
+    def test_serve_no_evaluate(self):
+        for flags, evaluated in (((), True), (('--no-evaluate',), False)):
+            result = self.serve_without_nodes(f'serve-{evaluated}', *flags)
+            self.assertEqual(result.returncode, 1, 'no node came in time')
+            self.assertIn('0 of 2 nodes online', result.stdout)
+            self.assertEqual('%' in result.stdout, evaluated, result.stdout)
+
+    def test_serve_fab(self):
+        self.assertRefused(self.serve_without_nodes('fab', '--fab', self.settings), self.settings.name)
+
+
+sys.argv[1:] = []
+os.environ.pop('COLUMNS', None)
+unittest.main(verbosity=2)
