@@ -35,7 +35,7 @@ std::shared_ptr<const Mailbox::Parts> Mailbox::TakeParts(Instruction& instructio
   std::vector<std::string> ids = std::exchange(instruction.object_ids, {});
   std::erase(ids, instruction.metadata.message_id);
   if (std::shared_ptr<const Parts> last = last_parts_.lock()) {
-    if (last->ids == ids && SameTrees(last->tree, tree)) {
+    if (last->ids == ids && last->below.empty() && SameTrees(last->own_tree, tree)) {
       objects_.Release(ids);  // `last` holds references on them
       return last;
     }
@@ -238,9 +238,21 @@ std::optional<Mailbox::Offered> Mailbox::Offer(uint64_t node, uint64_t ticket, a
   return std::nullopt;
 }
 
-flwr::proto::ObjectTree Mailbox::Offered::Tree() const {
-  flwr::proto::ObjectTree tree = parts_->tree;
-  tree.set_object_id(message_id_);
+flwr::proto::ObjectTree Mailbox::Offered::Tree() const { return parts_->TreeOf(message_id_); }
+
+bool Mailbox::Parts::Contains(absl::string_view object_id) const {
+  return all.contains(object_id) ||
+         std::any_of(below.begin(), below.end(), [&](const std::shared_ptr<const Parts>& parts) {
+           return parts->Contains(object_id);
+         });
+}
+
+flwr::proto::ObjectTree Mailbox::Parts::TreeOf(const std::string& message_id) const {
+  flwr::proto::ObjectTree tree = own_tree;
+  tree.set_object_id(message_id);
+  for (const std::shared_ptr<const Parts>& parts : below) {
+    *tree.mutable_children(0)->add_children() = parts->own_tree;
+  }
   return tree;
 }
 
@@ -299,7 +311,7 @@ bool Mailbox::MayPull(uint64_t node, uint64_t run_id, const std::string& object_
   for (Entry* entry : Live(node)) {
     const Metadata& metadata = entry->instruction.metadata;
     if (metadata.run_id != run_id || entry->parts == nullptr) continue;
-    if (object_id != metadata.message_id && !entry->parts->all.contains(object_id)) continue;
+    if (object_id != metadata.message_id && !entry->parts->Contains(object_id)) continue;
     if (entry->stage == Stage::kComing) continue;
     found = true;
     if (entry->stage == Stage::kOffered) entry->lease_end = now + options_.lease;

@@ -45,21 +45,30 @@ class Mailbox {
   // The server application's side.
 
   // The objects below a message's own. One copy for all messages that bring the same content to
-  // many nodes; it holds one reference on each object. Never changed.
+  // many nodes, made of parts that contents may share. Holds one reference on each object. Never
+  // changed.
   struct Parts {
-    Parts(store::ObjectStore& objects, flwr::proto::ObjectTree message_tree,
-          std::vector<std::string> object_ids)
-        : store(objects), tree(std::move(message_tree)), ids(std::move(object_ids)) {
-      all.insert(ids.begin(), ids.end());
-    }
+    // `tree`: that of the message without the id of its root, or a record's, to be used below.
+    Parts(store::ObjectStore& objects, flwr::proto::ObjectTree tree,
+          std::vector<std::string> object_ids,
+          std::vector<std::shared_ptr<const Parts>> parts_below = {})
+        : store(objects),
+          own_tree(std::move(tree)),
+          ids(std::move(object_ids)),
+          all(ids.begin(), ids.end()),
+          below(std::move(parts_below)) {}
     Parts(const Parts&) = delete;
     Parts& operator=(const Parts&) = delete;
     ~Parts() { store.Release(ids); }
 
+    bool Contains(absl::string_view object_id) const;
+    flwr::proto::ObjectTree TreeOf(const std::string& message_id) const;
+
     store::ObjectStore& store;
-    const flwr::proto::ObjectTree tree;  // without the id of the root
-    const std::vector<std::string> ids;
-    absl::flat_hash_set<absl::string_view> all;  // of `ids`
+    const flwr::proto::ObjectTree own_tree;
+    const std::vector<std::string> ids;                     // without those of `below`
+    const absl::flat_hash_set<absl::string_view> all;       // of `ids`
+    const std::vector<std::shared_ptr<const Parts>> below;  // children of the tree's first child
   };
 
   struct Instruction {

@@ -120,19 +120,33 @@ std::shared_ptr<const Mailbox::Parts> RunGrid::PartsOf(
   for (const Shared::Content& known : shared.contents) {
     if (known.deflated == content) return known.parts;
   }
+  std::vector<std::shared_ptr<const Mailbox::Parts>> below;
+  for (const auto& record : content->records) below.push_back(PartsOf(record, shared));
   flwr::proto::ObjectTree tree;
-  *tree.add_children() = content->tree;
-  std::vector<std::string> ids;
-  ids.reserve(content->objects.size());
-  for (const wire::Object& object : content->objects) {
-    state_.objects.Add(object);
-    ids.push_back(object.id);
-  }
-  auto parts =
-      std::make_shared<const Mailbox::Parts>(state_.objects, std::move(tree), std::move(ids));
+  tree.add_children()->set_object_id(content->root.id);
+  state_.objects.Add(content->root);
+  auto parts = std::make_shared<const Mailbox::Parts>(state_.objects, std::move(tree),
+                                                      std::vector<std::string>{content->root.id},
+                                                      std::move(below));
   if (shared.contents.size() >= kMostContents) shared.contents.pop_front();
   shared.contents.push_back({content, parts});
   return parts;
+}
+
+std::shared_ptr<const Mailbox::Parts> RunGrid::PartsOf(
+    const std::shared_ptr<const wire::DeflatedRecord>& record, Shared& shared) {
+  Shared::Record& known = shared.records[record.get()];
+  if (known.parts != nullptr) return known.parts;
+  std::vector<std::string> ids;
+  ids.reserve(record->objects.size());
+  for (const wire::Object& object : record->objects) {
+    state_.objects.Add(object);
+    ids.push_back(object.id);
+  }
+  known.deflated = record;
+  known.parts =
+      std::make_shared<const Mailbox::Parts>(state_.objects, record->tree, std::move(ids));
+  return known.parts;
 }
 
 absl::StatusOr<std::string> RunGrid::Push(Message message, Shared& shared) {

@@ -49,11 +49,18 @@ struct DeflatedMessage {
   std::vector<Object> objects;  // children first, each once
 };
 
+// One record of a content with all that is below it. Contents that share the record share this.
+struct DeflatedRecord {
+  flwr::proto::ObjectTree tree;
+  std::vector<Object> objects;  // children first, each once
+  int64_t num_bytes = 0;        // of the objects
+};
+
 // What messages with equal content share: all objects but the message's own.
 struct DeflatedContent {
-  flwr::proto::ObjectTree tree;  // its root is the content
-  std::vector<Object> objects;   // children first, each once
-  int64_t num_bytes = 0;         // of the objects
+  Object root;
+  std::vector<std::shared_ptr<const DeflatedRecord>> records;  // each once
+  int64_t num_bytes = 0;                                       // of the root and the records
 };
 
 // A message taken apart, with a content that may be shared.
