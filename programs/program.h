@@ -47,7 +47,7 @@ class SignalStop {
 };
 
 // The logger named "fedumm": to `path` if it is not empty, and warnings (or, if `verbose`, all) to
-// stderr. What gRPC itself would print is left out unless `verbose`, or GRPC_VERBOSITY asks for it.
+// stderr. gRPC's own lines go there too, at level debug.
 absl::Status StartLog(const std::string& path, bool verbose);
 
 // Raises the limit of open files from the soft one, which a login shell sets to 1024, to the hard

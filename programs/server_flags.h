@@ -34,8 +34,8 @@ struct ServerFlags {
   bool verbose = false;
 };
 
-// Also flags of some of Flower's versions that can ask for one thing only here: what is so anyway
-// is accepted, anything else is refused with what to do instead.
+// Includes flags of some Flower versions that have one possible value here: that value is accepted,
+// any other is refused with what to do instead.
 void AddServerFlags(CLI::App& app, ServerFlags& flags);
 
 // What the flags ask for; `default_port` is that of HTTP. INVALID_ARGUMENT for flags that do not
