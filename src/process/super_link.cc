@@ -24,11 +24,11 @@ namespace fedumm {
 
 namespace {
 
-// What protects the nodes must be chosen, and must hold on every transport.
+// Security must be chosen, and must hold on every transport.
 absl::Status CheckOptions(const SuperLinkOptions& options) {
   if (options.fleet_api_address.empty() && options.http_address.empty() &&
       options.grpc_adapter_address.empty()) {
-    return absl::InvalidArgumentError("every transport is left out");
+    return absl::InvalidArgumentError("all transports are off");
   }
   if (!options.tls.has_value() && !options.insecure) {
     return absl::FailedPreconditionError(

@@ -32,24 +32,24 @@ absl::Status CheckLoopback(const std::string& address) {
       absl::StrCat("the grpc-adapter has no keys and is for loopback addresses only: ", address));
 }
 
-// What an answer that could not be given looks like in the fields of the tunnel. An empty message
-// says most of it: no success, not stored, not found, nothing there, nothing to push.
+// A failed call as a response: the tunnel has no error codes. The fields of an empty message mean
+// failure in most responses: no success, not stored, not found, nothing to push.
 template <typename Response>
-Response Excuse(const absl::Status& /*status*/) {
+Response FailedResponse(const absl::Status& /*status*/) {
   return Response();
 }
 template <>
-flwr::proto::PullObjectResponse Excuse(const absl::Status& status) {
+flwr::proto::PullObjectResponse FailedResponse(const absl::Status& status) {
   flwr::proto::PullObjectResponse response;
-  response.set_object_found(absl::IsUnavailable(status));  // but not available yet
+  response.set_object_found(absl::IsUnavailable(status));  // found, but not available yet
   return response;
 }
 
-// Whether a node can go on after that failure.
+// Whether a node can continue after that failure.
 template <typename Response>
-bool MayGoOn(const absl::Status& status) {
+bool MayContinue(const absl::Status& status) {
   if (absl::IsFailedPrecondition(status) || absl::IsInvalidArgument(status)) return false;
-  // These answer with a node id, and there is none.
+  // Their responses hold a node id, and there is none.
   return !std::is_same_v<Response, flwr::proto::RegisterNodeFleetResponse> &&
          !std::is_same_v<Response, flwr::proto::ActivateNodeResponse>;
 }
@@ -65,8 +65,8 @@ uint64_t NodeOf(const Request& request) {
   }
 }
 
-MessageContainer SendHome(MessageContainer answer, absl::string_view reason) {
-  Log()->warn("sent a node of the grpc-adapter home: {}", Printable(reason));
+MessageContainer WithShouldExit(MessageContainer answer, absl::string_view reason) {
+  Log()->warn("told a node of the grpc-adapter to exit: {}", Printable(reason));
   (*answer.mutable_metadata())[kShouldExit] = "true";
   return answer;
 }
@@ -96,9 +96,10 @@ class AdapterService final : public flwr::proto::GrpcAdapter::CallbackService {
                                         const MessageContainer* request,
                                         MessageContainer* response) override {
     const auto call = calls_.find(request->grpc_message_name());
-    *response = call != calls_.end()
-                    ? call->second(request->grpc_message_content())
-                    : SendHome({}, absl::StrCat("no such call: ", request->grpc_message_name()));
+    *response =
+        call != calls_.end()
+            ? call->second(request->grpc_message_content())
+            : WithShouldExit({}, absl::StrCat("no such call: ", request->grpc_message_name()));
     grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
     reactor->Finish(grpc::Status::OK);
     return reactor;
@@ -110,15 +111,15 @@ class AdapterService final : public flwr::proto::GrpcAdapter::CallbackService {
     calls_[Request::descriptor()->name()] = [this, serve](const std::string& content) {
       Request request;
       if (!request.ParseFromString(content)) {
-        return SendHome(Contain(Response()),
-                        absl::StrCat("a malformed ", Request::descriptor()->name()));
+        return WithShouldExit(Contain(Response()),
+                              absl::StrCat("a malformed ", Request::descriptor()->name()));
       }
       const uint64_t node = NodeOf(request);
       const absl::StatusOr<Response> response = serve(request);
       const MessageContainer answer =
-          Contain(response.ok() ? *response : Excuse<Response>(response.status()));
-      if (!response.ok() && !MayGoOn<Response>(response.status())) {
-        return SendHome(answer, response.status().message());
+          Contain(response.ok() ? *response : FailedResponse<Response>(response.status()));
+      if (!response.ok() && !MayContinue<Response>(response.status())) {
+        return WithShouldExit(answer, response.status().message());
       }
       fleet_.CountTraffic(node, static_cast<int64_t>(content.size()) + kGrpcFrameBytes,
                           static_cast<int64_t>(answer.ByteSizeLong()) + kGrpcFrameBytes);
@@ -133,7 +134,7 @@ class AdapterService final : public flwr::proto::GrpcAdapter::CallbackService {
     });
   }
 
-  // Never held: the tunnel's owner may end a call that takes long.
+  // Answers at once: the owner of the tunnel may end a call that takes long.
   absl::StatusOr<flwr::proto::PullMessagesResponse> PullMessages(
       const flwr::proto::PullMessagesRequest& request) {
     absl::StatusOr<flwr::proto::PullMessagesResponse> pulled;

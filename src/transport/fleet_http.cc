@@ -30,7 +30,7 @@ using link::Fleet;
 constexpr absl::Duration kLongestHold = absl::Seconds(25);
 constexpr int64_t kAnswerHeadBytes = 80;  // about
 
-// Why a call failed, in Flower's numbers.
+// Flower's error codes.
 constexpr int kKeyInUse = 23;
 constexpr int kRegistrationDisabled = 2001;
 constexpr int kUnregistrationDisabled = 2002;
@@ -42,15 +42,15 @@ constexpr int kRunNotRunning = 2007;
 constexpr int kGetRunFailed = 2008;
 constexpr int kGetFabFailed = 2009;
 
-// What the codes of a call's refusals are.
+// The error code of a call for each kind of refusal.
 struct Codes {
   int precondition = 0;
   int argument = kInvalidProtobuf;
   int permission = kRunNotRunning;
 };
 
-// A stock node takes any status but these and 503 for a reason to leave, often without a word, so
-// trouble of any other kind asks it to try again.
+// A stock node exits on any status but these and 503, often without a message, so all other
+// failures ask it to try again.
 HttpResponse ToResponse(const absl::Status& status, const Codes& codes) {
   const absl::string_view message = status.message();
   const std::string_view detail(message.data(), message.size());
@@ -71,7 +71,7 @@ HttpResponse ToResponse(const absl::Status& status, const Codes& codes) {
   return ErrorResponse(503, std::nullopt, detail);
 }
 
-// Standard base64, padded, in one line; nothing else will do.
+// Accepts standard base64 only: padded, in one line.
 absl::StatusOr<std::string> Base64Header(const HttpRequest& request, std::string_view name) {
   const std::string_view text = request.Header(name);
   std::string bytes;
@@ -164,7 +164,7 @@ class FleetHandler : public std::enable_shared_from_this<FleetHandler> {
  private:
   using Call = std::function<void(std::shared_ptr<HttpExchange>)>;
 
-  // Who calls, and what. Answers by itself, and returns nothing, if that cannot be told.
+  // The caller and the request. If they cannot be read it answers the exchange and returns nothing.
   template <typename Request>
   std::optional<Caller> Decode(HttpExchange& exchange, Request& request) const {
     HttpRequest& http = exchange.request();
@@ -196,7 +196,7 @@ class FleetHandler : public std::enable_shared_from_this<FleetHandler> {
     };
   }
 
-  // The answer may have to wait for room.
+  // The request may have to wait for memory.
   void PushMessages(const std::shared_ptr<HttpExchange>& exchange) {
     flwr::proto::PushMessagesRequest request;
     const std::optional<Caller> caller = Decode(*exchange, request);
@@ -254,8 +254,8 @@ class FleetHandler : public std::enable_shared_from_this<FleetHandler> {
                             exchange->Respond(ToResponse(response.status(), {}));
                           }
                         });
-    // A message that does not reach the node is offered again. Said after the pull, so that a pull
-    // of a node that has left already is ended.
+    // A message that does not reach the node is offered again. Set after the pull, so that the pull
+    // of a node that has disconnected already is ended.
     exchange->OnGone(
         [self = shared_from_this(), node, ticket] { self->fleet_.CancelPull(node, ticket); });
   }

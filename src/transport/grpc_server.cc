@@ -40,7 +40,7 @@ void CountTraffic(Fleet& fleet, const Request& request, const Response& response
                      static_cast<int64_t>(response.ByteSizeLong()) + kGrpcFrameBytes);
 }
 
-// One call of PullMessages, which may be held. Deletes itself when gRPC has done with it.
+// One call of PullMessages, which may be held. Deletes itself in OnDone.
 class PullReactor final : public ServerUnaryReactor {
  public:
   PullReactor(Fleet& fleet, const CallbackServerContext& context,
@@ -100,7 +100,7 @@ class FleetService final : public flwr::proto::Fleet::CallbackService {
   ServerUnaryReactor* PullMessages(CallbackServerContext* context,
                                    const flwr::proto::PullMessagesRequest* request,
                                    flwr::proto::PullMessagesResponse* response) override {
-    // A caller with a deadline gets its answer well before.
+    // The answer is sent well before the deadline of the call.
     const absl::Duration left = absl::FromChrono(context->deadline()) - absl::Now();
     return new PullReactor(fleet_, *context, *request, std::min(max_pull_hold_, left / 2),
                            ++last_ticket_, *response);
@@ -111,7 +111,7 @@ class FleetService final : public flwr::proto::Fleet::CallbackService {
     ServerUnaryReactor* reactor = context->DefaultReactor();
     const uint64_t node = request->node().node_id();
     const auto num_bytes = static_cast<int64_t>(request->ByteSizeLong());
-    // gRPC parsed the request for this call alone: its memory goes before the answer, which may
+    // gRPC parsed the request for this call alone: its memory is freed before the answer, which may
     // have to wait.
     fleet_.AnnounceReply(
         CallerOf(*context), std::move(*const_cast<flwr::proto::PushMessagesRequest*>(request)),

@@ -25,8 +25,8 @@ using grpc::ServerWriteReactor;
 using link::Caller;
 using link::Fleet;
 
-// One call of PullObjects: a frame is made when the last one has left. Deletes itself when gRPC has
-// done with it.
+// One call of PullObjects: a frame is made when the last one has left. Deletes itself in
+// OnDone.
 class PullReactor final : public ServerWriteReactor<ByteBuffer> {
  public:
   PullReactor(Fleet& fleet, const Caller& caller, ByteBuffer request) : fleet_(fleet) {
@@ -75,8 +75,8 @@ class PullReactor final : public ServerWriteReactor<ByteBuffer> {
   ByteBuffer frame_;
 };
 
-// One call of PushObjects: a frame is read when the last one has been stored. Deletes itself when
-// gRPC has done with it.
+// One call of PushObjects: a frame is read when the last one has been stored. Deletes itself in
+// OnDone.
 class PushReactor final : public ServerReadReactor<ByteBuffer> {
  public:
   PushReactor(Fleet& fleet, const Limits& limits, Caller caller, ByteBuffer& response)
@@ -86,7 +86,7 @@ class PushReactor final : public ServerReadReactor<ByteBuffer> {
 
  private:
   void OnReadDone(bool ok) override {
-    if (!ok) {  // that was all, or the peer has gone
+    if (!ok) {  // the end of the stream, or the peer disconnected
       FinishWith(push_.has_value() ? push_->response() : proto::PushObjectsResponse());
       return;
     }
@@ -133,7 +133,7 @@ class PushReactor final : public ServerReadReactor<ByteBuffer> {
   ByteBuffer& response_;
   ByteBuffer frame_;
   uint64_t node_ = 0;
-  std::optional<link::ObjectPush> push_;  // since the first frame
+  std::optional<link::ObjectPush> push_;  // set by the first frame
 };
 
 using RawPull = proto::Objects::WithRawCallbackMethod_PullObjects<proto::Objects::Service>;
