@@ -11,8 +11,6 @@
 namespace fedumm::transport {
 
 inline constexpr char kFleetPath[] = "/v1/fleet/";
-// What is around an object in a request, and the room that an object tree may take.
-inline constexpr int64_t kHttpBodyOverhead = int64_t{8} << 20;
 
 struct FleetHttpOptions {
   // A node times out after 30 s, so no pull is held for more than 25 s.
@@ -24,6 +22,10 @@ struct FleetHttpOptions {
 // Serves a Fleet to Flower's nodes from 1.40: POST /v1/fleet/<call>, protobuf both ways, the caller
 // in headers. `fleet` outlives the handler and what it was given. Thread-safe.
 HttpHandler NewFleetHandler(link::Fleet& fleet, FleetHttpOptions options);
+
+// How long the body of a request may be, by its head: Fleet::MaxUploadBytes for those that upload
+// objects, else `usual`. For HttpServer::Options::max_body_of.
+std::function<int64_t(const HttpRequest& head)> FleetBodyLimit(link::Fleet& fleet, int64_t usual);
 
 // For other calls of nodes: who the headers say is calling (UNAUTHENTICATED if they are no base64),
 // and the answer to a call on objects that failed.
