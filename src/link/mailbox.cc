@@ -347,7 +347,9 @@ absl::StatusOr<Mailbox::Receipt> Mailbox::PushReply(uint64_t node, const Metadat
   if (finished && entry.reply_id == reply.message_id) return Receipt{.complete = true};
   const bool has_other =
       entry.reply.has_value() && entry.reply->metadata.message_id != reply.message_id;
-  if (finished || (has_other && !entry.reply->stale)) {
+  // A reply of one object is an error: the node has given the other one up.
+  const bool gives_up = object_ids.size() == 1;
+  if (finished || (has_other && !entry.reply->stale && !gives_up)) {
     return absl::AlreadyExistsError("the instruction has another reply or was given up");
   }
   if (now >= entry.expires) return absl::InvalidArgumentError("the instruction has expired");

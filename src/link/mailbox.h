@@ -152,8 +152,9 @@ class Mailbox {
     bool complete = false;
   };
   // Announces a reply of `node` with these objects (children first, root last). The same reply
-  // again is welcome. ALREADY_EXISTS for another one, INVALID_ARGUMENT with the reason for one that
-  // must not be: nothing has changed then. `wall_now` is compared with the reply's own times.
+  // again is welcome. An error takes the place of an incomplete reply. ALREADY_EXISTS for another
+  // one, INVALID_ARGUMENT with the reason for one that must not be: nothing has changed then.
+  // `wall_now` is compared with the reply's own times.
   absl::StatusOr<Receipt> PushReply(uint64_t node, const Metadata& reply,
                                     std::vector<std::string> object_ids, absl::Time now,
                                     absl::Time wall_now);

@@ -90,9 +90,9 @@ absl::StatusOr<ReceivedObject> ParseStoredObject(CodedInputStream& input, const 
       }
     } else if (tag == kContent) {
       if (!ReadLength(input, limits.max_object_bytes, length)) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("an object has too many bytes for its frame or for the limit of ",
-                         limits.max_object_bytes, ": ", length));
+        return absl::InvalidArgumentError(absl::StrCat("an object of ", length, " bytes, limit ",
+                                                       limits.max_object_bytes,
+                                                       ", or more than its frame has"));
       }
       if (!ReadBytes(input, length, object.bytes)) return Malformed();
     } else if (!SkipField(input, tag)) {

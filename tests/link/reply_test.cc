@@ -272,6 +272,22 @@ TEST_F(ReplyTest, ARefusedAnnouncementOfAnotherNodeLeavesTheInstructionOpen) {
   EXPECT_THAT(node_.PushAll(node_.PackReply(instruction_, Big(7))), IsOk());
 }
 
+TEST_F(ReplyTest, AnErrorTakesThePlaceOfAReplyThatTheNodeGivesUp) {
+  const PackedReply reply = node_.PackReply(instruction_, Big(7));
+  ASSERT_OK_AND_ASSIGN(const auto response, node_.Push(reply));
+  Message message;
+  message.metadata = instruction_;
+  ASSERT_THAT(node_.PushAll(node_.Pack(MakeReply(message, absl::InvalidArgumentError("too large"),
+                                                 absl::ToUnixNanos(now_) * 1e-9))),
+              IsOk());
+  EXPECT_FALSE(
+      node_.PushObject(instruction_.run_id, reply.objects[0], response.session_id())->stored());
+  const std::vector<Message> replies = Replies({instruction_.message_id});
+  ASSERT_THAT(replies, SizeIs(1));
+  ASSERT_TRUE(replies[0].has_error());
+  EXPECT_EQ(replies[0].error->reason, "too large");
+}
+
 class SmallObjectsTest : public LinkFixture {
  protected:
   SmallObjectsTest() : LinkFixture(false, {.max_object_bytes = 5000}) {}

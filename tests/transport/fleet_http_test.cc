@@ -450,14 +450,15 @@ TEST_F(FleetHttpTest, AMessageWhoseAnswerDidNotGoOutIsOfferedAgain) {
 }
 
 TEST_F(FleetHttpTest, ALargeBodyNeedsAnUploadAndASignature) {
-  const auto limit = FleetBodyLimit(fleet_, /*usual=*/1000);
+  const int64_t usual = limits_.max_call_bytes;
+  const auto limit = FleetBodyLimit(fleet_, usual);
   HttpRequest head{.method = "POST", .path = "/v1/fleet/push-object"};
   head.headers["content-length"] = "1000000000";
-  EXPECT_EQ(limit(head), 1000) << "no signature";
+  EXPECT_EQ(limit(head), usual) << "no signature";
   head.headers["flwr-public-key"] = "%";
-  EXPECT_EQ(limit(head), 1000) << "no base64";
+  EXPECT_EQ(limit(head), usual) << "no base64";
   head.path = "/v1/fleet/push-messages";
-  EXPECT_EQ(limit(head), 1000) << "no upload";
+  EXPECT_EQ(limit(head), usual) << "no upload";
 }
 
 TEST(FleetHttpCodesTest, ARegistrationThatOnlyOperatorsMayDoHasItsOwnCode) {
