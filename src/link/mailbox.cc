@@ -286,10 +286,7 @@ bool Mailbox::Refuse(uint64_t node, uint64_t run_id, const Error& error) {
   bool refused = false;
   for (Entry* entry : Live(node)) {
     if (entry->stage != Stage::kOffered || entry->instruction.metadata.run_id != run_id) continue;
-    SetAnswered(*entry);
-    entry->error = error;
-    DropReply(*entry);
-    ReleaseInstruction(*entry);
+    Fail(*entry, error);
     refused = true;
   }
   return refused;
@@ -297,12 +294,44 @@ bool Mailbox::Refuse(uint64_t node, uint64_t run_id, const Error& error) {
 
 void Mailbox::TurnAway(uint64_t node, const Error& error) {
   for (Entry* entry : Live(node)) {
-    if (entry->stage == Stage::kComing) continue;
-    SetAnswered(*entry);
-    entry->error = error;
-    DropReply(*entry);
-    ReleaseInstruction(*entry);
+    if (entry->stage != Stage::kComing) Fail(*entry, error);
   }
+}
+
+bool Mailbox::FailUpload(uint64_t node, uint64_t run_id, const std::string& object_id,
+                         std::string_view session, const Error& error) {
+  bool failed = false;
+  for (Entry* entry : Live(node)) {
+    if (entry->instruction.metadata.run_id != run_id || !entry->reply.has_value()) continue;
+    if (!entry->reply->missing.contains(object_id)) continue;
+    if (!session.empty() && session != entry->reply->session) continue;
+    Fail(*entry, error);
+    failed = true;
+  }
+  return failed;
+}
+
+bool Mailbox::FailUploads(uint64_t node, const Error& error) {
+  bool failed = false;
+  for (Entry* entry : Live(node)) {
+    if (!entry->reply.has_value() || entry->reply->missing.empty()) continue;
+    Fail(*entry, error);
+    failed = true;
+  }
+  return failed;
+}
+
+bool Mailbox::FailReply(uint64_t node, uint64_t run_id, const std::string& instruction_id,
+                        const Error& error) {
+  for (Entry* entry : Live(node)) {
+    const Metadata& metadata = entry->instruction.metadata;
+    if (metadata.message_id != instruction_id || metadata.run_id != run_id) continue;
+    const bool has_other = entry->reply.has_value() && !entry->reply->stale;
+    if (!entry->offered || has_other || entry->stage == Stage::kAnswered) continue;
+    Fail(*entry, error);
+    return true;
+  }
+  return false;
 }
 
 bool Mailbox::MayPull(uint64_t node, uint64_t run_id, const std::string& object_id,
@@ -333,7 +362,9 @@ absl::StatusOr<Mailbox::Receipt> Mailbox::PushReply(uint64_t node, const Metadat
   if (finished && entry.reply_id == reply.message_id) return Receipt{.complete = true};
   const bool has_other =
       entry.reply.has_value() && entry.reply->metadata.message_id != reply.message_id;
-  if (finished || (has_other && !entry.reply->stale)) {
+  // A reply of one object is an error: the node has given the other one up.
+  const bool gives_up = object_ids.size() == 1;
+  if (finished || (has_other && !entry.reply->stale && !gives_up)) {
     return absl::AlreadyExistsError("the instruction has another reply or was given up");
   }
   if (now >= entry.expires) return absl::InvalidArgumentError("the instruction has expired");
@@ -373,6 +404,14 @@ absl::Status Mailbox::CheckUpload(uint64_t node, uint64_t run_id, const std::str
     return absl::OkStatus();
   }
   return absl::NotFoundError("no reply of the node in this session announced the object");
+}
+
+void Mailbox::ExtendUploads(uint64_t node, absl::Time end) {
+  for (Entry* entry : Live(node)) {
+    if (entry->reply.has_value() && !entry->reply->missing.empty()) {
+      entry->reply->session_end = std::max(entry->reply->session_end, end);
+    }
+  }
 }
 
 bool Mailbox::Uploaded(uint64_t node, uint64_t run_id, const std::string& object_id,
@@ -468,6 +507,13 @@ void Mailbox::SetAnswered(Entry& entry) {
   entry.stage = Stage::kAnswered;
   const Metadata& metadata = entry.instruction.metadata;
   answered_[metadata.run_id].insert(metadata.message_id);
+}
+
+void Mailbox::Fail(Entry& entry, const Error& error) {
+  SetAnswered(entry);
+  entry.error = error;
+  DropReply(entry);
+  ReleaseInstruction(entry);
 }
 
 void Mailbox::Answer(Entry& entry) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <new>
 #include <optional>
 #include <set>
 #include <utility>
@@ -295,9 +296,14 @@ Message RunGrid::ToMessage(Mailbox::Outcome outcome) {
   }
   ReplyObjects objects(state_.objects, outcome.reply_objects, state_.options.limits);
   state_.objects.Release(outcome.reply_objects);
-  absl::StatusOr<Message> message = wire::Inflate(
-      outcome.reply->message_id, [&](std::string_view id) { return objects.Use(id); },
-      state_.options.limits, /*verified=*/true);
+  absl::StatusOr<Message> message;
+  try {
+    message = wire::Inflate(
+        outcome.reply->message_id, [&](std::string_view id) { return objects.Use(id); },
+        state_.options.limits, /*verified=*/true);
+  } catch (const std::bad_alloc&) {
+    message = absl::ResourceExhaustedError("out of memory");
+  }
   if (!message.ok()) {
     Log()->warn("the reply of node {} in run {} is malformed: {}", outcome.reply->src_node_id,
                 run_id_, Printable(message.status().message()));

@@ -12,6 +12,7 @@
 #include "node/node_key.h"
 #include "node/node_loop.h"
 #include "transport/discovery.h"
+#include "wire/protobuf_log.h"
 
 namespace fedumm {
 namespace {
@@ -33,6 +34,7 @@ absl::Status RunSuperNode(const ClientApp& app, SuperNodeOptions options, std::s
                                .limits = options.limits,
                                .on_event = options.on_event},
                               key));
+  wire::RedirectProtobufLog();
   FEDUMM_RETURN_IF_ERROR(fleet->LookOnce(stop));
   if (options.transport == Transport::kGrpcAdapter) {
     options.max_wait_time = std::min(options.max_wait_time, kMaxTunnelOutage);

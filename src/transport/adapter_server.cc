@@ -1,5 +1,7 @@
 #include "transport/adapter_server.h"
 
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/proto_buffer_reader.h>
 #include <grpcpp/support/server_callback.h>
 
 #include <functional>
@@ -17,6 +19,7 @@
 #include "transport/adapter_container.h"
 #include "transport/grpc_calls.h"
 #include "transport/grpc_listener.h"
+#include "wire/value_count.h"
 
 namespace fedumm::transport {
 namespace {
@@ -71,7 +74,17 @@ MessageContainer WithShouldExit(MessageContainer answer, absl::string_view reaso
   return answer;
 }
 
-class AdapterService final : public flwr::proto::GrpcAdapter::CallbackService {
+// What is larger than this uploads an object, and has few fields.
+constexpr size_t kLargeBytes = size_t{24} << 20;
+constexpr int64_t kMaxLargeValues = 1000;
+
+bool MayParse(const google::protobuf::Descriptor& type, const std::string& content) {
+  return content.size() <= kLargeBytes ||
+         wire::CheckValueCount(type, content, kMaxLargeValues).ok();
+}
+
+class AdapterService final : public flwr::proto::GrpcAdapter::WithRawCallbackMethod_SendReceive<
+                                 flwr::proto::GrpcAdapter::Service> {
  public:
   explicit AdapterService(Fleet& fleet) : fleet_(fleet) {
     Add(&Fleet::RegisterNode);
@@ -93,24 +106,45 @@ class AdapterService final : public flwr::proto::GrpcAdapter::CallbackService {
   }
 
   grpc::ServerUnaryReactor* SendReceive(grpc::CallbackServerContext* context,
-                                        const MessageContainer* request,
-                                        MessageContainer* response) override {
+                                        const grpc::ByteBuffer* bytes,
+                                        grpc::ByteBuffer* response) override {
+    grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+    absl::StatusOr<MessageContainer> request = ParseContainer(*bytes);
+    const_cast<grpc::ByteBuffer*>(bytes)->Clear();
+    if (!request.ok()) {
+      reactor->Finish(ToGrpcStatus(request.status()));
+      return reactor;
+    }
     const auto call = calls_.find(request->grpc_message_name());
-    *response =
+    const MessageContainer answer =
         call != calls_.end()
             ? call->second(request->grpc_message_content())
             : WithShouldExit({}, absl::StrCat("no such call: ", request->grpc_message_name()));
-    grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-    reactor->Finish(grpc::Status::OK);
+    bool own = false;
+    reactor->Finish(grpc::SerializationTraits<MessageContainer>::Serialize(answer, response, &own));
     return reactor;
   }
 
  private:
+  static absl::StatusOr<MessageContainer> ParseContainer(grpc::ByteBuffer bytes) {
+    if (bytes.Length() > kLargeBytes) {
+      grpc::ByteBuffer copy = bytes;
+      grpc::ProtoBufferReader reader(&copy);
+      FEDUMM_RETURN_IF_ERROR(
+          wire::CheckValueCount(*MessageContainer::descriptor(), reader, kMaxLargeValues));
+    }
+    MessageContainer container;
+    if (!grpc::SerializationTraits<MessageContainer>::Deserialize(&bytes, &container).ok()) {
+      return absl::InvalidArgumentError("the container is malformed");
+    }
+    return container;
+  }
+
   template <typename Request, typename Response>
   void Add(std::function<absl::StatusOr<Response>(Request&)> serve) {
     calls_[Request::descriptor()->name()] = [this, serve](const std::string& content) {
       Request request;
-      if (!request.ParseFromString(content)) {
+      if (!MayParse(*Request::descriptor(), content) || !request.ParseFromString(content)) {
         return WithShouldExit(Contain(Response()),
                               absl::StrCat("a malformed ", Request::descriptor()->name()));
       }

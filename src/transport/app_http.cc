@@ -26,6 +26,7 @@ using link::Runtime;
 
 constexpr absl::Duration kHold = absl::Seconds(25);  // Flower's clients give up after 30 s
 constexpr char kTokenHeader[] = "flwr-task-token";
+constexpr int64_t kObjectOverhead = int64_t{8} << 20;   // what is around an object in a request
 constexpr int64_t kMaxRoundBytes = int64_t{512} << 20;  // of a request that announces messages
 constexpr char kStreamType[] = "application/flower-protobuf-stream";
 
@@ -303,12 +304,13 @@ HttpHandler NewRuntimeHandler(Runtime& runtime, AppHttpOptions options) {
              const std::shared_ptr<HttpExchange>& exchange) { handler->Serve(exchange); };
 }
 
-std::function<int64_t(const HttpRequest&)> AppBodyLimit(Runtime& runtime, int64_t usual) {
-  return [&runtime, usual](const HttpRequest& head) {
-    const bool is_round =
-        head.path == absl::StrCat(kRuntimePath, "push-messages") && head.method == "POST";
-    return is_round && runtime.Knows(head.Header(kTokenHeader)) ? std::max(usual, kMaxRoundBytes)
-                                                                : usual;
+std::function<int64_t(const HttpRequest&)> AppBodyLimit(Runtime& runtime, int64_t usual,
+                                                        int64_t max_object_bytes) {
+  return [&runtime, usual, max_object_bytes](const HttpRequest& head) {
+    const bool is_round = head.path == absl::StrCat(kRuntimePath, "push-messages");
+    const bool is_object = head.path == absl::StrCat(kRuntimePath, "push-object");
+    if (!(is_round || is_object) || !runtime.Knows(head.Header(kTokenHeader))) return usual;
+    return std::max(usual, is_round ? kMaxRoundBytes : max_object_bytes + kObjectOverhead);
   };
 }
 

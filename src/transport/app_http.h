@@ -28,8 +28,9 @@ HttpHandler NewControlHandler(link::Control& control, AppHttpOptions options);
 HttpHandler NewRuntimeHandler(link::Runtime& runtime, AppHttpOptions options);
 
 // A ServerApp announces the messages of a round to all nodes in one request: about 40 KB for each
-// node with 288 arrays. A peer that shows the token of a run may send as much as that takes, all
-// others `usual`.
-std::function<int64_t(const HttpRequest& head)> AppBodyLimit(link::Runtime& runtime, int64_t usual);
+// node with 288 arrays. A peer that shows the token of a run may send as much as that takes, and
+// objects of up to `max_object_bytes`; all others `usual`.
+std::function<int64_t(const HttpRequest& head)> AppBodyLimit(link::Runtime& runtime, int64_t usual,
+                                                             int64_t max_object_bytes);
 
 }  // namespace fedumm::transport

@@ -13,13 +13,16 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "base/text.h"
 #include "flwr/proto/fleet.pb.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "transport/http_routes.h"
+#include "transport/objects_http.h"
 #include "wire/object.h"
+#include "wire/value_count.h"
 
 namespace fedumm::transport {
 namespace {
@@ -29,6 +32,9 @@ using link::Fleet;
 
 constexpr absl::Duration kLongestHold = absl::Seconds(25);
 constexpr int64_t kAnswerHeadBytes = 80;  // about
+// A body over this uploads one object: it has few fields.
+constexpr size_t kLargeBodyBytes = size_t{24} << 20;
+constexpr int64_t kMaxLargeBodyValues = 100;
 
 // Flower's error codes.
 constexpr int kKeyInUse = 23;
@@ -168,7 +174,11 @@ class FleetHandler : public std::enable_shared_from_this<FleetHandler> {
   template <typename Request>
   std::optional<Caller> Decode(HttpExchange& exchange, Request& request) const {
     HttpRequest& http = exchange.request();
-    if (!request.ParseFromString(http.body)) {
+    const bool is_large = http.body.size() > kLargeBodyBytes;
+    const bool may_parse =
+        !is_large ||
+        wire::CheckValueCount(*Request::descriptor(), http.body, kMaxLargeBodyValues).ok();
+    if (!may_parse || !request.ParseFromString(http.body)) {
       exchange.Respond(ErrorResponse(400, kInvalidProtobuf, "Invalid protobuf payload."));
       return std::nullopt;
     }
@@ -281,7 +291,20 @@ absl::StatusOr<Caller> CallerOf(const HttpRequest& request) {
   FEDUMM_ASSIGN_OR_RETURN(caller.public_key, Base64Header(request, "flwr-public-key"));
   FEDUMM_ASSIGN_OR_RETURN(caller.signature, Base64Header(request, "flwr-signature"));
   caller.timestamp = request.Header("flwr-timestamp");
+  caller.address = request.peer;
   return caller;
+}
+
+std::function<int64_t(const HttpRequest& head)> FleetBodyLimit(Fleet& fleet, int64_t usual) {
+  return [&fleet, usual](const HttpRequest& head) {
+    const bool uploads = head.path == absl::StrCat(kFleetPath, "push-object") ||
+                         head.path == absl::StrCat(kObjectsPath, "push-objects");
+    int64_t length = usual + 1;  // not known where the body is chunked
+    absl::SimpleAtoi(Text(head.Header("content-length")), &length);
+    if (!uploads || length <= usual) return usual;
+    const absl::StatusOr<Caller> caller = CallerOf(head);
+    return caller.ok() ? std::max(usual, fleet.MaxUploadBytes(*caller, length)) : usual;
+  };
 }
 
 HttpResponse FailureResponse(const absl::Status& status) { return ToResponse(status, {}); }

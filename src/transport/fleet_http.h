@@ -11,8 +11,6 @@
 namespace fedumm::transport {
 
 inline constexpr char kFleetPath[] = "/v1/fleet/";
-// Bytes of a request besides an object, and of an object tree.
-inline constexpr int64_t kHttpBodyOverhead = int64_t{8} << 20;
 
 struct FleetHttpOptions {
   // A node times out after 30 s, so no pull is held for more than 25 s.
@@ -24,6 +22,10 @@ struct FleetHttpOptions {
 // Serves a Fleet to Flower's nodes from 1.40: POST /v1/fleet/<call>, protobuf both ways, the caller
 // in headers. `fleet` outlives the handler and its exchanges. Thread-safe.
 HttpHandler NewFleetHandler(link::Fleet& fleet, FleetHttpOptions options);
+
+// The largest body of a request, by its head: Fleet::MaxUploadBytes for a node that uploads
+// objects, else `usual`. For HttpServer::Options::max_body_of.
+std::function<int64_t(const HttpRequest& head)> FleetBodyLimit(link::Fleet& fleet, int64_t usual);
 
 // For other calls of nodes: the caller that the headers name (UNAUTHENTICATED if they are not
 // base64), and the answer to a failed call on objects.

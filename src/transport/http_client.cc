@@ -56,6 +56,7 @@ class HttpClient::Channel {
 
  private:
   static constexpr size_t kBufferBytes = 16 << 10;
+  static constexpr size_t kFirstBodyBytes = 8 << 20;
 
   // Appends more bytes to the buffer. OUT_OF_RANGE at the end of the stream.
   absl::Status Fill(size_t max_bytes, const Until& until);
@@ -121,14 +122,14 @@ absl::Status HttpClient::Channel::ReceiveHeader(Parser& parser, const Options& o
 }
 
 absl::StatusOr<std::string> HttpClient::Channel::ReceiveSized(size_t size, const Until& until) {
-  std::string body;
-  body.resize(size);
   size_t have = std::min(size, end_ - begin_);
-  std::copy_n(buffer_.begin() + begin_, have, body.begin());
+  std::string body(buffer_, begin_, have);
   begin_ += have;
   while (have < size) {
+    // Grows with what comes: a length that is only announced takes no memory.
+    if (have == body.size()) body.resize(std::min(size, std::max(2 * have, kFirstBodyBytes)));
     FEDUMM_ASSIGN_OR_RETURN(const size_t got,
-                            connection_->Read(body.data() + have, size - have, until));
+                            connection_->Read(body.data() + have, body.size() - have, until));
     if (got == 0) {
       return absl::UnavailableError(
           absl::StrCat(server_, " closed the connection within an answer"));

@@ -502,6 +502,7 @@ void HttpConnection::Dispatch() {
   SetDeadline(kNever);
   transfer_end_ = kNever;
   HttpRequest request = std::move(parser_->request);
+  request.peer = Peer();
   error_code unknown;
   request.from_here =
       peer_.address().is_loopback() || peer_.address() == socket_.local_endpoint(unknown).address();

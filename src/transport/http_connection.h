@@ -36,8 +36,7 @@ struct HttpServerState {
   HttpServerState(HttpServer::Options server_options, HttpHandler server_handler)
       : options(std::move(server_options)),
         handler(std::move(server_handler)),
-        quota(std::make_shared<BodyQuota>(
-            std::max(options.max_pending_body_bytes, options.max_body_bytes))) {}
+        quota(std::make_shared<BodyQuota>(options.max_pending_body_bytes)) {}
 
   boost::asio::io_context io;
   const HttpServer::Options options;

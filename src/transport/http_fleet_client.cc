@@ -1,6 +1,5 @@
 #include "transport/http_fleet_client.h"
 
-#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
 #include <algorithm>
 #include <iterator>
@@ -173,8 +172,7 @@ class HttpFleetClient final : public FleetClient {
           const std::string body,
           Exchange("/v1/fedumm/pull-objects", rest.SerializeAsString(),
                    {.timeout = deadline - absl::Now(), .cancel = options.cancel}));
-      google::protobuf::io::ArrayInputStream stream(body.data(), static_cast<int>(body.size()));
-      FEDUMM_ASSIGN_OR_RETURN(wire::ReceivedFrame frame, wire::ParseObjectFrame(stream, limits_));
+      FEDUMM_ASSIGN_OR_RETURN(wire::ReceivedFrame frame, wire::ParseObjectFrame(body, limits_));
       if (frame.objects.empty()) break;  // the server has no object of them
       // Objects arrive in the order asked for; one that was left out is not there.
       const auto last =

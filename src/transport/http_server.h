@@ -22,6 +22,7 @@ struct HttpRequest {
   std::map<std::string, std::string, std::less<>> headers;  // names in lower case
   std::string body;
   int64_t head_bytes = 0;  // what came before the body
+  std::string peer;        // its address, host:port
   bool from_here = false;  // whether the peer is on this machine
 
   // Empty if there is none.
@@ -76,7 +77,7 @@ class HttpServer {
     int64_t max_header_bytes = 32 << 10;
     // Memory budget for bodies over 64 KiB that are being read or handled, of all connections;
     // those of one remote address get a quarter of it (see BodyQuota). When it is used up, further
-    // bodies wait. Not less than max_body_bytes.
+    // bodies wait. A body larger than the budget is read alone.
     int64_t max_pending_body_bytes = int64_t{512} << 20;
     int max_connections = 20'000;
     absl::Duration idle_timeout = absl::Minutes(2);  // between two requests

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "fedumm/proto/objects.grpc.pb.h"
 #include "link/object_streams.h"
@@ -103,6 +104,11 @@ class PushReactor final : public ServerReadReactor<ByteBuffer> {
 
   absl::StatusOr<bool> StoreFrame() {
     const auto num_bytes = static_cast<int64_t>(frame_.Length());
+    // A signature is good for one check: in a call that goes on, the first frame has passed it.
+    if (num_bytes > limits_.max_call_bytes && !push_.has_value() &&
+        num_bytes > fleet_.MaxUploadBytes(caller_, num_bytes)) {
+      return absl::InvalidArgumentError(absl::StrCat("a frame of ", num_bytes, " bytes"));
+    }
     FEDUMM_ASSIGN_OR_RETURN(wire::ReceivedFrame frame, ParseFrameBuffer(frame_, limits_));
     frame_.Clear();
     if (!push_.has_value()) {

@@ -87,6 +87,10 @@ class Deflater {
   std::unique_ptr<Impl> impl_;
 };
 
+// INVALID_ARGUMENT, naming the record, if a record of the message that is not cut into chunks is
+// larger than an object may be. To be asked before it is taken apart: Protobuf carries no more.
+absl::Status CheckRecordSizes(const Message& message, const Limits& limits);
+
 // Puts a message together again, following the children that each object names. `find` returns the
 // bytes of an object, or null; arrays of one chunk use them in place if aligned.
 // metadata.message_id of the result is `message_id`. DATA_LOSS if an object is missing or its bytes
