@@ -1,5 +1,5 @@
-// fedumm-supernode: one client of a federated fine-tuning. Its data stays here; adapters are all
-// that travels.
+// fedumm-supernode: one client of a federated fine-tuning. Its data stays here; only adapters are
+// sent.
 #include <cstdio>
 #include <exception>
 #include <memory>
