@@ -152,8 +152,7 @@ int Main(int argc, char** argv) {
     return Fail("fedumm",
                 absl::InvalidArgumentError("a subcommand is required; see fedumm --help"));
   }
-  for (CommonArguments* arguments : {static_cast<CommonArguments*>(&pretrain_arguments),
-                                     static_cast<CommonArguments*>(&simulate_arguments),
+  for (CommonArguments* arguments : {static_cast<CommonArguments*>(&simulate_arguments),
                                      static_cast<CommonArguments*>(&serve_arguments),
                                      static_cast<CommonArguments*>(&compare_arguments),
                                      static_cast<CommonArguments*>(&evaluate_arguments),

@@ -22,7 +22,7 @@
 namespace fedumm::programs {
 namespace {
 
-// Names come from files: nothing in them may steer the terminal.
+// Names come from files: control characters in them are escaped.
 std::string Safe(std::string_view text) { return absl::CHexEscape(Text(text)); }
 
 absl::Status InspectSafetensors(const std::string& path) {
@@ -68,7 +68,7 @@ absl::Status InspectObject(const std::string& path, const std::string& bytes) {
   for (const std::string_view child : object.children) {
     std::printf("  child %s\n", std::string(child).c_str());
   }
-  // Most bodies are JSON or protobuf; a chunk is raw bytes and not worth the screen.
+  // Most bodies are JSON or protobuf; a chunk is raw bytes, which are not printed.
   if (object.type == "Array" || object.type == "ArrayRecord" || object.type == "RecordDict") {
     std::printf("  %.2000s\n", Safe(object.body).c_str());
   }

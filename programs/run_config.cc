@@ -191,6 +191,14 @@ absl::StatusOr<ConfigRecord> SettingsForNodes(const RunConfig& config) {
   return sent;
 }
 
+ConfigRecord LocalSettings(const RunConfig& config) {
+  ConfigRecord local;
+  for (const auto& [key, value] : config.values) {
+    if (model::IsLocalSetting(key)) local.Set(key, value);
+  }
+  return local;
+}
+
 absl::StatusOr<NodeSettings> SettingsOfNode(const ConfigRecord& received,
                                             const ConfigRecord& local) {
   FEDUMM_ASSIGN_OR_RETURN(

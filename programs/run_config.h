@@ -45,6 +45,9 @@ struct RunConfig {
 // the numbers of clients and rounds.
 absl::StatusOr<ConfigRecord> SettingsForNodes(const RunConfig& config);
 
+// The settings of `config` that name files here.
+ConfigRecord LocalSettings(const RunConfig& config);
+
 // What a node makes of the settings that its server sent.
 struct NodeSettings {
   // What was received, with the defaults of the world, the adapter and the mods for what is

@@ -1,5 +1,5 @@
-// fedumm-supernode: one client of a federated fine-tuning. Its data stays here; adapters are all
-// that travels.
+// fedumm-supernode: one client of a federated fine-tuning. Its data stays here; only adapters are
+// sent.
 #include <cstdio>
 #include <exception>
 #include <memory>
@@ -21,6 +21,7 @@ namespace {
 
 struct Arguments {
   NodeFlags node;
+  std::string config;
   std::string data;
   std::string checkpoint;
   bool verbose = false;
@@ -43,8 +44,12 @@ absl::Status Serve(Arguments arguments, const std::stop_token& stop) {
     std::printf("%s\n", event.c_str());
     std::fflush(stdout);
   };
-  // Which files lie where is this node's own business.
+  // Where files lie is this node's own decision.
   ConfigRecord local;
+  if (!arguments.config.empty()) {
+    FEDUMM_ASSIGN_OR_RETURN(const RunConfig config, RunConfig::Load(arguments.config));
+    local = LocalSettings(config);
+  }
   if (!arguments.data.empty()) local.Set("data.folder", arguments.data);
   if (!arguments.checkpoint.empty()) local.Set("model.checkpoint", arguments.checkpoint);
   NodeApp app(std::move(local), tell);
@@ -63,6 +68,10 @@ int Main(int argc, char** argv) {
   CLI::App app("Join a federated fine-tuning as one client. Sends adapters, never data.",
                "fedumm-supernode");
   AddNodeFlags(app, arguments.node);
+  app.add_option("--config", arguments.config,
+                 "Settings (TOML) of which this node takes those that name files, such as "
+                 "data.folder; the others are the server's")
+      ->check(CLI::ExistingFile);
   app.add_option("--data", arguments.data,
                  "Folder with this node's data (default: where the kind of world expects it)")
       ->check(CLI::ExistingDirectory);

@@ -42,14 +42,9 @@ for _ in $(seq 300); do
 done
 [ -s "$run/logs/port" ] || { echo "demo: the SuperLink did not start within 30 s; see $run/superlink.log" >&2; exit 1; }
 port=$(cat "$run/logs/port")
-# A server names no files on a node: each node is told where its own lie.
-node_flags=()
-checkpoint=$(setting model.checkpoint)
-data=$(setting data.folder)
-[ -z "$checkpoint" ] || node_flags+=(--checkpoint "$checkpoint")
-[ -z "$data" ] || node_flags+=(--data "$data")
+# A server names no files on a node: --config says where the nodes' own lie.
 for ((i = 0; i < clients; ++i)); do
-  "$programs/fedumm-supernode" --insecure --superlink "127.0.0.1:$port" "${node_flags[@]}" \
+  "$programs/fedumm-supernode" --insecure --superlink "127.0.0.1:$port" --config "$config" \
     --node-config "partition-id=$i num-partitions=$clients" >"$run/logs/supernode-$i.log" 2>&1 &
   pids+=($!)
 done

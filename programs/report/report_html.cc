@@ -30,6 +30,7 @@ table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th,t
 .good{color:var(--good);font-weight:600}.bad{color:var(--bad);font-weight:600}
 svg{width:100%;height:auto;display:block}svg text{font:12px system-ui,sans-serif;fill:var(--ink)}svg .title{font-weight:600;font-size:14px}svg .tick{fill:var(--soft)}svg .grid{stroke:var(--line)}svg path{fill:none;stroke-width:2}svg .bar{fill:var(--t1)}
 svg path.s1,svg line.s1{stroke:var(--t1)}svg circle.s1,svg text.s1{fill:var(--t1)}svg path.s2,svg line.s2{stroke:var(--t2)}svg circle.s2,svg text.s2{fill:var(--t2)}svg path.s3,svg line.s3{stroke:var(--t3)}svg circle.s3,svg text.s3{fill:var(--t3)}svg path.s4,svg line.s4{stroke:var(--t4)}svg circle.s4,svg text.s4{fill:var(--t4)}svg .reference{stroke-dasharray:5 4}
+.bars td,.bars th{padding-right:4px;font-size:13.5px}.bars td.n,.bars th.n{padding-right:4px}.bars .track{width:52px;margin-right:8px}
 @media(max-width:560px){.track{display:none}}
 code{font:13px ui-monospace,monospace;background:var(--card);padding:2px 5px;border-radius:4px;overflow-wrap:anywhere}footer{margin-top:40px;color:var(--soft);font-size:13px}
 )css";
@@ -98,7 +99,8 @@ std::string Verdicts(const RunData& data) {
     const Verdict* verdict = VerdictOf(data, task);
     if (verdict == nullptr) continue;
     absl::StrAppend(&html, "<div class='card scroll'><h3>", EscapeHtml(task.title),
-                    "</h3><table><tr><th></th><th>", EscapeHtml(task.metric_title), "</th>");
+                    "</h3><table class='bars'><tr><th></th><th>", EscapeHtml(task.metric_title),
+                    "</th>");
     if (!task.part_title.empty()) {
       absl::StrAppend(&html, "<th class='n'>", EscapeHtml(task.part_title), "</th>");
     }

@@ -88,6 +88,9 @@ TEST(NodeSettings, FilesAreNeitherSentNorTakenFromTheServer) {
   EXPECT_FALSE(sent.contains("data.folder"));
   EXPECT_TRUE(sent.contains("lora.r"));
 
+  const ConfigRecord local = LocalSettings(config);
+  EXPECT_EQ(local, (ConfigRecord{{"model.checkpoint", "mine"}, {"data.folder", "data"}}));
+
   ConfigRecord hostile = sent;
   hostile.Set("model.checkpoint", "/etc");
   hostile.Set("data.folder", "../../secrets");

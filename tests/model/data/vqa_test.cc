@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fstream>
 
+#include "fedumm/model/vqa_folder.h"
 #include "tests/model/data/test_files.h"
 #include "tests/testing/status_matchers.h"
 
@@ -197,6 +198,14 @@ TEST(VqaV2, ResultsFileIsWhatTheServerTakes) {
 
 TEST(VqaV2, ImageNamesHaveTwelveDigits) {
   EXPECT_EQ(VqaImageName("val2014", 42), "COCO_val2014_000000000042.jpg");
+}
+
+TEST(VqaFolder, ASubsetThatLeadsOutOfTheFolderIsRefused) {
+  for (const char* subset : {"../../etc", "/etc", "..", "a/b", "a\\b"}) {
+    EXPECT_THAT(VqaFolder::Load({.folder = ::testing::TempDir(), .subset = subset}).status(),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("subset")))
+        << subset;
+  }
 }
 
 }  // namespace
