@@ -16,7 +16,6 @@
 #include "absl/strings/str_cat.h"
 #include "base/random.h"
 #include "base/status_macros.h"
-#include "fedumm/model/easy_vqa.h"
 #include "model/data/picture_loader.h"
 #include "model/guarded.h"
 #include "model/tasks/batches.h"
@@ -24,6 +23,7 @@
 namespace fedumm::model {
 namespace {
 
+constexpr int64_t kPictureSize = PixelCodec::kPictureSize;
 constexpr double kPromptDropout = 0.1;  // keeps classifier-free guidance in tune
 constexpr int64_t kEvaluationBatch = 16;
 constexpr float kTrainTimesteps = 1000;

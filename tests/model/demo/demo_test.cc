@@ -15,7 +15,7 @@
 #include "fedumm/model/lora.h"
 #include "fedumm/model/safetensors.h"
 #include "fedumm/model/train.h"
-#include "model/demo/pixel_codec.h"
+#include "model/tasks/pixel_codec.h"
 #include "model/demo/small_easy_vqa.h"
 #include "model/demo/steps.h"
 #include "model/demo/vocabulary.h"

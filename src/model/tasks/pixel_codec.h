@@ -11,6 +11,8 @@ namespace fedumm::model {
 // Thread-safe. Pictures are uint8 [n, 64, 64, 3], latents fp32 [n, channels, 8, 8].
 class PixelCodec {
  public:
+  static constexpr int64_t kPictureSize = 64;
+
   // The principal components of the patches of `pictures`. Each channel is divided by the square
   // root of its standard deviation: division by the standard deviation itself would give small
   // components the same weight as large ones and makes the edges of drawings ragged.
