@@ -23,6 +23,7 @@
 namespace fedumm::model {
 namespace {
 
+constexpr int64_t kPictureSize = PixelCodec::kPictureSize;
 constexpr double kPromptDropout = 0.1;  // keeps classifier-free guidance in tune
 constexpr int64_t kEvaluationBatch = 16;
 constexpr float kTrainTimesteps = 1000;
