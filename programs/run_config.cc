@@ -48,12 +48,12 @@ const ConfigRecord& Defaults() {
       {"data.balanced-batches", true},
       {"train.tasks", "vqa,draw"},
       {"train.local-steps", int64_t{10}},
-      {"train.vqa-batch-size", int64_t{8}},
+      {"train.vqa-batch-size", int64_t{16}},
       {"train.draw-batch-size", int64_t{16}},
       {"train.gradient-accumulation-steps", int64_t{1}},
       {"train.vqa-loss-weight", 1.0},
       {"train.draw-loss-weight", 5.0},
-      {"train.learning-rate", 3e-3},
+      {"train.learning-rate", 5e-3},
       {"train.final-learning-rate", 0.0},
       {"train.warmup-steps", int64_t{0}},
       {"train.schedule", "cosine"},
@@ -63,8 +63,8 @@ const ConfigRecord& Defaults() {
       {"evaluate.every", int64_t{5}},
       {"evaluate.stride", int64_t{5}},
       {"evaluate.drawings-per-prompt", int64_t{16}},
-      {"centralized.batch-factor", int64_t{4}},
-      {"centralized.learning-rate", 3e-3},
+      {"centralized.batch-factor", int64_t{2}},
+      {"centralized.learning-rate", 5e-3},
   };
   return defaults;
 }
