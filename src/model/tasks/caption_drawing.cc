@@ -23,7 +23,7 @@
 namespace fedumm::model {
 namespace {
 
-constexpr int64_t kPictureSize = PixelCodec::kPictureSize;
+constexpr int64_t kPictureSize = PixelCodec::kSize;
 constexpr double kPromptDropout = 0.1;  // keeps classifier-free guidance in tune
 constexpr int64_t kEvaluationBatch = 16;
 constexpr float kTrainTimesteps = 1000;
