@@ -36,8 +36,8 @@ std::vector<Message> Instructions(const std::vector<uint64_t>& nodes, const Arra
     message.metadata.message_type = std::string(message_type::kTrain);
     message.content = shared;
     if (own_config) {
-      message.content->Set("config", ConfigRecord{{"server-round", round},
-                                                  {"node", static_cast<int64_t>(node)}});
+      message.content->Set(
+          "config", ConfigRecord{{"server-round", round}, {"node", static_cast<int64_t>(node)}});
     }
     messages.push_back(std::move(message));
   }

@@ -41,6 +41,29 @@ TEST_F(RunGridTest, UnknownDestinationHasNoId) {
   EXPECT_THAT(ids[1], SizeIs(64));
 }
 
+TEST_F(RunGridTest, InstructionsThatDifferInOneRecordShareTheObjectsOfTheOthers) {
+  Message one = Instruction(node_.id);
+  Message other = Instruction(other_.id);
+  other.content = one.content;
+  other.content->Set("config", ConfigRecord{{"server-round", int64_t{1}}, {"node", 2.0}});
+  ASSERT_OK_AND_ASSIGN(const auto ids, grid_->PushMessages({one, other}));
+  // Two messages, two contents, two configurations; one record of arrays, one array, one chunk.
+  EXPECT_EQ(state_.objects.num_objects(), 2 + 2 + 2 + 3);
+  ASSERT_OK_AND_ASSIGN(const auto response, other_.Pull());
+  ASSERT_EQ(response.message_object_trees_size(), 1);
+  const flwr::proto::ObjectTree& tree = response.message_object_trees(0);
+  EXPECT_EQ(tree.object_id(), ids[1]);
+  ASSERT_EQ(tree.children_size(), 1);
+  EXPECT_EQ(tree.children(0).children_size(), 2);
+  ASSERT_OK_AND_ASSIGN(const auto all, wire::TreeIds(tree, {}));
+  EXPECT_THAT(all, SizeIs(6));
+  for (const std::string& id : all) EXPECT_NE(state_.objects.Find(id), nullptr);
+  grid_->Withdraw({ids[0]});
+  for (const std::string& id : all) EXPECT_NE(state_.objects.Find(id), nullptr);
+  grid_->Withdraw({ids[1]});
+  EXPECT_EQ(state_.objects.num_objects(), 0);
+}
+
 TEST_F(RunGridTest, InstructionsAreChecked) {
   Message message = Instruction(node_.id);
   message.content.reset();
