@@ -7,7 +7,7 @@ namespace fedumm {
 // What a peer may ask us to hold. Every parser of bytes from a socket or a file takes these; each
 // limit is checked before anything is allocated for it. Plain data.
 struct Limits {
-  int64_t max_nodes = 200'000;                   // keys that a server remembers
+  int64_t max_nodes = 200'000;  // keys that a server remembers
   // One object: a chunk of an array (5 MiB), or a whole record of another kind. The default is what
   // Protobuf and gRPC carry, 2 GiB, less what is around an object.
   int64_t max_object_bytes = (int64_t{2} << 30) - (int64_t{16} << 20);
@@ -18,8 +18,8 @@ struct Limits {
   int64_t max_call_bytes = int64_t{24} << 20;
   // All objects that a SuperLink holds; beyond it uploads are asked to try again later.
   int64_t max_stored_bytes = int64_t{16} << 30;
-  // Replies with arrays that a SuperLink takes in at a time; the nodes with others wait. A larger
-  // one comes alone. More of them at a time is faster over slow lines, and takes more memory.
+  // Memory budget for replies with arrays that are uploaded at a time; other nodes wait. A larger
+  // reply is uploaded alone. A larger budget is faster over slow lines.
   int64_t max_incoming_reply_bytes = int64_t{32} << 20;
   int64_t max_objects_per_message = 100'000;  // nodes of one object tree
   int64_t max_tree_depth = 6;  // Message, RecordDict, record, Array, chunk, and one to spare

@@ -22,7 +22,8 @@ struct SuperLinkOptions {
   std::string fleet_api_address = "127.0.0.1:0";  // Fleet over gRPC: nodes of Flower up to 1.39
   std::string http_address;  // Fleet, Control and Runtime over HTTP: nodes of Flower from 1.40,
                              // `flwr run`, flower-superexec
-  // Fleet through Flower's grpc-adapter (NVIDIA FLARE). Its nodes prove nothing: loopback only.
+  // Fleet through Flower's grpc-adapter (NVIDIA FLARE). Its nodes are not authenticated: loopback
+  // only.
   std::string grpc_adapter_address;
   std::optional<ServerTls> tls;  // of every transport
   bool insecure = false;  // plaintext must be asked for; without it and without `tls` Start is
@@ -54,7 +55,7 @@ struct NodeStatus {
 };
 
 // A running Flower-compatible server (`flwr.proto.Fleet` over gRPC). Thread-safe. Destruction stops
-// it and waits; grids must be gone by then.
+// it and waits; grids must be destroyed before.
 class SuperLink {
  public:
   // INVALID_ARGUMENT for a bad address, UNAVAILABLE if it cannot be bound.
@@ -71,8 +72,8 @@ class SuperLink {
   std::vector<NodeStatus> Nodes() const;
 
   // With `enable_supernode_auth`: from now on these public keys (PEM, or one line of OpenSSH's) may
-  // join, in place of those of the last call. The node of a key that is no longer among them is
-  // turned away at its next call. INVALID_ARGUMENT, naming the entry, for one that is no EC public
+  // join, in place of those of the last call. The node of a key that is no longer among them
+  // is rejected at its next call. INVALID_ARGUMENT, naming the entry, for one that is no EC public
   // key: nothing has changed then.
   absl::Status AllowKeys(const std::vector<std::string>& public_keys);
   // As `flwr supernode register` and `unregister`: a node that has not joined yet, for good.

@@ -28,27 +28,27 @@ struct SuperNodeOptions {
   bool insecure = false;  // plaintext must be asked for; `tls` is not used then
   ClientTls tls;
   // The node's identity: an EC private key (P-256, P-384 or P-521) in OpenSSH's form or PEM,
-  // without a passphrase. Empty: a fresh key, which registers itself and unregisters in the end. A
-  // node with a key of its own keeps its registration.
+  // without a passphrase. Empty: a new key, which is registered at the start and unregistered at
+  // the end. A node with a key of its own keeps its registration.
   std::string private_key;
   ConfigRecord node_config;
   int64_t max_retries = -1;  // consecutive failed tries before giving up; negative: for ever
   absl::Duration max_wait_time = absl::InfiniteDuration();  // likewise, time
-  // Stays this long after its last reply before it deactivates, so that a server that polls has it.
-  // At most 1 s: a node leaves when it is stopped, and is quick about it.
+  // How long a stopped node waits after its last reply before it deactivates, so that a server that
+  // polls can fetch the reply. At most 1 s.
   absl::Duration linger = absl::Seconds(1);
   Limits limits;
   // Progress for a program to print or log; called from the node's threads.
   std::function<void(const std::string& event)> on_event;
 };
 
-// Runs one node until `stop` is requested or a tunnel's server sends it home (OK), the server turns
-// it away for good (the server's error), or retries are used up (UNAVAILABLE). A server that fails
-// the TLS checks, or speaks plaintext where TLS was expected or the reverse, is FAILED_PRECONDITION
-// at once. Registers, activates, beats its heart on a thread of its own, pulls, verifies, runs
-// `app`, pushes what is asked for, and finally deactivates and unregisters. Survives a restart of
-// the server. Returns within 2 s of the stop request unless a handler of `app` does not return;
-// `app` outlives the call.
+// Runs one node until `stop` is requested or the server of a tunnel tells it to exit (OK), the
+// server rejects it permanently (the server's error), or retries are used up (UNAVAILABLE). A
+// server that fails the TLS checks, or speaks plaintext where TLS was expected or the reverse, is
+// FAILED_PRECONDITION at once. Registers, activates, sends heartbeats on a thread of its own, pulls
+// and verifies messages, runs `app`, pushes its replies, and finally deactivates and unregisters.
+// Survives a restart of the server. Returns within 2 s of the stop request unless a handler of
+// `app` does not return; `app` outlives the call.
 absl::Status RunSuperNode(const ClientApp& app, SuperNodeOptions options, std::stop_token stop);
 
 }  // namespace fedumm

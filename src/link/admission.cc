@@ -20,9 +20,9 @@ absl::Status CheckText(const std::optional<std::string>& text, const char* what)
                                                  kMaxTextBytes, " bytes, not ", text->size()));
 }
 
-void TurnAway(LinkState& state, uint64_t node, Answers& answers)
+void EndNode(LinkState& state, uint64_t node, Answers& answers)
     ABSL_EXCLUSIVE_LOCKS_REQUIRED(state.mu) {
-  state.mailbox.TurnAway(
+  state.mailbox.FailAll(
       node, {.code = ErrorCode::kNodeUnavailable, .reason = "the node's key was taken back"});
   if (std::optional<HeldPulls::Pull> pull = state.pulls.Take(node)) {
     answers.Add([done = std::move(pull->done)] {
@@ -51,7 +51,7 @@ absl::Status Admission::AllowKeys(const std::vector<std::string>& public_keys) {
   Answers answers;
   MutexLock lock(state_.mu);
   for (const uint64_t node : state_.nodes.Allow(std::move(keys), state_.options.timer())) {
-    TurnAway(state_, node, answers);
+    EndNode(state_, node, answers);
   }
   return absl::OkStatus();
 }
@@ -71,7 +71,7 @@ absl::Status Admission::UnregisterNode(uint64_t node) {
   Answers answers;
   MutexLock lock(state_.mu);
   FEDUMM_RETURN_IF_ERROR(state_.nodes.Revoke(node, state_.options.timer()));
-  TurnAway(state_, node, answers);
+  EndNode(state_, node, answers);
   return absl::OkStatus();
 }
 

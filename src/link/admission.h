@@ -20,8 +20,8 @@ class Admission {
   explicit Admission(LinkState& state) : state_(state) {}
 
   // From now on these keys may join, in place of those of the last call; nodes that were registered
-  // by name stay. A node that is turned away by it hears UNAUTHENTICATED at its next call, is sent
-  // no more messages, and no reply of its counts any more. INVALID_ARGUMENT, naming the entry, for
+  // by name stay. A node whose key is removed gets UNAUTHENTICATED at its next call, is sent
+  // no more messages, and its replies are rejected. INVALID_ARGUMENT, naming the entry, for
   // one that is no key, FAILED_PRECONDITION where any key may join: nothing has changed then.
   absl::Status AllowKeys(const std::vector<std::string>& public_keys);
 
@@ -33,7 +33,7 @@ class Admission {
   // A node that has not joined yet. Errors: INVALID_ARGUMENT for what is no key, or too long a
   // name; ALREADY_EXISTS for a key that is, or was, a node's; UNAVAILABLE if there are too many.
   absl::StatusOr<uint64_t> RegisterNode(Enrolment enrolment);
-  // Turns a node away for good, as AllowKeys does. NOT_FOUND if there is no such node.
+  // Removes a node for good, as AllowKeys does. NOT_FOUND if there is no such node.
   absl::Status UnregisterNode(uint64_t node);
   // Every node that ever was, ascending.
   std::vector<flwr::proto::NodeInfo> Nodes() const;

@@ -158,7 +158,7 @@ void Control::WatchLogs(uint64_t run_id, uint64_t ticket, std::function<void()> 
 }
 
 void Control::UnwatchLogs(uint64_t ticket) {
-  std::function<void()> on_more;  // let go of without the lock
+  std::function<void()> on_more;  // destroyed without the lock
   MutexLock lock(state_.mu);
   const auto it = state_.apps.log_readers.find(ticket);
   if (it == state_.apps.log_readers.end()) return;

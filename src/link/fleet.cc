@@ -157,7 +157,7 @@ absl::StatusOr<flwr::proto::ActivateNodeResponse> Fleet::ActivateNode(
       const uint64_t node,
       state_.nodes.Activate(identity, request.heartbeat_interval(), state_.options.timer(),
                             NodeAuth::SignedAt(caller)));
-  // A node that activates has begun anew: its former self waits for nothing and did nothing.
+  // The previous process with this key, if any, is replaced.
   AnswerEmpty(state_.pulls.Take(node), answers);
   state_.mailbox.Restart(node);
   ++state_.early_losses;  // with a shorter interval
@@ -230,7 +230,7 @@ void Fleet::PullMessages(const Caller& caller, const flwr::proto::PullMessagesRe
   Answers answers;
   MutexLock lock(state_.mu);
   const absl::Time now = state_.options.timer();
-  if (state_.nodes.Pulls(node, now, NodeAuth::SignedAt(caller))) {
+  if (state_.nodes.ReactivateOnPull(node, now, NodeAuth::SignedAt(caller))) {
     ReportBack(caller, node, answers);
     state_.NotifyWaiters(answers);
   }
@@ -345,7 +345,7 @@ absl::StatusOr<flwr::proto::PushMessagesResponse> Fleet::Push(
     }
     if (!receipt.ok()) {
       state_.gate.Leave(announcement->instruction_id);
-      // The node does not try again: who waits for the reply hears why.
+      // The node does not try again, so the sender is told why.
       if (!absl::IsAlreadyExists(receipt.status()) &&
           state_.mailbox.FailReply(announcement->node, announcement->run_id,
                                    announcement->instruction_id, RefusedReply(receipt.status()))) {
@@ -356,7 +356,7 @@ absl::StatusOr<flwr::proto::PushMessagesResponse> Fleet::Push(
   }
   uint32_t& result = (*response.mutable_results())[announcement->message_id];
   if (!receipt.ok()) {
-    // As from Flower's own server, a second reply is refused without a word.
+    // A second reply is ignored, as by Flower's own server.
     result = absl::IsAlreadyExists(receipt.status()) ? 0 : kRefused;
     Answers answers;
     MutexLock lock(state_.mu);
@@ -390,8 +390,8 @@ absl::StatusOr<flwr::proto::GetFabResponse> Fleet::GetFab(
     FEDUMM_RETURN_IF_ERROR(state_.runs.Check(request.run_id()));
     fab = state_.runs.GetFab(request.run_id());
     if (fab == nullptr) {
-      // A Python node runs nothing without one: it drops the instruction and says so to nobody.
-      if (state_.mailbox.Refuse(request.node().node_id(), request.run_id(), NoBundle())) {
+      // A Python node drops the instruction without a reply if there is no bundle.
+      if (state_.mailbox.FailOffered(request.node().node_id(), request.run_id(), NoBundle())) {
         state_.NotifyWaiters(answers);
       }
       // Any other error would end the node for good.
@@ -445,7 +445,7 @@ int64_t Fleet::MaxUploadBytes(const Caller& caller, int64_t num_bytes) {
   const int64_t max_bytes =
       std::max(limits.max_call_bytes, limits.max_object_bytes + kCallOverhead);
   if (num_bytes <= max_bytes) return max_bytes;
-  // The call will be refused unread: who waits for the reply hears why.
+  // The call will be refused unread, so the sender is told why.
   const absl::Status refusal = absl::ResourceExhaustedError(
       absl::StrCat("an object of some ", num_bytes, " bytes, limit ", limits.max_object_bytes));
   state_.Warn(*node, absl::StrCat("refused ", refusal.message()), answers);
@@ -475,8 +475,8 @@ absl::StatusOr<wire::ObjectBytes> Fleet::FindObject(const Caller& caller,
   FEDUMM_RETURN_IF_ERROR(Admit(caller, node));
   MutexLock lock(state_.mu);
   FEDUMM_RETURN_IF_ERROR(state_.runs.Check(request.run_id()));
-  if (!state_.mailbox.MayPull(node, request.run_id(), request.object_id(),
-                              state_.options.timer())) {
+  if (!state_.mailbox.MayPullObject(node, request.run_id(), request.object_id(),
+                                    state_.options.timer())) {
     return wire::ObjectBytes();
   }
   return state_.objects.Find(request.object_id());
@@ -522,7 +522,7 @@ void Fleet::Tick() {
   }
   if (!lost.empty()) state_.NotifyWaiters(answers);
   state_.ExpireApps(now, answers);
-  state_.OpenGate(answers);
+  state_.AdmitHeldReplies(answers);
 }
 
 void Fleet::RunTimers() {
@@ -544,7 +544,7 @@ void Fleet::Stop() {
   state_.stopping = true;
   for (const uint64_t node : state_.pulls.Nodes()) AnswerEmpty(state_.pulls.Take(node), answers);
   state_.StopApps(answers);
-  for (std::function<void()>& go : state_.gate.OpenAll()) answers.Add(std::move(go));
+  for (std::function<void()>& go : state_.gate.TakeAll()) answers.Add(std::move(go));
   state_.NotifyWaiters(answers);
   state_.timer_changed.NotifyAll();
 }

@@ -18,14 +18,15 @@ namespace fedumm::link {
 
 // The nodes' half of a SuperLink: one function for each call of `flwr.proto.Fleet`, whatever the
 // transport. Thread-safe; no function waits. Errors are those that a Flower node understands:
-// UNAVAILABLE (try again), PERMISSION_DENIED (that run is over), UNAUTHENTICATED (not your node),
+// UNAVAILABLE (try again), PERMISSION_DENIED (the run has ended), UNAUTHENTICATED (not your node),
 // FAILED_PRECONDITION and INVALID_ARGUMENT (refused for good). FAILED_PRECONDITION of RegisterNode
 // and UnregisterNode means "only operators do that" where LinkOptions::known_keys_only is set, and
 // "the key was used" else.
 //
-// A node that restarts with its key takes over from its former self, which may still be calling:
-// ActivateNode ends its held pull, offers again what it had not answered, and from then on neither
-// its confirmations of earlier offers count, nor a DeactivateNode that it signed before.
+// A node that restarts with its key takes over from the previous process with that key, which may
+// still be calling: ActivateNode ends its held pull and offers again what it had not answered. From
+// then on, its confirmations of earlier offers are ignored, and so is a DeactivateNode that it
+// signed before.
 class Fleet {
  public:
   // `state` outlives the fleet.
@@ -47,14 +48,14 @@ class Fleet {
   // any number that no other pull has.
   void PullMessages(const Caller& caller, const flwr::proto::PullMessagesRequest& request,
                     absl::Duration hold, uint64_t ticket, PullDone done);
-  // The caller of that pull has gone. A held pull is done with CANCELLED; a message that was given
-  // to it is offered again.
+  // The caller of that pull has disconnected. A held pull is done with CANCELLED; a message that it
+  // was given is offered again.
   void CancelPull(uint64_t node, uint64_t ticket);
 
   absl::StatusOr<flwr::proto::PushMessagesResponse> PushMessages(
       const Caller& caller, const flwr::proto::PushMessagesRequest& request);
-  // As PushMessages, but the answer waits, up to half a minute, until there is room for the reply;
-  // UNAVAILABLE if there was none for so long.
+  // As PushMessages, but the answer waits up to half a minute until the memory budget admits the
+  // reply; UNAVAILABLE if it does not.
   // Calls `done` exactly once, perhaps before it returns.
   using PushDone = std::function<void(absl::StatusOr<flwr::proto::PushMessagesResponse>)>;
   void AnnounceReply(const Caller& caller, flwr::proto::PushMessagesRequest request, PushDone done);

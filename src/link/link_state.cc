@@ -71,8 +71,8 @@ void LinkState::Warn(uint64_t node, std::string_view what, Answers& answers) {
   });
 }
 
-void LinkState::OpenGate(Answers& answers) {
-  for (std::function<void()>& go : gate.Open(options.timer())) answers.Add(std::move(go));
+void LinkState::AdmitHeldReplies(Answers& answers) {
+  for (std::function<void()>& go : gate.TakeReady(options.timer())) answers.Add(std::move(go));
 }
 
 void LinkState::NotifyWaiters(Answers& answers) {

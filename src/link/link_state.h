@@ -39,8 +39,8 @@ struct LinkOptions {
   std::function<absl::Time()> timer = MonotonicNow;  // of leases, holds and heartbeats
 };
 
-// Answers that are owed to peers: given when this goes out of scope, which must be after the lock
-// was let go.
+// Calls to make once the lock is released: answers to peers, log lines, events. They are made when
+// this is destroyed.
 class Answers {
  public:
   Answers() = default;
@@ -87,8 +87,8 @@ struct LinkState {
   // Gives the oldest message that waits for the node to its held pull, if there are both.
   void Deliver(uint64_t node, Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
 
-  // Lets announced replies come for which there is room by now.
-  void OpenGate(Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // Admits held replies that the memory budget allows by now.
+  void AdmitHeldReplies(Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
 
   // Ends a run, whoever runs it, and all that belongs to it. False if it was over already, or may
   // not end this way.
@@ -122,7 +122,7 @@ struct LinkState {
   HeldPulls pulls ABSL_GUARDED_BY(mu);
   HostedApps apps ABSL_GUARDED_BY(mu);
   ReplyGate gate ABSL_GUARDED_BY(mu);
-  // Grows when a node is gone earlier than was to be expected.
+  // Incremented when a node is lost, or will be, earlier than its lease said.
   uint64_t early_losses ABSL_GUARDED_BY(mu) = 0;
   bool stopping ABSL_GUARDED_BY(mu) = false;
   // Of each node whose pulls collide: how often, and since when.

@@ -11,10 +11,10 @@
 namespace fedumm::link {
 namespace {
 
-// How long a reply that was taken is remembered, so that a node that repeats it hears no error.
-// A closed instruction is known for a while, so that a late reply is told from one to nothing.
-constexpr absl::Duration kRemember = absl::Minutes(10);
-constexpr size_t kMostRemembered = 10'000;
+// How long a closed instruction is remembered: a node that repeats its reply gets no error then,
+// and a late reply is not taken for one to an unknown instruction.
+constexpr absl::Duration kKeepClosed = absl::Minutes(10);
+constexpr size_t kMaxClosed = 10'000;
 
 Error Unavailable(ErrorCode code, std::string reason) {
   return {.code = code, .reason = std::move(reason)};
@@ -282,7 +282,7 @@ void Mailbox::Restart(uint64_t node) {
   }
 }
 
-bool Mailbox::Refuse(uint64_t node, uint64_t run_id, const Error& error) {
+bool Mailbox::FailOffered(uint64_t node, uint64_t run_id, const Error& error) {
   bool refused = false;
   for (Entry* entry : Live(node)) {
     if (entry->stage != Stage::kOffered || entry->instruction.metadata.run_id != run_id) continue;
@@ -292,7 +292,7 @@ bool Mailbox::Refuse(uint64_t node, uint64_t run_id, const Error& error) {
   return refused;
 }
 
-void Mailbox::TurnAway(uint64_t node, const Error& error) {
+void Mailbox::FailAll(uint64_t node, const Error& error) {
   for (Entry* entry : Live(node)) {
     if (entry->stage != Stage::kComing) Fail(*entry, error);
   }
@@ -334,8 +334,8 @@ bool Mailbox::FailReply(uint64_t node, uint64_t run_id, const std::string& instr
   return false;
 }
 
-bool Mailbox::MayPull(uint64_t node, uint64_t run_id, const std::string& object_id,
-                      absl::Time now) {
+bool Mailbox::MayPullObject(uint64_t node, uint64_t run_id, const std::string& object_id,
+                            absl::Time now) {
   bool found = false;
   for (Entry* entry : Live(node)) {
     const Metadata& metadata = entry->instruction.metadata;
@@ -472,12 +472,12 @@ std::vector<uint64_t> Mailbox::Expire(absl::Time now) {
       }
     }
   }
-  ForgetClosed(now);
+  EvictClosed(now);
   return nodes;
 }
 
-void Mailbox::ForgetClosed(absl::Time now) {
-  while (!closed_.empty() && (now >= closed_.front().first || closed_.size() > kMostRemembered)) {
+void Mailbox::EvictClosed(absl::Time now) {
+  while (!closed_.empty() && (now >= closed_.front().first || closed_.size() > kMaxClosed)) {
     const auto it = entries_.find(closed_.front().second);
     if (it != entries_.end() && it->second.stage == Stage::kClosed) entries_.erase(it);
     closed_.pop_front();
@@ -534,8 +534,8 @@ void Mailbox::Close(Entry& entry, absl::Time now) {
     if (run->second.empty()) answered_.erase(run);
   }
   entry.message.reset();
-  closed_.emplace_back(now + kRemember, metadata.message_id);
-  ForgetClosed(now);
+  closed_.emplace_back(now + kKeepClosed, metadata.message_id);
+  EvictClosed(now);
 }
 
 void Mailbox::Unlink(const Entry& entry) {

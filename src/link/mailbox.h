@@ -28,7 +28,7 @@ namespace fedumm::link {
 //
 //   (coming ->) waiting -> offered -> confirmed -> answered -> closed
 //
-// where one is coming whose objects a peer still uploads. It goes back to waiting when its lease
+// It is coming while a peer uploads its objects. It goes back to waiting when its lease
 // ends unconfirmed, its answer did not go out, its node restarts, or the upload of its reply
 // stalls: nothing is lost with a node that dies in between. Holds references on the objects of what
 // it keeps. Times are the caller's monotonic `now`. Not thread-safe.
@@ -84,8 +84,8 @@ class Mailbox {
   void Post(Instruction instruction, absl::Time now);
 
   // Instructions whose objects a peer will upload; none is offered before all of them are here, and
-  // all are gone once no object has come for a session timeout. No references are handed over.
-  // One that is here already is welcome again.
+  // all are dropped once no object has come for a session timeout. No references are handed over.
+  // Idempotent: an instruction may be announced again.
   struct Upload {
     std::vector<std::string> to_push;  // objects that are missing
     std::string session;
@@ -145,18 +145,19 @@ class Mailbox {
   std::optional<Offered> Offer(uint64_t node, uint64_t ticket, absl::Time now);
   // The offer never reached the node.
   void TakeBack(uint64_t node, uint64_t ticket);
-  // The node has the message whole. No effect on messages of others, nor on one that has not been
-  // offered since the node's restart: its former self says so, and may be gone.
+  // The node has received the whole message. No effect on messages of other nodes, nor on one that
+  // was not offered since the node's restart: the previous process with its key confirms it.
   void Confirm(uint64_t node, uint64_t run_id, std::string_view message_id);
-  // The node has forgotten all that it was sent.
+  // The node restarted: what it has not answered is offered again.
   void Restart(uint64_t node);
-  // The node cannot take what it was offered in this run: the senders hear `error`. True if there
+  // The node cannot process what it was offered in this run: the senders get `error`. True if there
   // was anything.
-  bool Refuse(uint64_t node, uint64_t run_id, const Error& error);
-  // Nothing is taken from the node any more: the senders hear `error`, even if its reply is here.
-  void TurnAway(uint64_t node, const Error& error);
-  // A reply of the node that announced this object cannot be taken: the senders of its instruction
-  // hear `error`. `session` may be empty. True if there was one.
+  bool FailOffered(uint64_t node, uint64_t run_id, const Error& error);
+  // The node is removed: the senders of all its instructions get `error`, even if its reply is
+  // here.
+  void FailAll(uint64_t node, const Error& error);
+  // A reply of the node that announced this object is rejected: the sender of its instruction gets
+  // `error`. `session` may be empty. True if there was one.
   bool FailUpload(uint64_t node, uint64_t run_id, const std::string& object_id,
                   std::string_view session, const Error& error);
   // The same of all replies of the node that are being uploaded.
@@ -164,8 +165,8 @@ class Mailbox {
   // The same of a reply to that instruction, unless another one is being uploaded.
   bool FailReply(uint64_t node, uint64_t run_id, const std::string& instruction_id,
                  const Error& error);
-  // Whether the object belongs to a message for the node; if so, its lease begins anew.
-  bool MayPull(uint64_t node, uint64_t run_id, const std::string& object_id, absl::Time now);
+  // Whether the object belongs to a message for the node; if so, its lease is renewed.
+  bool MayPullObject(uint64_t node, uint64_t run_id, const std::string& object_id, absl::Time now);
 
   struct Receipt {
     std::vector<std::string> to_push;  // objects that the reply lacks, children first
@@ -242,7 +243,7 @@ class Mailbox {
   void SetAnswered(Entry& entry);
   // Forgets old closed entries, and so perhaps this one.
   void Close(Entry& entry, absl::Time now);
-  void ForgetClosed(absl::Time now);
+  void EvictClosed(absl::Time now);
   void Unlink(const Entry& entry);
   void Due(absl::Time at) { next_due_ = std::min(next_due_, at); }
 

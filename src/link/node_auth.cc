@@ -117,7 +117,7 @@ std::shared_ptr<evp_pkey_st> NodeAuth::FindKey(const std::string& public_key) {
 }
 
 void NodeAuth::RememberKey(const std::string& public_key, std::shared_ptr<evp_pkey_st> key) {
-  std::shared_ptr<evp_pkey_st> forgotten;  // freed after the lock is let go
+  std::shared_ptr<evp_pkey_st> forgotten;  // freed after the lock is released
   MutexLock lock(mu_);
   if (keys_.size() >= kMaxKeys) {
     const auto any = keys_.begin();
@@ -129,7 +129,7 @@ void NodeAuth::RememberKey(const std::string& public_key, std::shared_ptr<evp_pk
 
 absl::Status NodeAuth::RememberSignature(const Caller& caller) {
   const uint64_t fingerprint = FingerprintOf(caller);
-  absl::flat_hash_set<uint64_t> forgotten;  // freed after the lock is let go
+  absl::flat_hash_set<uint64_t> forgotten;  // freed after the lock is released
   MutexLock lock(mu_);
   if (const absl::Time now = options_.timer(); now - began_ > kOldest + kMostAhead) {
     forgotten = std::exchange(seen_before_, std::exchange(seen_, {}));

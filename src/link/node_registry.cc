@@ -33,16 +33,16 @@ uint64_t NodeIdOf(std::string_view public_key) {
 std::vector<uint64_t> NodeRegistry::Allow(absl::flat_hash_set<std::string> public_keys,
                                           absl::Time now) {
   allowed_ = std::move(public_keys);
-  std::vector<uint64_t> turned_away;
+  std::vector<uint64_t> key_revoked;
   for (auto& [id, node] : nodes_) {
-    const bool was_turned_away =
-        std::exchange(node.turned_away, options_.known_keys_only && !node.enrolled &&
+    const bool was_revoked =
+        std::exchange(node.key_revoked, options_.known_keys_only && !node.enrolled &&
                                             !allowed_.contains(node.enrolment.public_key));
-    if (!node.turned_away || was_turned_away) continue;
+    if (!node.key_revoked || was_revoked) continue;
     End(node, now);
-    turned_away.push_back(id);
+    key_revoked.push_back(id);
   }
-  return turned_away;
+  return key_revoked;
 }
 
 absl::StatusOr<uint64_t> NodeRegistry::Enrol(Enrolment enrolment, absl::Time now) {
@@ -55,7 +55,7 @@ absl::StatusOr<uint64_t> NodeRegistry::Enrol(Enrolment enrolment, absl::Time now
   }
   node.enrolment = std::move(enrolment);
   node.enrolled = true;
-  node.turned_away = false;
+  node.key_revoked = false;
   return it->second;
 }
 
@@ -67,7 +67,7 @@ absl::Status NodeRegistry::Revoke(uint64_t node, absl::Time now) {
   it->second.registered = false;
   it->second.unregistered_at = options_.wall_clock();
   End(it->second, now);
-  forgettable_.erase({it->second.lease_end, it->second.order});
+  evictable_.erase({it->second.lease_end, it->second.order});
   return absl::OkStatus();
 }
 
@@ -93,7 +93,7 @@ std::vector<flwr::proto::NodeInfo> NodeRegistry::Describe(absl::Time now) const 
     if (node.enrolment.name.has_value()) info.set_name(*node.enrolment.name);
     if (was_active) {
       info.set_last_activated_at(IsoTime(node.activated_at));
-      // One that fell silent was there until its lease ended.
+      // A lost node was online until its lease ended.
       const absl::Time until = wall_now + (node.lease_end - now);
       const absl::Time left = node.active ? until : node.deactivated_at;
       info.set_online_until(absl::ToDoubleSeconds((online ? until : left) - absl::UnixEpoch()));
@@ -144,23 +144,23 @@ absl::StatusOr<bool> NodeRegistry::Readmit(const std::string& public_key, uint64
   if (ids_.contains(public_key)) return false;
   FEDUMM_RETURN_IF_ERROR(Add({.public_key = public_key}, /*enrolled=*/false, now).status());
   Node& entry = nodes_.at(node);
-  Revive(node, entry, kUsualInterval, now);
+  RenewLease(node, entry, kUsualInterval, now);
   entry.activated_at = options_.wall_clock();
   return true;
 }
 
-void NodeRegistry::MakeRoom(absl::Time now) {
-  const auto first = forgettable_.begin();
-  if (first == forgettable_.end() || first->first.first > now) return;
+void NodeRegistry::EvictOneNode(absl::Time now) {
+  const auto first = evictable_.begin();
+  if (first == evictable_.end() || first->first.first > now) return;
   const auto it = nodes_.find(first->second);
   ids_.erase(it->second.enrolment.public_key);
   leases_.erase(first->first);
   nodes_.erase(it);
-  forgettable_.erase(first);
+  evictable_.erase(first);
 }
 
 absl::StatusOr<uint64_t> NodeRegistry::Add(Enrolment enrolment, bool enrolled, absl::Time now) {
-  if (static_cast<int64_t>(ids_.size()) >= options_.max_nodes) MakeRoom(now);
+  if (static_cast<int64_t>(ids_.size()) >= options_.max_nodes) EvictOneNode(now);
   if (static_cast<int64_t>(ids_.size()) >= options_.max_nodes) {
     return absl::UnavailableError(absl::StrCat("no more nodes than ", options_.max_nodes));
   }
@@ -177,7 +177,7 @@ absl::StatusOr<uint64_t> NodeRegistry::Add(Enrolment enrolment, bool enrolled, a
   const Node& node = at->second;
   ids_.emplace(node.enrolment.public_key, id);
   if (!enrolled && !options_.known_keys_only) {
-    forgettable_.emplace(std::pair(node.lease_end, node.order), id);
+    evictable_.emplace(std::pair(node.lease_end, node.order), id);
   }
   return id;
 }
@@ -193,7 +193,7 @@ absl::StatusOr<uint64_t> NodeRegistry::Activate(const std::string& public_key, d
     FEDUMM_ASSIGN_OR_RETURN(id, Register(public_key, now));
   }
   Node& node = nodes_.at(*id);
-  Revive(*id, node, interval, now);
+  RenewLease(*id, node, interval, now);
   node.activation_signed_at = signed_at;
   node.deactivation_signed_at = absl::InfinitePast();
   node.activated_at = options_.wall_clock();
@@ -208,12 +208,12 @@ absl::Status NodeRegistry::Heartbeat(uint64_t node, double interval, absl::Time 
     return absl::UnauthenticatedError(absl::StrCat("node is unregistered: ", node));
   }
   if (it->second.active || signed_at > it->second.deactivation_signed_at) {
-    Revive(node, it->second, interval, now);
+    RenewLease(node, it->second, interval, now);
   }
   return absl::OkStatus();
 }
 
-bool NodeRegistry::Pulls(uint64_t node, absl::Time now, absl::Time signed_at) {
+bool NodeRegistry::ReactivateOnPull(uint64_t node, absl::Time now, absl::Time signed_at) {
   const auto it = nodes_.find(node);
   if (it == nodes_.end() || it->second.active) return false;
   if (now >= it->second.lease_end || signed_at <= it->second.deactivation_signed_at) return false;
@@ -236,8 +236,8 @@ absl::Status NodeRegistry::Unregister(uint64_t node, absl::Time now) {
   Node& entry = it->second;
   End(entry, now);
   if (options_.known_keys_only || entry.enrolled) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("an operator let node ", node, " in: it stays, and may come back"));
+    return absl::FailedPreconditionError(absl::StrCat("an operator registered node ", node,
+                                                      ": it stays registered and may come back"));
   }
   if (std::exchange(entry.registered, false)) {
     entry.unregistered_at = options_.wall_clock();
@@ -246,7 +246,7 @@ absl::Status NodeRegistry::Unregister(uint64_t node, absl::Time now) {
   return absl::OkStatus();
 }
 
-void NodeRegistry::Revive(uint64_t id, Node& node, double interval, absl::Time now) {
+void NodeRegistry::RenewLease(uint64_t id, Node& node, double interval, absl::Time now) {
   node.active = true;
   node.interval = interval;
   leases_.erase({node.lease_end, node.order});
@@ -255,17 +255,17 @@ void NodeRegistry::Revive(uint64_t id, Node& node, double interval, absl::Time n
 }
 
 void NodeRegistry::SetLeaseEnd(Node& node, absl::Time lease_end) {
-  auto place = forgettable_.extract({node.lease_end, node.order});
+  auto place = evictable_.extract({node.lease_end, node.order});
   node.lease_end = lease_end;
   if (place.empty()) return;
   place.key().first = lease_end;
-  forgettable_.insert(std::move(place));
+  evictable_.insert(std::move(place));
 }
 
 void NodeRegistry::End(Node& node, absl::Time now) {
   if (!std::exchange(node.active, false)) return;
   leases_.erase({node.lease_end, node.order});
-  // One that fell silent has been gone since its lease ended.
+  // A lost node is offline since its lease ended.
   node.deactivated_at =
       options_.wall_clock() + std::min(node.lease_end - now, absl::ZeroDuration());
 }

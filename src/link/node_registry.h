@@ -21,8 +21,8 @@
 
 namespace fedumm::link {
 
-// Before the name of a node that proves nothing. No key begins like this, so that nobody speaks for
-// a node that signs.
+// Prefix of the name of a node that has no key. No key begins with it, so that such a node cannot
+// act for one that signs.
 inline constexpr std::string_view kKeyless = "keyless ";
 
 // The node of a key: the same on every server that it joins, and after a restart of one.
@@ -31,12 +31,11 @@ uint64_t NodeIdOf(std::string_view public_key);
 // Which keys are nodes, and which nodes are alive: registered -> online <-> offline ->
 // unregistered. A node is online until twice its heartbeat interval has passed without a
 // heartbeat. A key has one node id (NodeIdOf), but that of a keyless node's name is random. A key
-// that was unregistered cannot come back. Where there is no room for another node, those that
-// registered themselves are forgotten once their lease is over: first who never came or has left,
-// then who has been silent longest.
-// Keys are PEM texts, of which a key has one (base/ec_key.h). Times are the caller's monotonic
-// `now`, but for `signed_at`: the node's own clock, which orders the calls of one node. Not
-// thread-safe.
+// that was unregistered cannot come back. When the registry is full, nodes that registered
+// themselves are evicted once their lease has ended: first those that were never online or have
+// left, then those that were lost longest ago. Keys are PEM texts, of which a key has one
+// (base/ec_key.h). Times are the caller's monotonic `now`, but for `signed_at`: the node's own
+// clock, which orders the calls of one node. Not thread-safe.
 class NodeRegistry {
  public:
   struct Options {
@@ -50,7 +49,7 @@ class NodeRegistry {
   // The operator's side.
 
   // These keys may join, in place of those of the last call. Keys that were registered by name
-  // (Enrol) stay. Returns the nodes that are turned away by it; their keys may be allowed again.
+  // (Enrol) stay. Returns the nodes that are removed by it; their keys may be allowed again.
   std::vector<uint64_t> Allow(absl::flat_hash_set<std::string> public_keys, absl::Time now);
   struct Enrolment {
     std::string public_key;
@@ -60,7 +59,7 @@ class NodeRegistry {
   // A node that has not joined yet. ALREADY_EXISTS for a key that is or was a node, UNAVAILABLE
   // when the registry is full.
   absl::StatusOr<uint64_t> Enrol(Enrolment enrolment, absl::Time now);
-  // Turns a node away for good, whoever registered it. NOT_FOUND if there is none.
+  // Removes a node for good, whoever registered it. NOT_FOUND if there is none.
   absl::Status Revoke(uint64_t node, absl::Time now);
   // Every node that ever was, ascending, as `flwr supernode list` shows them.
   std::vector<flwr::proto::NodeInfo> Describe(absl::Time now) const;
@@ -71,29 +70,29 @@ class NodeRegistry {
   // not join, UNAVAILABLE when the registry is full.
   absl::StatusOr<uint64_t> Register(const std::string& public_key, absl::Time now);
   absl::Status CheckMayRegister(const std::string& public_key) const;
-  // Whether the key may speak for the node: its own, or one that Readmit would let in.
+  // Whether the key may act for the node: its own, or one that Readmit would accept.
   // UNAUTHENTICATED if not.
   absl::Status CheckOwner(const std::string& public_key, uint64_t node) const;
   // Puts a node online that joined before this server started, as its id shows; such nodes know
   // nothing of a restart. Returns whether it was one. Errors of CheckOwner; UNAVAILABLE when full.
   absl::StatusOr<bool> Readmit(const std::string& public_key, uint64_t node, absl::Time now);
-  // Puts the key's node online, registering it if it is allowed; one that is online already is
-  // taken over. FAILED_PRECONDITION for an unknown key, INVALID_ARGUMENT for an interval (seconds)
-  // that Flower does not allow.
+  // Puts the key's node online, registering it if it is allowed; if it is online already, the
+  // caller takes over. FAILED_PRECONDITION for an unknown key, INVALID_ARGUMENT for an interval
+  // (seconds) that Flower does not allow.
   absl::StatusOr<uint64_t> Activate(const std::string& public_key, double interval, absl::Time now,
                                     absl::Time signed_at = absl::InfinitePast());
   // The node must be known. INVALID_ARGUMENT as for Activate. No effect if it was signed before the
   // node deactivated.
   absl::Status Heartbeat(uint64_t node, double interval, absl::Time now,
                          absl::Time signed_at = absl::InfiniteFuture());
-  // A node that pulls after it was deactivated is there: it was its former self, just stopped, that
-  // spoke. Returns whether that puts it online.
-  bool Pulls(uint64_t node, absl::Time now, absl::Time signed_at);
-  // False, and nothing happens, if that was signed before the node activated last: what it did
-  // before is not undone by a late call of its former self.
+  // A pull that arrives after Deactivate puts the node back online: the deactivation came from the
+  // previous process with the same key. Returns whether it did.
+  bool ReactivateOnPull(uint64_t node, absl::Time now, absl::Time signed_at);
+  // False, without effect, if the call was signed before the node's last activation: it came from
+  // the previous process with the same key.
   bool Deactivate(uint64_t node, absl::Time now, absl::Time signed_at = absl::InfiniteFuture());
-  // Burns the key of a node that registered itself. FAILED_PRECONDITION for one that an operator
-  // let in: it goes offline and may come back.
+  // The key of a node that registered itself cannot be used again. FAILED_PRECONDITION for a node
+  // that an operator registered: it goes offline and may come back.
   absl::Status Unregister(uint64_t node, absl::Time now);
 
   // The node of a key, if it may act.
@@ -133,7 +132,7 @@ class NodeRegistry {
     bool enrolled = false;     // by name
     uint64_t order = 0;        // of joining
     bool registered = true;    // false: for good
-    bool turned_away = false;  // its key is not among the allowed ones any more
+    bool key_revoked = false;  // its key is no longer allowed
     bool active = false;
     bool instructed = false;
     std::string address;
@@ -148,24 +147,24 @@ class NodeRegistry {
     absl::Time unregistered_at = absl::InfinitePast();
     Grid::Traffic traffic;
 
-    bool MayAct() const { return registered && !turned_away; }
+    bool MayAct() const { return registered && !key_revoked; }
     bool IsOnline(absl::Time now) const { return active && now < lease_end && MayAct(); }
   };
 
   bool MayRegister(const std::string& public_key) const;
   absl::StatusOr<uint64_t> Add(Enrolment enrolment, bool enrolled, absl::Time now);
-  void MakeRoom(absl::Time now);
-  void Revive(uint64_t id, Node& node, double interval, absl::Time now);
+  void EvictOneNode(absl::Time now);
+  void RenewLease(uint64_t id, Node& node, double interval, absl::Time now);
   void SetLeaseEnd(Node& node, absl::Time lease_end);
   void End(Node& node, absl::Time now);
 
   const Options options_;
   absl::flat_hash_set<std::string> allowed_;
-  absl::flat_hash_map<std::string, uint64_t> ids_;  // by key; burned keys stay
+  absl::flat_hash_map<std::string, uint64_t> ids_;  // by key; unregistered keys stay
   std::map<uint64_t, Node> nodes_;
-  // The nodes that may be forgotten, by the ends of their leases (past for who never came or has
-  // left) and the order of joining.
-  std::map<std::pair<absl::Time, uint64_t>, uint64_t> forgettable_;
+  // The nodes that may be evicted, by the ends of their leases (in the past for those that were
+  // never online or have left) and the order of joining.
+  std::map<std::pair<absl::Time, uint64_t>, uint64_t> evictable_;
   // The nodes that are online, or whose lease is over since TakeLost, likewise.
   std::map<std::pair<absl::Time, uint64_t>, uint64_t> leases_;
   uint64_t last_order_ = 0;

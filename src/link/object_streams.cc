@@ -25,7 +25,7 @@ absl::StatusOr<bool> StoreUpload(LinkState& state, const Upload& upload,
     stored = state.objects.PutChecked(object_id, std::move(bytes), state.options.limits);
   }
   if (!stored.ok()) {
-    // The reply is never complete: who waits for it hears why.
+    // The reply will never be complete, so the sender is told why.
     Answers answers;
     MutexLock lock(state.mu);
     state.Warn(upload.node,
@@ -58,7 +58,7 @@ absl::StatusOr<std::vector<wire::Object>> ObjectPull::Next(int64_t max_bytes) {
   }
   for (; next_ < object_ids_.size(); ++next_) {
     std::string& id = object_ids_[next_];
-    if (!state_->mailbox.MayPull(node_, run_id_, id, state_->options.timer())) continue;
+    if (!state_->mailbox.MayPullObject(node_, run_id_, id, state_->options.timer())) continue;
     wire::ObjectBytes bytes = state_->objects.Find(id);
     if (bytes == nullptr) continue;
     num_bytes += static_cast<int64_t>(bytes->size()) + wire::kObjectOverhead;

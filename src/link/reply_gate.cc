@@ -6,7 +6,7 @@
 namespace fedumm::link {
 
 bool ReplyGate::Enter(const std::string& instruction_id, int64_t num_bytes, absl::Time now) {
-  ForgetOld(now);
+  DropOld(now);
   if (inside_.contains(instruction_id)) return true;
   if (!held_.empty() || !HasRoom(num_bytes)) return false;
   Admit(instruction_id, num_bytes, now);
@@ -38,15 +38,15 @@ void ReplyGate::Leave(const std::string& instruction_id) {
   ++num_left_;
 }
 
-std::vector<std::function<void()>> ReplyGate::Open(absl::Time now) {
-  ForgetOld(now);
+std::vector<std::function<void()>> ReplyGate::TakeReady(absl::Time now) {
+  DropOld(now);
   std::vector<std::function<void()>> ready;
   while (!held_.empty() && (held_.front().until <= now || HasRoom(held_.front().num_bytes))) {
     Held next = std::move(held_.front());
     held_.pop_front();
     if (!HasRoom(next.num_bytes) && next.num_left != num_left_) {
       ready.emplace_back([go = std::move(next.go)] {
-        go(absl::UnavailableError("the server has no room for another reply yet"));
+        go(absl::UnavailableError("the server's memory budget for replies is in use, try again"));
       });
       continue;
     }
@@ -56,7 +56,7 @@ std::vector<std::function<void()>> ReplyGate::Open(absl::Time now) {
   return ready;
 }
 
-std::vector<std::function<void()>> ReplyGate::OpenAll() {
+std::vector<std::function<void()>> ReplyGate::TakeAll() {
   std::vector<std::function<void()>> ready;
   for (Held& held : held_) {
     ready.emplace_back([go = std::move(held.go)] { go(absl::OkStatus()); });
@@ -83,7 +83,7 @@ void ReplyGate::Admit(const std::string& instruction_id, int64_t num_bytes, absl
   bytes_inside_ += num_bytes;
 }
 
-void ReplyGate::ForgetOld(absl::Time now) {
+void ReplyGate::DropOld(absl::Time now) {
   for (auto it = inside_.begin(); it != inside_.end();) {
     if (now >= it->second.until) {
       bytes_inside_ -= it->second.num_bytes;

@@ -14,9 +14,9 @@ namespace fedumm::link {
 
 // Bounds the replies that are in memory at once: a node that has announced one waits for its answer
 // while others are being uploaded or used, so that a server's memory does not grow with the number
-// of its nodes. It never waits long: who has waited for `longest_hold` is asked to try again, or,
-// if nothing has moved meanwhile, comes in anyhow. A reply that has been inside for `patience`
-// counts no more. Not thread-safe.
+// of its nodes. No node waits long: after `longest_hold` it is asked to try again, or is admitted
+// if no reply was used up meanwhile. A reply that was admitted `patience` ago no longer counts. Not
+// thread-safe.
 class ReplyGate {
  public:
   struct Options {
@@ -26,21 +26,21 @@ class ReplyGate {
   };
   explicit ReplyGate(const Options& options) : options_(options) {}
 
-  // A reply of about `num_bytes` to this instruction is announced. True if it may come now, as one
-  // that is inside may, for no longer. Else it is to be held.
+  // A reply of about `num_bytes` to this instruction is announced. True if it may be uploaded now;
+  // one that was admitted before may, but its time is not extended. Else it is to be held.
   bool Enter(const std::string& instruction_id, int64_t num_bytes, absl::Time now);
-  // Until Open gives `go` back, to be called with OK, or with UNAVAILABLE if there was no room. One
-  // that is held for the same instruction already gives its place away; what is returned tells it
-  // so, once no lock is held.
+  // Until TakeReady returns `go`, to be called with OK, or with UNAVAILABLE if the budget did not
+  // admit it in time. It replaces one that is held for the same instruction; call what is returned,
+  // without a lock, to tell that one.
   using Go = std::function<void(absl::Status)>;
   std::function<void()> Hold(const std::string& instruction_id, int64_t num_bytes, absl::Time now,
                              Go go);
   // The reply is no longer in memory, or will not come.
   void Leave(const std::string& instruction_id);
-  // What is held and may come by now. To be called, once no lock is held, and soon.
-  std::vector<std::function<void()>> Open(absl::Time now);
+  // What was held and is admitted, or refused, by now. To be called soon, without a lock.
+  std::vector<std::function<void()>> TakeReady(absl::Time now);
   // All that is held.
-  std::vector<std::function<void()>> OpenAll();
+  std::vector<std::function<void()>> TakeAll();
   absl::Time next_due() const;  // when time alone opens
 
  private:
@@ -58,7 +58,7 @@ class ReplyGate {
 
   bool HasRoom(int64_t num_bytes) const;
   void Admit(const std::string& instruction_id, int64_t num_bytes, absl::Time now);
-  void ForgetOld(absl::Time now);
+  void DropOld(absl::Time now);
 
   const Options options_;
   std::map<std::string, Inside> inside_;

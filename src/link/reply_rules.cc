@@ -8,9 +8,8 @@
 namespace fedumm::link {
 namespace {
 
-constexpr double kEarliest =
-    1740700800;                    // 28 February 2025, before which nothing spoke this protocol
-constexpr double kMostAhead = 60;  // seconds that a node's clock may be ahead
+constexpr double kEarliest = 1740700800;  // 28 February 2025, the protocol did not exist before
+constexpr double kMostAhead = 60;         // seconds that a node's clock may be ahead
 constexpr double kTtlTolerance = 0.1;
 
 }  // namespace

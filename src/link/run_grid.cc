@@ -34,8 +34,8 @@ absl::Status CheckOwnInstruction(const Message& message) {
   return absl::OkStatus();
 }
 
-// Replies are given to the application one by one, or as many together as make this.
-constexpr int64_t kHandful = int64_t{8} << 20;
+// Replies are given to the application in batches of at most this many bytes, or one by one.
+constexpr int64_t kMaxBatchBytes = int64_t{8} << 20;
 
 // The objects of a reply while it is put together. Chunks go with their last use: an array that had
 // to be copied, to be aligned, then does not take twice its memory.
@@ -73,7 +73,7 @@ class ReplyObjects {
 RunGrid::~RunGrid() {
   Answers answers;
   MutexLock lock(state_.mu);
-  ReturnUsed(answers);
+  ReleaseUsedReplies(answers);
   state_.FinishRun(run_id_, kCompleted, "", answers);
 }
 
@@ -194,9 +194,9 @@ absl::StatusOr<std::vector<Message>> RunGrid::PullMessages(
     Answers answers;
     MutexLock lock(state_.mu);
     for (const std::string& id : used_) {
-      had_large = had_large || state_.mailbox.NumBytes(id) >= kHandful;
+      had_large = had_large || state_.mailbox.NumBytes(id) >= kMaxBatchBytes;
     }
-    ReturnUsed(answers);
+    ReleaseUsedReplies(answers);
   }
   if (had_large) ReturnFreeMemory();
   std::vector<Mailbox::Outcome> outcomes;
@@ -219,11 +219,11 @@ absl::StatusOr<std::vector<Message>> RunGrid::PullMessages(
   return replies;
 }
 
-void RunGrid::ReturnUsed(Answers& answers) {
+void RunGrid::ReleaseUsedReplies(Answers& answers) {
   if (used_.empty()) return;
   for (const std::string& id : used_) state_.gate.Leave(id);
   used_.clear();
-  state_.OpenGate(answers);
+  state_.AdmitHeldReplies(answers);
 }
 
 std::vector<Mailbox::Outcome> RunGrid::Take(const Ids& wanted) {
@@ -233,7 +233,7 @@ std::vector<Mailbox::Outcome> RunGrid::Take(const Ids& wanted) {
   for (const std::set<std::string>* ids :
        {&state_.mailbox.Answered(run_id_), &std::as_const(ended_)}) {
     for (const std::string& id : *ids) {
-      if (num_bytes >= kHandful) break;
+      if (num_bytes >= kMaxBatchBytes) break;
       if (!wanted.contains(id)) continue;
       over.push_back(id);
       num_bytes += state_.mailbox.NumBytes(id);
@@ -324,7 +324,7 @@ void RunGrid::Withdraw(const std::vector<std::string>& message_ids) {
     ended_.erase(id);
   }
   used_.insert(used_.end(), message_ids.begin(), message_ids.end());
-  ReturnUsed(answers);
+  ReleaseUsedReplies(answers);
 }
 
 Grid::Traffic RunGrid::NodeTraffic(uint64_t node_id) {

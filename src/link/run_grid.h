@@ -56,11 +56,11 @@ class RunGrid final : public Grid {
       const std::shared_ptr<const wire::DeflatedContent>& content, Shared& shared);
   std::shared_ptr<const Mailbox::Parts> PartsOf(
       const std::shared_ptr<const wire::DeflatedRecord>& record, Shared& shared);
-  // The application asks for more, so it has done with the replies that it was given.
-  void ReturnUsed(Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mu);
+  // The application asks for more replies, so it no longer uses those that it was given.
+  void ReleaseUsedReplies(Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mu);
   using Ids = absl::flat_hash_set<absl::string_view>;
-  // Of `wanted`, instructions that are over, taken: as many as make a handful of bytes. Its time
-  // does not grow with those that are not over.
+  // Takes the outcomes of those `wanted` instructions that have ended, up to kMaxBatchBytes. Its
+  // time does not grow with the number of the others.
   std::vector<Mailbox::Outcome> Take(const Ids& wanted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mu);
   // Likewise, of those that are not pending, as far as this grid knows.
   std::vector<Mailbox::Outcome> TakeUnknown(const Ids& wanted)

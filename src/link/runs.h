@@ -22,7 +22,7 @@ inline constexpr std::string_view kCompleted = "completed";
 inline constexpr std::string_view kFailed = "failed";
 inline constexpr std::string_view kStopped = "stopped";
 
-// What Flower calls the owner where nobody logs in.
+// Flower's name of the owner where there are no accounts.
 inline constexpr std::string_view kNobodyId = "<id:none>";
 inline constexpr std::string_view kNobody = "none";
 

@@ -108,7 +108,7 @@ void Runtime::AcquireTask(const flwr::proto::AcquireTaskRequest& request, absl::
 }
 
 void Runtime::CancelAcquire(uint64_t ticket) {
-  AcquireDone done;  // let go of without the lock
+  AcquireDone done;  // destroyed without the lock
   Answers answers;
   MutexLock lock(state_.mu);
   if (const auto it = state_.apps.acquires.find(ticket); it != state_.apps.acquires.end()) {
@@ -310,7 +310,7 @@ void Runtime::PullMessages(std::string_view token,
 }
 
 void Runtime::CancelPull(uint64_t ticket) {
-  std::function<void()> ready;  // let go of without the lock
+  std::function<void()> ready;  // destroyed without the lock
   MutexLock lock(state_.mu);
   const auto it = state_.apps.pulls.find(ticket);
   if (it == state_.apps.pulls.end()) return;
@@ -436,7 +436,7 @@ absl::StatusOr<flwr::proto::PullObjectResponse> Runtime::PullObject(
   wire::ObjectBytes bytes;
   {
     MutexLock lock(state_.mu);
-    if (state_.apps.replies.MayPull(run_id, request.object_id())) {
+    if (state_.apps.replies.MayPullObject(run_id, request.object_id())) {
       bytes = state_.objects.Find(request.object_id());
     }
   }

@@ -37,7 +37,7 @@ class Runtime {
   // that no other held call has.
   void AcquireTask(const flwr::proto::AcquireTaskRequest& request, absl::Duration hold,
                    uint64_t ticket, AcquireDone done);
-  // The caller of that call has gone; a run that was given to it is pending again.
+  // The caller of that call has disconnected; a run that it was given is pending again.
   void CancelAcquire(uint64_t ticket);
 
   // Whether the token is good.

@@ -19,7 +19,7 @@ const TakenReplies::Reply* TakenReplies::Find(uint64_t run_id,
   return it == run->second.replies.end() ? nullptr : &it->second;
 }
 
-bool TakenReplies::MayPull(uint64_t run_id, const std::string& object_id) const {
+bool TakenReplies::MayPullObject(uint64_t run_id, const std::string& object_id) const {
   const auto run = runs_.find(run_id);
   return run != runs_.end() && run->second.objects.contains(object_id);
 }

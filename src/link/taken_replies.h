@@ -28,7 +28,7 @@ class TakenReplies {
   void Add(uint64_t run_id, const std::string& instruction_id, Reply reply);
   // Null if no reply to that instruction waits for its confirmation. Valid until the next call.
   const Reply* Find(uint64_t run_id, std::string_view instruction_id) const;
-  bool MayPull(uint64_t run_id, const std::string& object_id) const;
+  bool MayPullObject(uint64_t run_id, const std::string& object_id) const;
   // Both return the ids whose references the caller releases.
   std::vector<std::string> Confirm(uint64_t run_id, std::string_view reply_id);
   std::vector<std::string> DropRun(uint64_t run_id);

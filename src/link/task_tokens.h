@@ -14,8 +14,8 @@
 namespace fedumm::link {
 
 // Which process may act for which run: a token for each run that has one, good for a while and
-// renewed by what the process does. Only hashes of tokens are kept, so that neither a lookup's time
-// nor a look at the memory tells one. Times are the caller's monotonic `now`. Not thread-safe.
+// renewed by what the process does. Only hashes of tokens are kept, so that neither the time of a
+// lookup nor a memory dump reveals one. Times are the caller's monotonic `now`. Not thread-safe.
 class TaskTokens {
  public:
   // A new token, 256 hex digits, in place of the run's last. `ticket` names the request that it

@@ -12,7 +12,7 @@ namespace fedumm {
 // Waits on the monotonic clock. False if `stop` was requested first.
 bool WaitFor(absl::Duration duration, const std::stop_token& stop);
 
-// Time and chance of a node; tests bring their own.
+// The clock, waits and random seed of a node; tests set their own.
 struct NodeEnvironment {
   using Wait = std::function<bool(absl::Duration, const std::stop_token&)>;
 

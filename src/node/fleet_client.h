@@ -26,7 +26,7 @@ struct CallOptions {
 // The twelve calls of Flower's Fleet API, whatever carries them. Thread-safe. Codes: UNAVAILABLE
 // and DEADLINE_EXCEEDED may be tried again; PERMISSION_DENIED: the run is over; UNAUTHENTICATED,
 // NOT_FOUND, FAILED_PRECONDITION: the server does not know this node, or refuses it; ABORTED: the
-// server sends the node home.
+// server tells the node to exit.
 class FleetClient {
  public:
   virtual ~FleetClient() = default;

@@ -32,7 +32,7 @@ void Heartbeat::Run(const std::stop_token& stop) {
       return;
     }
     if (answer.ok()) backoff.Reset();
-    // Spread out, and early enough that one lost beat does no harm.
+    // Jittered, and early enough that one lost heartbeat does no harm.
     pause = answer.ok() ? kHeartbeatInterval * (0.58 + 0.17 * random.Uniform()) : backoff.Next();
   } while (environment_.heartbeat_wait(pause, stop));
 }

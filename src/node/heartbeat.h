@@ -10,9 +10,9 @@
 
 namespace fedumm {
 
-// Beats for one node on a thread of its own, from construction to destruction, so that a node that
-// trains for hours stays online. Calls `on_refused` once, from that thread, if the server does not
-// know the node any more, and is silent then. The client and the environment outlive it.
+// Sends heartbeats for one node on a thread of its own, from construction to destruction, so that a
+// node that trains for hours stays online. Calls `on_refused` once, from that thread, if the server
+// no longer knows the node, and stops then. The client and the environment outlive it.
 class Heartbeat {
  public:
   Heartbeat(FleetClient& fleet, const NodeEnvironment& environment, uint64_t node_id,

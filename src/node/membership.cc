@@ -11,8 +11,8 @@
 namespace fedumm {
 namespace {
 
-// A server that missed our leaving takes us for online for two heartbeat intervals, and refuses to
-// activate the key meanwhile.
+// A server that missed the deactivation holds the node for online for two heartbeat intervals, and
+// may refuse to activate the key until then.
 constexpr absl::Duration kPatience = absl::Seconds(75);
 constexpr absl::Duration kLongestPause = absl::Seconds(8);
 

@@ -11,29 +11,30 @@
 
 namespace fedumm {
 
-// What the server is told about the heartbeat: it counts a node as gone after twice this time.
+// What the server is told about the heartbeat: a node is lost after twice this time.
 inline constexpr absl::Duration kHeartbeatInterval = absl::Seconds(30);
 
-// The server has forgotten this node, or turns it away.
+// The server does not know this node, or refuses it.
 inline bool IsRefusal(const absl::Status& status) {
   return absl::IsUnauthenticated(status) || absl::IsNotFound(status) ||
          absl::IsFailedPrecondition(status);
 }
 
-// A key's place among the nodes of a server: registered, active, and gone again. Not thread-safe.
+// Registers and activates a key as a node of a server, and undoes both. Not thread-safe.
 class Membership {
  public:
   struct Options {
     std::string public_key_pem;
-    bool keeps_key = false;  // outlives this process: never unregistered, which would burn it
-    uint64_t seed = 0;       // of the back-off
+    bool keeps_key =
+        false;  // outlives this process: never unregistered, after which it could not be used again
+    uint64_t seed = 0;  // of the back-off
     std::function<void(const std::string&)> on_event;
   };
   explicit Membership(Options options);
 
   // Registers and activates; returns the node id. A node that may have been active before, in this
-  // process or with its key in another one, tries on for as long as a server may take it for online
-  // still. Any other refusal is final.
+  // process or with its key in another one, tries for as long as a server may still
+  // hold it for online. Any other refusal is final.
   absl::StatusOr<uint64_t> Join(Caller& caller);
   // Deactivates and, unless the key is kept, unregisters, as far as the server can be reached.
   void Leave(Caller& caller);

@@ -128,7 +128,8 @@ absl::Status MessageTransfer::PullStream(Caller& caller, const Metadata& metadat
     total_bytes += static_cast<int64_t>(bytes.size());
     if (total_bytes > limits_.max_message_bytes) return TooLarge();
     if (missing.erase(id) == 0) {
-      return absl::DataLossError(absl::StrCat("the server sent an object unasked: ", id));
+      return absl::DataLossError(
+          absl::StrCat("the server sent an object that was not asked for: ", id));
     }
     return Keep(id, std::move(bytes));
   };

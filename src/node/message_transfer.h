@@ -35,8 +35,8 @@ class MessageTransfer {
   absl::StatusOr<int64_t> Push(Caller& caller, const Message& reply,
                                const wire::DeflatedMessage& parts, absl::Duration runtime);
 
-  // The server may be another one now: finds out anew what it knows.
-  void ForgetServer() { in_streams_ = true; }
+  // The server may have been replaced: which calls it knows is found out again.
+  void ResetServer() { in_streams_ = true; }
 
  private:
   // Pulls what `held_` lacks of `ids`, as far as the server gives it away in one call.

@@ -24,9 +24,9 @@ constexpr absl::Duration kPullTimeout =
     absl::Seconds(40);  // longer than any server holds an empty answer
 constexpr absl::Duration kPollPause =
     absl::Milliseconds(500);  // between polls of a server that holds none
-constexpr absl::Duration kLastWords =
-    absl::Seconds(1);  // for a reply at hand when the node is stopped
-constexpr int kMaxFruitlessSessions =
+constexpr absl::Duration kFinalReplyTimeout =
+    absl::Seconds(1);  // for a reply that is ready when the node is stopped
+constexpr int kMaxFailedSessions =
     12;  // in a row: joined, and refused before the first pull was answered
 
 // Errors after which the server cannot be talked to until the node has joined again, if at all. Any
@@ -97,22 +97,22 @@ class Node {
   }
 
  private:
-  // Joins, and joins again whenever the server has forgotten this node.
+  // Joins, and joins again whenever the server no longer knows this node.
   absl::Status RunSessions() {
     Backoff backoff(environment_.seed);
-    int fruitless = 0;
+    int num_failed_sessions = 0;
     while (true) {
       Caller joining = NewCaller(stop_);
       FEDUMM_ASSIGN_OR_RETURN(node_id_, membership_.Join(joining));
       Announce(absl::StrCat("registered as node ", node_id_, " at ", options_.superlink));
       pulled_ = false;
-      transfer_.ForgetServer();
+      transfer_.ResetServer();
       const absl::Status ended = RunSession();
       if (!IsRefusal(ended)) return ended;
       if (pulled_) {
-        fruitless = 0;
+        num_failed_sessions = 0;
         backoff.Reset();
-      } else if (++fruitless >= kMaxFruitlessSessions) {
+      } else if (++num_failed_sessions >= kMaxFailedSessions) {
         return ended;
       }
       Announce(absl::StrCat("the server no longer knows this node, joining again: ",
@@ -225,8 +225,8 @@ class Node {
     if (reply.content.has_value()) reply.content.emplace();  // the parts carry it from here on
     absl::StatusOr<int64_t> pushed = transfer_.Push(caller, reply, parts, runtime);
     if (absl::IsCancelled(pushed.status()) && stop_.stop_requested()) {
-      Caller last_words = NewCaller({}, LeaveBy());
-      pushed = transfer_.Push(last_words, reply, parts, runtime);
+      Caller final_caller = NewCaller({}, LeaveBy());
+      pushed = transfer_.Push(final_caller, reply, parts, runtime);
     }
     FEDUMM_RETURN_IF_ERROR(pushed.status());
     last_reply_ = environment_.clock();
@@ -285,7 +285,7 @@ class Node {
 
   // When to be done with replies, counted from the first time that a stop is noticed.
   absl::Time LeaveBy() {
-    if (leave_by_ == absl::InfiniteFuture()) leave_by_ = environment_.clock() + kLastWords;
+    if (leave_by_ == absl::InfiniteFuture()) leave_by_ = environment_.clock() + kFinalReplyTimeout;
     return leave_by_;
   }
 

@@ -15,7 +15,7 @@
 namespace fedumm::store {
 
 // Content-addressed objects in memory. An object is announced by the messages that refer to it, is
-// available once its bytes are here, and goes when the last of those messages lets go of it.
+// available once its bytes are here, and is dropped when the last of those messages releases it.
 // Thread-safe.
 class ObjectStore {
  public:

@@ -17,7 +17,7 @@ constexpr std::string_view kNumPy = "numpy.ndarray";
 // refuse the stype.
 constexpr std::string_view kBFloat16 = "fedumm.bfloat16";
 
-bool SaysNothing(const ArrayFormat& format) { return format.dtype.empty() && format.shape.empty(); }
+bool HasNoFormat(const ArrayFormat& format) { return format.dtype.empty() && format.shape.empty(); }
 
 // The header of a stream, if it is what `format` says.
 absl::StatusOr<NpyHeader> ReadHeader(const ArrayFormat& format, std::string_view stream,
@@ -33,7 +33,7 @@ absl::StatusOr<NpyHeader> ReadHeader(const ArrayFormat& format, std::string_view
     }
     header.dtype = DType::kBFloat16;
   }
-  if (SaysNothing(format)) return header;
+  if (HasNoFormat(format)) return header;
   // str() of a dtype in foreign byte order is its descr.
   const bool same_dtype = format.dtype == DTypeName(header.dtype) ||
                           format.dtype == NpyDescr(header.dtype, header.layout.big_endian);
@@ -61,7 +61,7 @@ absl::StatusOr<int64_t> NumStreamBytes(const ArrayFormat& format, std::string_vi
 absl::StatusOr<Array> ArrayFromData(const ArrayFormat& format,
                                     std::shared_ptr<const std::string> buffer, size_t offset,
                                     const Limits& limits) {
-  if (SaysNothing(format) && format.stype == kNumPy && offset == buffer->size()) return Array();
+  if (HasNoFormat(format) && format.stype == kNumPy && offset == buffer->size()) return Array();
   FEDUMM_ASSIGN_OR_RETURN(NpyHeader header,
                           ReadHeader(format, std::string_view(*buffer).substr(offset), limits));
   return ReadNpyData(std::move(header), std::move(buffer), offset);

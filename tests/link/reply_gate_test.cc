@@ -31,7 +31,7 @@ class ReplyGateTest : public ::testing::Test {
     return false;
   }
   void Open() {
-    for (const auto& go : gate_.Open(now_)) go();
+    for (const auto& go : gate_.TakeReady(now_)) go();
   }
 
   absl::Time now_ = absl::FromUnixSeconds(1'000);

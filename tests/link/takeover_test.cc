@@ -115,7 +115,7 @@ TEST(NodeRegistryTest, NodesThatLeftMakeRoomForNewOnes) {
   // Calls of the forgotten node that were on their way find nobody.
   EXPECT_THAT(registry.Heartbeat(first, 30, kStart), StatusIs(absl::StatusCode::kUnauthenticated));
   EXPECT_FALSE(registry.Deactivate(first, kStart));
-  EXPECT_FALSE(registry.Pulls(first, kStart, kStart));
+  EXPECT_FALSE(registry.ReactivateOnPull(first, kStart, kStart));
   EXPECT_EQ(registry.List(kStart).size(), 2);
 }
 
