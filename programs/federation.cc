@@ -72,11 +72,6 @@ absl::StatusOr<MetricRecord> EvaluateRound(Experiment& experiment, int64_t round
   return experiment.Evaluate(arrays, verdict ? 1 : config.Integer("evaluate.stride"));
 }
 
-// The error of a run that ended before its first round. A damaged checkpoint is a bad file.
-absl::Status NotBegun(const absl::Status& status) {
-  return absl::IsDataLoss(status) ? absl::InvalidArgumentError(status.message()) : status;
-}
-
 void PrintRound(const RoundData& round, int64_t num_rounds, const std::vector<TaskData>& tasks) {
   Log()->info("round {} of {}: train loss {:.4f}, {:.1f} s", round.number, num_rounds,
               round.train_loss, round.seconds);
@@ -125,7 +120,10 @@ absl::StatusOr<absl::Status> RunFederation(Experiment& experiment, Grid& grid,
   };
   const absl::StatusOr<Result> result =
       strategy->Start(grid, experiment.adapter().ToArrays(), start);
-  if (!result.ok()) return began ? Failed(result.status()) : NotBegun(result.status());
+  if (absl::IsDataLoss(result.status())) {  // a damaged checkpoint is a bad file
+    return absl::InvalidArgumentError(result.status().message());
+  }
+  if (!result.ok()) return began ? Failed(result.status()) : result.status();
 
   // The adapter first: nothing else that may go wrong must cost it.
   FEDUMM_RETURN_IF_ERROR(Failed(experiment.adapter().FromArrays(result->arrays)));

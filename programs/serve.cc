@@ -22,8 +22,12 @@ absl::Status ServeCommand(const ServeArguments& arguments) {
   RunOptions run{.fab_id = "fedumm/fine-tuning"};
   FEDUMM_ASSIGN_OR_RETURN(run.run_config, SettingsForNodes(config));
   if (!arguments.fab.empty()) {
-    FEDUMM_ASSIGN_OR_RETURN(Fab fab, Fab::Load(arguments.fab));
-    run.fab = std::make_shared<const Fab>(std::move(fab));
+    absl::StatusOr<Fab> fab = Fab::Load(arguments.fab);
+    if (!fab.ok()) {
+      return absl::Status(fab.status().code(),
+                          absl::StrCat(arguments.fab, ": ", fab.status().message()));
+    }
+    run.fab = std::make_shared<const Fab>(*std::move(fab));
   }
   const std::string run_dir =
       arguments.run_dir.empty() ? "runs/" + config.Text("name") : arguments.run_dir;
