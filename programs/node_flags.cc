@@ -53,14 +53,16 @@ void AddNodeFlags(CLI::App& app, NodeFlags& flags) {
                  "grpc-adapter (under NVIDIA FLARE) or http (Flower from 1.40)")
       ->check(CLI::IsMember({"auto", "grpc-rere", "grpc-adapter", "http"}))
       ->default_str("auto");
-  app.add_flag("--grpc-rere", flags.grpc_rere, "Flower's word for --transport grpc-rere");
-  app.add_flag("--grpc-adapter", flags.grpc_adapter, "Flower's word for --transport grpc-adapter");
+  app.add_flag("--grpc-rere", flags.grpc_rere, "The same as --transport grpc-rere, as in Flower");
+  app.add_flag("--grpc-adapter", flags.grpc_adapter,
+               "The same as --transport grpc-adapter, as in Flower");
   app.add_flag("--insecure", flags.insecure,
                "Connect in plaintext, on a network that you trust. Without it the SuperLink must "
                "prove who it is (TLS)");
-  app.add_option("--root-certificates", flags.root_certificates,
-                 "PEM file of the authorities that may vouch for the SuperLink (default: the "
-                 "system's)")
+  app.add_option(
+         "--root-certificates", flags.root_certificates,
+         "PEM file of the certificate authorities that the SuperLink is checked by (default: the "
+         "system's)")
       ->check(CLI::ExistingFile);
   app.add_option("--client-certfile", flags.client_certfile,
                  "This node's certificate chain (PEM), for a SuperLink that asks for one")
@@ -72,7 +74,7 @@ void AddNodeFlags(CLI::App& app, NodeFlags& flags) {
                  "must know it (default: a fresh key)")
       ->check(CLI::ExistingFile);
   app.add_option("--node-config", flags.node_config,
-                 "What this node is, e.g. 'partition-id=0 num-partitions=4'");
+                 "Properties of this node, e.g. 'partition-id=0 num-partitions=4'");
   app.add_option("--max-retries", flags.max_retries,
                  "Failed tries in a row before giving up (default: never)")
       ->check(CLI::NonNegativeNumber);

@@ -1,5 +1,4 @@
-// The flags with which a program of ours joins a federation; names as Flower's where Flower has
-// one.
+// The flags of programs that join a federation, named as in Flower where Flower has them.
 #pragma once
 
 #include <string>

@@ -19,6 +19,7 @@
 #include "spdlog/sinks/basic_file_sink.h"
 #include "spdlog/sinks/stdout_color_sinks.h"
 #include "spdlog/spdlog.h"
+#include "transport/grpc_log.h"
 
 namespace fedumm::programs {
 namespace {
@@ -101,8 +102,6 @@ SignalStop::~SignalStop() {
 }
 
 absl::Status StartLog(const std::string& path, bool verbose) {
-  // gRPC prints lines of its own that any peer can cause, without limit. A value that is set stays.
-  if (!verbose) setenv("GRPC_VERBOSITY", "NONE", /*replace=*/0);
   try {
     std::vector<spdlog::sink_ptr> sinks;
     auto terminal = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
@@ -115,6 +114,7 @@ absl::Status StartLog(const std::string& path, bool verbose) {
     logger->set_level(verbose ? spdlog::level::debug : spdlog::level::info);
     logger->flush_on(spdlog::level::info);
     spdlog::register_logger(logger);
+    transport::RouteGrpcLog();
     return absl::OkStatus();
   } catch (const spdlog::spdlog_ex& error) {
     return absl::InvalidArgumentError(absl::StrCat("cannot log to ", path, ": ", error.what()));

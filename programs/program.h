@@ -1,4 +1,4 @@
-// What every program of ours does the same way: arguments, exit codes, signals, the log.
+// What all programs share: arguments, exit codes, signals, the log.
 #pragma once
 
 #include <csignal>
@@ -20,12 +20,12 @@ inline constexpr int kExitFailed = 1;
 inline constexpr int kExitUsage = 2;      // a wrong flag, a bad or missing file
 inline constexpr int kExitStopped = 130;  // by a signal
 
-// Parses; on --help, --version or a mistake prints what is due (a mistake: one line on stderr) and
-// returns the exit code to leave with, else -1.
+// Parses the arguments. Returns -1, or the code to exit with: after --help and --version, which
+// print to stdout, or after a mistake, which prints one line to stderr.
 int ParseArguments(CLI::App& app, int argc, char** argv);
 
-// Prints a failure as one line on stderr and returns its exit code: usage for what the caller can
-// mend NOT_FOUND, stopped for CANCELLED.
+// Prints a failure as one line on stderr and returns its exit code: kExitUsage for what the caller
+// can correct (flags, files), kExitStopped for CANCELLED, else kExitFailed.
 int Fail(const std::string& program, const absl::Status& status);
 
 // `status` as a failure of the work and not of what the user named: INTERNAL with the same message,
@@ -51,7 +51,7 @@ class SignalStop {
 };
 
 // The logger named "fedumm": to `path` if it is not empty, and warnings (or, if `verbose`, all) to
-// stderr. What gRPC itself would print is left out unless `verbose`, or GRPC_VERBOSITY asks for it.
+// stderr. gRPC's own lines go there too, at level debug.
 absl::Status StartLog(const std::string& path, bool verbose);
 
 // Raises the limit of open files from the soft one, which a login shell sets to 1024, to the hard

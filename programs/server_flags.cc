@@ -160,7 +160,7 @@ void AddServerFlags(CLI::App& app, ServerFlags& flags) {
       ->check(CLI::IsMember({"grpc-rere", "grpc-adapter"}))
       ->capture_default_str();
   app.add_option("--grpc-adapter-address", flags.grpc_adapter_address,
-                 "HOST:PORT of the grpc-adapter, beside gRPC. Its nodes prove nothing: loopback "
+                 "HOST:PORT of the grpc-adapter, beside gRPC. Its nodes have no keys: loopback "
                  "only");
   app.add_flag("--enable-supernode-auth", flags.enable_supernode_auth,
                "Only nodes with known keys may join: those of --supernode-keys, or registered with "

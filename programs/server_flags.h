@@ -1,5 +1,4 @@
-// The flags of every program of ours that serves a federation; names as Flower's where Flower has
-// one.
+// The flags of all programs that serve a federation, named as in Flower where Flower has them.
 #pragma once
 
 #include <memory>
@@ -22,7 +21,7 @@ struct ServerFlags {
   std::string ssl_ca_certfile;
   std::string ssl_client_ca_certfile;
   std::string host;  // of HTTP; empty: 127.0.0.1
-  std::string port;  // of HTTP; empty: what the program takes for it
+  std::string port;  // of HTTP; empty: the program's default
   std::string control_api_address;
   std::string fleet_api_address = "127.0.0.1:9092";
   std::string fleet_api_type = "grpc-rere";
@@ -35,8 +34,8 @@ struct ServerFlags {
   bool verbose = false;
 };
 
-// Also flags of some of Flower's versions that can ask for one thing only here: what is so anyway
-// is accepted, anything else is refused with what to do instead.
+// Includes flags of some Flower versions that have one possible value here: that value is accepted,
+// any other is refused with what to do instead.
 void AddServerFlags(CLI::App& app, ServerFlags& flags);
 
 // What the flags ask for; `default_port` is that of HTTP. INVALID_ARGUMENT for flags that do not

@@ -22,7 +22,8 @@ namespace fedumm::programs {
 namespace {
 
 constexpr absl::Duration kLongestPause = absl::Seconds(30);
-constexpr absl::Duration kSteady = absl::Minutes(1);  // one that ran this long started well
+constexpr absl::Duration kStartupTime =
+    absl::Minutes(1);  // an exit after this long is no failed start
 constexpr absl::Duration kStopTime = absl::Seconds(5);
 
 // The path of a program, as a shell finds it; empty if there is none.
@@ -92,18 +93,18 @@ void SuperExec::Run() {
       while (waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT) != 0 &&
              errno == EINTR) {
       }
-      // What it started goes with it. The group exists until its leader is reaped, so that no
-      // stranger can have its number.
+      // Its children are killed too. The process group exists until its leader is reaped, so its
+      // number cannot belong to another process yet.
       kill(-child, SIGKILL);
       MutexLock lock(mu_);
       waitpid(child, nullptr, 0);
       child_ = 0;
       changed_.NotifyAll();
       if (stopping_) return;
-      Log()->error("{} ended ({} {}) and is started again", command_[0],
+      Log()->error("{} exited ({} {}) and is restarted", command_[0],
                    info.si_code == CLD_EXITED ? "status" : "signal", info.si_status);
     }
-    if (absl::Now() - started > kSteady) pause = absl::Seconds(1);
+    if (absl::Now() - started > kStartupTime) pause = absl::Seconds(1);
     const absl::Time next = absl::Now() + pause;
     pause = std::min(2 * pause, kLongestPause);
     MutexLock lock(mu_);

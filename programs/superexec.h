@@ -1,4 +1,4 @@
-// The process beside a SuperLink that runs ServerApps: Flower's own flower-superexec.
+// The process that runs ServerApps for a SuperLink: Flower's own flower-superexec.
 #pragma once
 
 #include <sys/types.h>
@@ -21,8 +21,8 @@ struct SuperExecOptions {
   bool install_dependencies = false;
 };
 
-// Runs a flower-superexec and starts it again when it ends. Destruction stops it and what it
-// started, at the latest after some seconds. Thread-safe.
+// Runs a flower-superexec and restarts it when it exits. Destruction stops it and its children, at
+// the latest after some seconds. Thread-safe.
 class SuperExec {
  public:
   // NOT_FOUND, saying what to do, if there is no such program.

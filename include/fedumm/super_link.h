@@ -40,6 +40,10 @@ struct SuperLinkOptions {
   absl::Duration lease = absl::Seconds(
       60);  // a pulled message that is not confirmed by then is offered again to its node
   Limits limits;
+  // What nodes do, for a program to print: a line when one joins, restarts, leaves, is lost (no
+  // heartbeat came in time) or comes back. The logger "fedumm" has the same lines at level info.
+  // Called from the server's threads, one at a time for each node; must not wait.
+  std::function<void(const std::string& event)> on_event;
   // Of signatures and messages. Leases and heartbeats run on the monotonic clock.
   std::function<absl::Time()> clock = absl::Now;
 };

@@ -6,7 +6,7 @@
 
 namespace fedumm {
 
-// What is left of a timeout. No step of the wall clock moves it.
+// The rest of a timeout, on the monotonic clock.
 class Countdown {
  public:
   explicit Countdown(absl::Duration timeout) : timeout_(timeout) {}

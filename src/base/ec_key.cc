@@ -26,7 +26,7 @@ namespace {
 
 using namespace std::string_view_literals;
 
-constexpr size_t kMaxTextBytes = 32 * 1024;  // far more than any key file has
+constexpr size_t kMaxTextBytes = 32 * 1024;  // more than any key file has
 constexpr size_t kMaxPublicPemBytes = 512;   // that of a P-521 key has 268
 constexpr std::string_view kPublicKey = "PUBLIC KEY";
 constexpr std::string_view kOpenSshPrivateKey = "OPENSSH PRIVATE KEY";
@@ -83,7 +83,7 @@ absl::Status NotEc(std::string_view kind) {
 
 absl::Status Encrypted() {
   return absl::InvalidArgumentError(
-      "the private key has a passphrase; take it off with `ssh-keygen -p`");
+      "the private key has a passphrase; remove it with `ssh-keygen -p`");
 }
 
 // OK for an EC key on a curve of node key files.
@@ -132,7 +132,7 @@ EcKey MakeKey(const Curve& curve, std::string_view point, std::string_view secre
   EcKey owned(key);
   if (owned != nullptr) {
     const Owned<EVP_PKEY_CTX> check(EVP_PKEY_CTX_new_from_pkey(nullptr, owned.get(), nullptr));
-    // Quick is whole here: the cofactor of these curves is one.
+    // The quick check is complete here: the cofactor of these curves is one.
     const bool sound = secret.empty() ? EVP_PKEY_public_check_quick(check.get()) == 1
                                       : EVP_PKEY_check(check.get()) == 1;
     if (!sound) owned.reset();
@@ -195,7 +195,7 @@ absl::StatusOr<EcKey> ReadPrivateKey(std::string_view text) {
   const absl::string_view stripped = absl::StripLeadingAsciiWhitespace(Text(text));
   if (label == kPublicKey || absl::StartsWith(stripped, "ecdsa-sha2-") ||
       absl::StartsWith(stripped, "ssh-")) {
-    return absl::InvalidArgumentError("the text is a public key; the private one is wanted");
+    return absl::InvalidArgumentError("the text is a public key; a private key is needed");
   }
   if (label.empty()) return absl::InvalidArgumentError("the text holds no private key");
 
@@ -222,7 +222,7 @@ absl::StatusOr<std::string> ParsePublicKey(std::string_view text) {
     key = ReadPemPublicKey(text);
     if (key == nullptr) return absl::InvalidArgumentError("the public key is damaged");
   } else if (absl::EndsWith(Text(label), "PRIVATE KEY")) {
-    return absl::InvalidArgumentError("the text is a private key; the public one is wanted");
+    return absl::InvalidArgumentError("the text is a private key; a public key is needed");
   } else {
     return absl::InvalidArgumentError("the text holds no public key");
   }
@@ -236,7 +236,8 @@ absl::StatusOr<std::string> ParsePublicKey(std::string_view text) {
 
 absl::StatusOr<std::string> PublicKeyPem(evp_pkey_st* key) {
   const Curve* const curve = FindCurve(GroupOf(key));
-  if (curve == nullptr) return absl::InvalidArgumentError("the key is on a curve of no node");
+  if (curve == nullptr)
+    return absl::InvalidArgumentError("the key is on a curve that Flower's nodes do not use");
   std::string der = absl::StrCat(Text(curve->spki), "\x04");
   for (const char* const name : {OSSL_PKEY_PARAM_EC_PUB_X, OSSL_PKEY_PARAM_EC_PUB_Y}) {
     BIGNUM* number = nullptr;
@@ -273,7 +274,7 @@ EcKey ReadPublicKeyPem(std::string_view pem) {
     }
     EcKey key = MakeKey(curve, std::string_view(der).substr(curve.spki.size()));
     if (key == nullptr) return nullptr;
-    // Base64 has room for other line breaks, and a point for other forms.
+    // Base64 allows other line breaks, and a point has other encodings.
     const absl::StatusOr<std::string> canonical = PublicKeyPem(key.get());
     return canonical.ok() && *canonical == pem ? std::move(key) : nullptr;
   }

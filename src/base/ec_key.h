@@ -13,7 +13,7 @@ using EcKey = PemKey;
 
 // The private key of a file on P-256, P-384 or P-521, the curves of Flower's node keys: OpenSSH's
 // own form or PEM (PKCS#8, SEC1), without a passphrase. INVALID_ARGUMENT says what the text is
-// instead; it never quotes the text.
+// instead, and never quotes it.
 absl::StatusOr<EcKey> ReadPrivateKey(std::string_view text);
 
 // The public key of a file (PEM, or one line of OpenSSH's) on the same curves, as a node names
@@ -21,11 +21,12 @@ absl::StatusOr<EcKey> ReadPrivateKey(std::string_view text);
 absl::StatusOr<std::string> ParsePublicKey(std::string_view text);
 
 // SubjectPublicKeyInfo as PEM, byte for byte as Python's cryptography writes it. INVALID_ARGUMENT
-// for a key on a curve that no node of Flower's has.
+// for a key on a curve that Flower's nodes do not use.
 absl::StatusOr<std::string> PublicKeyPem(evp_pkey_st* key);
 
-// The reverse of PublicKeyPem, which takes exactly what that writes: a key has one text. Null for
-// anything else. Takes secp256k1 too, as Flower's servers do of nodes that register themselves.
+// The reverse of PublicKeyPem. Accepts exactly what that writes, so that a key has one text; null
+// for anything else. Also accepts secp256k1, as Flower's servers do for nodes that register
+// themselves.
 EcKey ReadPublicKeyPem(std::string_view pem);
 
 }  // namespace fedumm

@@ -8,9 +8,9 @@
 
 namespace fedumm {
 
-// Gives freed memory back to the system. Allocators keep it for the threads that first asked for
-// it; where one thread receives what another frees, that adds up. Takes milliseconds: for large
-// things only.
+// Returns freed memory to the system. The allocator keeps it in the arena of the thread that
+// allocated it, which adds up when one thread allocates and another frees. Takes milliseconds: call
+// it after large objects only.
 inline void ReturnFreeMemory() {
 #if defined(__GLIBC__)
   malloc_trim(0);

@@ -7,13 +7,13 @@
 
 namespace fedumm {
 
-// What OpenSSH's formats say, not yet checked to be a key.
+// The fields of OpenSSH's formats. Whether they are a key is not checked yet.
 struct OpenSshKey {
   std::string type;        // "ecdsa-sha2-nistp256"
   std::string curve;       // "nistp256"; empty unless the key is ECDSA
   std::string point;       // of the public key, uncompressed
   std::string secret;      // big-endian; empty for a public key
-  bool encrypted = false;  // has a passphrase: nothing else is known then
+  bool encrypted = false;  // has a passphrase: the other fields are empty
 };
 
 // The binary format "openssh-key-v1", which the PEM block "OPENSSH PRIVATE KEY" holds.

@@ -20,7 +20,8 @@ constexpr int64_t kMaxEntries = 10'000;
 constexpr int64_t kMaxFileBytes = int64_t{16} << 20;
 constexpr int64_t kMaxKeptBytes = int64_t{4} << 20;
 constexpr int64_t kMaxTotalBytes = int64_t{64} << 20;
-constexpr int64_t kMaxRatio = 200;  // of a file beyond kAnyRatioBytes; source code has 3 to 20
+constexpr int64_t kMaxRatio =
+    200;  // compression of a file above kAnyRatioBytes; source code has 3 to 20
 constexpr int64_t kAnyRatioBytes = int64_t{1} << 20;
 constexpr size_t kMaxPathBytes = 1024;
 
@@ -37,8 +38,9 @@ uint32_t Number(std::string_view bytes, size_t at, size_t width) {
   return number;
 }
 
-// Readers of zips look for the record that ends one from the back, each in its own way. Here is
-// exactly one, in the last bytes, right behind the directory that it names.
+// Readers of zips search for the end record from the back, each in its own way. So that all find
+// the same one, there must be exactly one, in the last bytes, directly after the directory it
+// names.
 absl::Status CheckEnd(std::string_view bytes) {
   constexpr size_t kEndBytes = 22;
   constexpr size_t kMaxComment = 65'535;
@@ -112,7 +114,7 @@ absl::StatusOr<Zip> Open(std::string_view bytes) {
   return zip;
 }
 
-// All that the directory says about an entry, before any of it is unpacked.
+// Checks what the directory says about an entry before any of it is unpacked.
 absl::Status CheckEntry(zip_t* zip, zip_uint64_t index, const zip_stat_t& stat) {
   const std::string_view path = stat.name;
   FEDUMM_RETURN_IF_ERROR(CheckPath(path));
@@ -142,7 +144,7 @@ absl::Status CheckEntry(zip_t* zip, zip_uint64_t index, const zip_stat_t& stat) 
   return absl::OkStatus();
 }
 
-// Never reads more than the directory said, which CheckEntry has seen.
+// Reads at most the size in the directory, which CheckEntry has checked.
 absl::StatusOr<ArchiveFile> ReadEntry(zip_t* zip, zip_uint64_t index, const zip_stat_t& stat) {
   const std::string_view path = stat.name;
   const bool keep = path == kProjectPath || path == kManifestPath;

@@ -19,8 +19,8 @@ inline constexpr std::string_view kProjectPath = "pyproject.toml";
 inline constexpr std::string_view kManifestPath = ".info/CONTENT";
 
 // The files of a zip by path, each of them read to its end and checked against its CRC; folders are
-// left out. INVALID_ARGUMENT for a zip that could mean different things to different readers, whose
-// files could land outside of a folder, or that unpacks to more than an app bundle ever needs.
+// left out. INVALID_ARGUMENT for a zip that different readers could read differently, whose files
+// could be written outside of a folder, or that unpacks to more than an app bundle needs.
 absl::StatusOr<std::map<std::string, ArchiveFile>> ReadArchive(std::string_view bytes);
 
 }  // namespace fedumm::fab

@@ -22,7 +22,7 @@ namespace {
 
 constexpr int64_t kMaxBytes = int64_t{10} << 20;  // Flower's own limit
 
-// The list of a bundle names each other file of it once, as "path,sha256,bits".
+// Checks the list of the bundle's files: it names each other file once, as "path,sha256,bits".
 absl::Status CheckManifest(const std::map<std::string, fab::ArchiveFile>& files) {
   const auto manifest = files.find(std::string(fab::kManifestPath));
   if (manifest == files.end()) {
@@ -40,8 +40,8 @@ absl::Status CheckManifest(const std::map<std::string, fab::ArchiveFile>& files)
         (file = files.find(std::string(fields[0]))) == files.end() ||
         fields[1] != file->second.sha256 || bits != file->second.num_bytes * 8 ||
         !listed.emplace(fields[0], true).second) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("app bundle: .info/CONTENT does not fit: '", Printable(line), "'"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "app bundle: .info/CONTENT does not match the files: '", Printable(line), "'"));
     }
   }
   for (const auto& [path, content] : files) {

@@ -11,9 +11,9 @@
 #include "base/status_macros.h"
 #include "base/text.h"
 
-// toml++ asserts what hostile text can break ("[.a]"), or lets the compiler assume it, and copes
-// all the same: it is taken without its assertions, and under a name of its own, so that the linker
-// cannot put another file's copy in its place.
+// Malformed text ("[.a]") fails assertions of toml++, or breaks what NDEBUG lets the compiler
+// assume, although the parser handles it. So it is compiled without both, and in a namespace of its
+// own, so that the linker cannot replace it with another file's copy.
 #define TOML_EXCEPTIONS 0
 #define TOML_ASSERT(expression) static_assert(true)
 #define toml fab_toml
@@ -47,8 +47,8 @@ bool IsUtf8(std::string_view text) {
   return true;
 }
 
-// toml++ 3.3 runs into undefined behaviour over many characters beyond ASCII where blanks may
-// stand. It gets none: they, and "~", become "~" with two hex digits a byte.
+// toml++ 3.3 has undefined behaviour on many non-ASCII characters where blanks are allowed. So each
+// byte of them, and of "~", is encoded as "~" with two hex digits.
 std::string Mask(std::string_view text) {
   constexpr char kDigits[] = "0123456789abcdef";
   std::string masked;
@@ -83,7 +83,7 @@ absl::StatusOr<std::string> Unmask(std::string_view masked) {
   return absl::InvalidArgumentError("app bundle: pyproject.toml has a text that is not UTF-8");
 }
 
-// The length of the text (TOML's strings, of all four kinds) that begins `toml`.
+// The length of the TOML string (of all four kinds) at the start of `toml`.
 size_t TextLength(std::string_view toml) {
   const char quote = toml[0];
   const bool multi_line = toml.substr(0, 3) == std::string(3, quote);
@@ -94,13 +94,13 @@ size_t TextLength(std::string_view toml) {
     if (quote == '"' && toml[i] == '\\') ++i;
   }
   i += end.size();
-  // Up to two more quotes belong to a text that ends with them.
+  // A string may end with up to two more quotes.
   for (int more = 0; multi_line && more < 2 && i < toml.size() && toml[i] == quote; ++more) ++i;
   return std::min(i, toml.size());
 }
 
-// Dots outside of texts and comments. They bound how deep tables can nest, which toml++ takes apart
-// by recursion.
+// The number of dots outside of strings and comments. It bounds how deep tables can nest, which
+// toml++ parses by recursion.
 int64_t CountDots(std::string_view toml) {
   int64_t dots = 0;
   for (size_t i = 0; i < toml.size();) {
@@ -117,7 +117,7 @@ int64_t CountDots(std::string_view toml) {
   return dots;
 }
 
-// Ids, and with them paths, are made of these.
+// Whether it can be a part of an app id, and so of a path.
 absl::Status CheckName(absl::string_view key, const std::string& name) {
   const bool plain = std::none_of(name.begin(), name.end(), [](unsigned char c) {
     return c <= ' ' || c == '/' || c == '\\' || c == 0x7f;
@@ -187,7 +187,7 @@ absl::StatusOr<Project> ParseProject(std::string_view toml) {
   FEDUMM_RETURN_IF_ERROR(CheckName("project.name", project.name));
   FEDUMM_RETURN_IF_ERROR(CheckName("project.version", project.version));
   FEDUMM_RETURN_IF_ERROR(CheckName("tool.flwr.app.publisher", project.publisher));
-  // A Python node that is given a bundle without these ends for good.
+  // A Python node exits on a bundle without these.
   for (const char* const app : {"clientapp", "serverapp"}) {
     FEDUMM_RETURN_IF_ERROR(
         RequiredText(root, absl::StrCat("tool.flwr.app.components.", app)).status());

@@ -30,7 +30,7 @@ void TurnAway(LinkState& state, uint64_t node, Answers& answers)
     });
   }
   state.NotifyWaiters(answers);
-  Log()->info("turned node {} away: its key was taken back", node);
+  state.Report(node, "was removed, its key was revoked", answers);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "base/text.h"
+#include "link/reply_rules.h"
 #include "wire/object.h"
 #include "wire/proto.h"
 
@@ -22,6 +23,8 @@ constexpr uint64_t kReconnectSeconds = 5;
 constexpr uint32_t kRefused = 1;  // in PushMessagesResponse.results; 0 is accepted
 
 constexpr size_t kMaxKeylessName = 4096;
+constexpr int64_t kCallOverhead = int64_t{8} << 20;  // what is around an object in a call
+constexpr double kSlowBytesPerSecond = 1 << 20;      // of a large upload
 
 // The key that a call names must be the key that signed it.
 absl::Status CheckOwnKey(const Caller& caller, const std::string& public_key) {
@@ -122,8 +125,9 @@ absl::Status Fleet::Admit(const Caller& caller, uint64_t node) {
   FEDUMM_ASSIGN_OR_RETURN(const bool came_back,
                           state_.nodes.Readmit(caller.public_key, node, state_.options.timer()));
   if (came_back) {
+    state_.nodes.SetAddress(node, caller.address);
+    state_.Report(node, "is online, it joined before this server started", answers);
     state_.NotifyWaiters(answers);
-    Log()->info("node {} goes on: it joined before this server started", node);
   }
   return absl::OkStatus();
 }
@@ -145,6 +149,10 @@ absl::StatusOr<flwr::proto::ActivateNodeResponse> Fleet::ActivateNode(
   flwr::proto::ActivateNodeResponse response;
   Answers answers;
   MutexLock lock(state_.mu);
+  const std::optional<uint64_t> known = state_.nodes.Find(identity);
+  const NodeRegistry::Presence presence =
+      known.has_value() ? state_.nodes.PresenceOf(*known, state_.options.timer())
+                        : NodeRegistry::Presence::kNever;
   FEDUMM_ASSIGN_OR_RETURN(
       const uint64_t node,
       state_.nodes.Activate(identity, request.heartbeat_interval(), state_.options.timer(),
@@ -153,6 +161,12 @@ absl::StatusOr<flwr::proto::ActivateNodeResponse> Fleet::ActivateNode(
   AnswerEmpty(state_.pulls.Take(node), answers);
   state_.mailbox.Restart(node);
   ++state_.early_losses;  // with a shorter interval
+  state_.nodes.SetAddress(node, caller.address);
+  state_.Report(node,
+                presence == NodeRegistry::Presence::kNever    ? "joined"
+                : presence == NodeRegistry::Presence::kOnline ? "restarted"
+                                                              : "is back",
+                answers);
   state_.NotifyWaiters(answers);
   response.set_node_id(node);
   return response;
@@ -166,6 +180,7 @@ absl::StatusOr<flwr::proto::DeactivateNodeResponse> Fleet::DeactivateNode(
   if (state_.nodes.Deactivate(request.node_id(), state_.options.timer(),
                               NodeAuth::SignedAt(caller))) {
     AnswerEmpty(state_.pulls.Take(request.node_id()), answers);
+    state_.Report(request.node_id(), "left", answers);
   }
   return flwr::proto::DeactivateNodeResponse();
 }
@@ -178,6 +193,7 @@ absl::StatusOr<flwr::proto::UnregisterNodeFleetResponse> Fleet::UnregisterNode(
   const absl::Status unregistered =
       state_.nodes.Unregister(request.node_id(), state_.options.timer());
   AnswerEmpty(state_.pulls.Take(request.node_id()), answers);
+  state_.Report(request.node_id(), unregistered.ok() ? "unregistered" : "left", answers);
   ++state_.early_losses;
   state_.NotifyWaiters(answers);  // what it was asked will not be answered
   if (!unregistered.ok()) return unregistered;
@@ -198,6 +214,7 @@ absl::StatusOr<flwr::proto::SendNodeHeartbeatResponse> Fleet::SendNodeHeartbeat(
       state_.nodes.Heartbeat(node, request.heartbeat_interval(), now, NodeAuth::SignedAt(caller)));
   const bool is_shorter = state_.nodes.GoneAt(node) < was_gone_at;
   if (is_shorter) ++state_.early_losses;
+  if (!was_online && state_.nodes.IsOnline(node, now)) ReportBack(caller, node, answers);
   if (is_shorter || !was_online) state_.NotifyWaiters(answers);
   response.set_success(true);
   return response;
@@ -213,16 +230,28 @@ void Fleet::PullMessages(const Caller& caller, const flwr::proto::PullMessagesRe
   Answers answers;
   MutexLock lock(state_.mu);
   const absl::Time now = state_.options.timer();
-  if (state_.nodes.Pulls(node, now, NodeAuth::SignedAt(caller))) state_.NotifyWaiters(answers);
+  if (state_.nodes.Pulls(node, now, NodeAuth::SignedAt(caller))) {
+    ReportBack(caller, node, answers);
+    state_.NotifyWaiters(answers);
+  }
   const absl::Time before = state_.pulls.NextEnd();
-  AnswerEmpty(
-      state_.pulls.Hold(node, {.ticket = ticket, .until = now + hold, .done = std::move(done)}),
-      answers);
+  std::optional<HeldPulls::Pull> previous = state_.pulls.Hold(
+      node,
+      {.ticket = ticket, .until = now + hold, .done = std::move(done), .address = caller.address});
+  if (previous.has_value()) {
+    state_.CheckSharedKey(node, previous->address, caller.address, answers);
+    AnswerEmpty(std::move(previous), answers);
+  }
   state_.Deliver(node, answers);
   if (state_.stopping || hold <= absl::ZeroDuration()) {
     AnswerEmpty(state_.pulls.Take(node, ticket), answers);
   }
   if (state_.pulls.NextEnd() < before) state_.timer_changed.NotifyOne();
+}
+
+void Fleet::ReportBack(const Caller& caller, uint64_t node, Answers& answers) {
+  state_.nodes.SetAddress(node, caller.address);
+  state_.Report(node, "is back", answers);
 }
 
 void Fleet::CancelPull(uint64_t node, uint64_t ticket) {
@@ -314,15 +343,27 @@ absl::StatusOr<flwr::proto::PushMessagesResponse> Fleet::Push(
     if (receipt.ok() && receipt->complete) {
       state_.NotifyWaiters(answers);
     }
-    if (!receipt.ok()) state_.gate.Leave(announcement->instruction_id);
+    if (!receipt.ok()) {
+      state_.gate.Leave(announcement->instruction_id);
+      // The node does not try again: who waits for the reply hears why.
+      if (!absl::IsAlreadyExists(receipt.status()) &&
+          state_.mailbox.FailReply(announcement->node, announcement->run_id,
+                                   announcement->instruction_id, RefusedReply(receipt.status()))) {
+        state_.NotifyWaiters(answers);
+      }
+    }
     state_.timer_changed.NotifyOne();
   }
   uint32_t& result = (*response.mutable_results())[announcement->message_id];
   if (!receipt.ok()) {
     // As from Flower's own server, a second reply is refused without a word.
     result = absl::IsAlreadyExists(receipt.status()) ? 0 : kRefused;
-    Log()->warn("refused a reply of node {} in run {}: {}", announcement->node,
-                announcement->run_id, Printable(receipt.status().message()));
+    Answers answers;
+    MutexLock lock(state_.mu);
+    state_.Warn(announcement->node,
+                absl::StrCat("refused a reply in run ", announcement->run_id, ": ",
+                             receipt.status().message()),
+                answers);
     return response;
   }
   response.mutable_objects_to_push()->Add(receipt->to_push.begin(), receipt->to_push.end());
@@ -385,6 +426,31 @@ absl::StatusOr<flwr::proto::PushObjectResponse> Fleet::PushObject(
   flwr::proto::PushObjectResponse response;
   response.set_stored(stored);
   return response;
+}
+
+int64_t Fleet::MaxUploadBytes(const Caller& caller, int64_t num_bytes) {
+  const Limits& limits = state_.options.limits;
+  std::optional<uint64_t> node;
+  {
+    MutexLock lock(state_.mu);
+    node = state_.nodes.Find(caller.public_key);
+    if (!node.has_value() || !state_.nodes.IsInstructed(*node)) return limits.max_call_bytes;
+  }
+  if (!state_.auth.CheckHead(caller).ok()) return limits.max_call_bytes;
+  const absl::Duration upload = state_.options.session_timeout +
+                                absl::Seconds(static_cast<double>(num_bytes) / kSlowBytesPerSecond);
+  Answers answers;
+  MutexLock lock(state_.mu);
+  state_.mailbox.ExtendUploads(*node, state_.options.timer() + upload);
+  const int64_t max_bytes =
+      std::max(limits.max_call_bytes, limits.max_object_bytes + kCallOverhead);
+  if (num_bytes <= max_bytes) return max_bytes;
+  // The call will be refused unread: who waits for the reply hears why.
+  const absl::Status refusal = absl::ResourceExhaustedError(
+      absl::StrCat("an object of some ", num_bytes, " bytes, limit ", limits.max_object_bytes));
+  state_.Warn(*node, absl::StrCat("refused ", refusal.message()), answers);
+  if (state_.mailbox.FailUploads(*node, RefusedReply(refusal))) state_.NotifyWaiters(answers);
+  return max_bytes;
 }
 
 absl::StatusOr<ObjectPush> Fleet::PushObjects(const Caller& caller, Upload upload) {
@@ -450,6 +516,11 @@ void Fleet::Tick() {
     AnswerEmpty(state_.pulls.Take(state_.pulls.NextNode()), answers);
   }
   for (const uint64_t node : state_.mailbox.Expire(now)) state_.Deliver(node, answers);
+  const std::vector<uint64_t> lost = state_.nodes.TakeLost(now);
+  for (const uint64_t node : lost) {
+    state_.Report(node, "is lost, its heartbeats stopped", answers);
+  }
+  if (!lost.empty()) state_.NotifyWaiters(answers);
   state_.ExpireApps(now, answers);
   state_.OpenGate(answers);
 }
@@ -459,8 +530,9 @@ void Fleet::RunTimers() {
     Tick();
     MutexLock lock(state_.mu);
     if (state_.stopping) return;
-    const absl::Time due = std::min({state_.pulls.NextEnd(), state_.mailbox.next_due(),
-                                     state_.NextAppsDue(), state_.gate.next_due()});
+    const absl::Time due =
+        std::min({state_.pulls.NextEnd(), state_.mailbox.next_due(), state_.NextAppsDue(),
+                  state_.gate.next_due(), state_.nodes.NextLeaseEnd()});
     const absl::Time now = state_.options.timer();
     if (due > now) state_.timer_changed.WaitFor(state_.mu, due - now);
   }

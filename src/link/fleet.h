@@ -74,6 +74,11 @@ class Fleet {
   absl::StatusOr<flwr::proto::ConfirmMessageReceivedResponse> ConfirmMessageReceived(
       const Caller& caller, const flwr::proto::ConfirmMessageReceivedRequest& request);
 
+  // The longest call by which the caller may upload objects, to be asked before the call is read:
+  // longer than Limits::max_call_bytes only for a node that was sent a message and whose signature
+  // is valid. Its upload then has time for `num_bytes`, however slow its line.
+  int64_t MaxUploadBytes(const Caller& caller, int64_t num_bytes);
+
   // Many objects in one call, of peers that know more than Flower's own. The caller is checked here
   // once; the objects as they pass.
   absl::StatusOr<ObjectPull> PullObjects(const Caller& caller,
@@ -96,6 +101,9 @@ class Fleet {
   // Whether the caller owns the node, and the server still serves.
   absl::Status Admit(const Caller& caller, uint64_t node);
   absl::Status CheckServing();
+  // Reports that the node was offline until it called.
+  void ReportBack(const Caller& caller, uint64_t node, Answers& answers)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mu);
   struct Announcement;  // what is kept of a PushMessages that waits
   static absl::StatusOr<Announcement> ParseAnnouncement(
       const flwr::proto::PushMessagesRequest& request, const Limits& limits);

@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -23,6 +24,7 @@ class HeldPulls {
     uint64_t ticket = 0;
     absl::Time until;
     PullDone done;
+    std::string address;  // of the caller
   };
 
   // Returns the pull of the node that this one takes the place of.

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "fedumm/limits.h"
 #include "link/held_pulls.h"
 #include "link/hosted_apps.h"
+#include "link/line_limit.h"
 #include "link/mailbox.h"
 #include "link/node_auth.h"
 #include "link/node_registry.h"
@@ -32,6 +34,7 @@ struct LinkOptions {
   Limits limits;
   ReplyGate::Options replies;
   bool known_keys_only = false;                      // see Admission
+  std::function<void(const std::string&)> on_event;  // see SuperLinkOptions
   std::function<absl::Time()> clock = absl::Now;     // of signatures and messages
   std::function<absl::Time()> timer = MonotonicNow;  // of leases, holds and heartbeats
 };
@@ -66,6 +69,20 @@ struct LinkState {
                           .session_timeout = options.session_timeout,
                           .limits = options.limits}),
         gate(options.replies) {}
+
+  // Reports what a node did, with who it is and how many nodes are online now; see
+  // SuperLinkOptions::on_event.
+  void Report(uint64_t node, std::string_view what, Answers& answers)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // Logs something wrong with what a node sent, at most one line a node in ten seconds.
+  void Warn(uint64_t node, std::string_view what, Answers& answers)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+
+  // A pull of the node came from `address` while another one, from `other`, was held. One process
+  // has no two pulls at a time unless it lost a connection: several in a row are two live nodes
+  // with one key, which is logged.
+  void CheckSharedKey(uint64_t node, const std::string& other, const std::string& address,
+                      Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
 
   // Gives the oldest message that waits for the node to its held pull, if there are both.
   void Deliver(uint64_t node, Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
@@ -108,6 +125,15 @@ struct LinkState {
   // Grows when a node is gone earlier than was to be expected.
   uint64_t early_losses ABSL_GUARDED_BY(mu) = 0;
   bool stopping ABSL_GUARDED_BY(mu) = false;
+  // Of each node whose pulls collide: how often, and since when.
+  struct Collisions {
+    int count = 0;
+    absl::Time since = absl::InfinitePast();
+    absl::Time told = absl::InfinitePast();
+  };
+  std::map<uint64_t, Collisions> collisions ABSL_GUARDED_BY(mu);
+  LineLimit warnings ABSL_GUARDED_BY(mu){1, absl::Seconds(10)};
+  LineLimit events ABSL_GUARDED_BY(mu){200, absl::Seconds(10)};
   CondVar timer_changed;  // something is due earlier than before, stopping
 
  private:

@@ -35,7 +35,7 @@ std::shared_ptr<const Mailbox::Parts> Mailbox::TakeParts(Instruction& instructio
   std::vector<std::string> ids = std::exchange(instruction.object_ids, {});
   std::erase(ids, instruction.metadata.message_id);
   if (std::shared_ptr<const Parts> last = last_parts_.lock()) {
-    if (last->ids == ids && SameTrees(last->tree, tree)) {
+    if (last->ids == ids && last->below.empty() && SameTrees(last->own_tree, tree)) {
       objects_.Release(ids);  // `last` holds references on them
       return last;
     }
@@ -238,9 +238,21 @@ std::optional<Mailbox::Offered> Mailbox::Offer(uint64_t node, uint64_t ticket, a
   return std::nullopt;
 }
 
-flwr::proto::ObjectTree Mailbox::Offered::Tree() const {
-  flwr::proto::ObjectTree tree = parts_->tree;
-  tree.set_object_id(message_id_);
+flwr::proto::ObjectTree Mailbox::Offered::Tree() const { return parts_->TreeOf(message_id_); }
+
+bool Mailbox::Parts::Contains(absl::string_view object_id) const {
+  return all.contains(object_id) ||
+         std::any_of(below.begin(), below.end(), [&](const std::shared_ptr<const Parts>& parts) {
+           return parts->Contains(object_id);
+         });
+}
+
+flwr::proto::ObjectTree Mailbox::Parts::TreeOf(const std::string& message_id) const {
+  flwr::proto::ObjectTree tree = own_tree;
+  tree.set_object_id(message_id);
+  for (const std::shared_ptr<const Parts>& parts : below) {
+    *tree.mutable_children(0)->add_children() = parts->own_tree;
+  }
   return tree;
 }
 
@@ -274,10 +286,7 @@ bool Mailbox::Refuse(uint64_t node, uint64_t run_id, const Error& error) {
   bool refused = false;
   for (Entry* entry : Live(node)) {
     if (entry->stage != Stage::kOffered || entry->instruction.metadata.run_id != run_id) continue;
-    SetAnswered(*entry);
-    entry->error = error;
-    DropReply(*entry);
-    ReleaseInstruction(*entry);
+    Fail(*entry, error);
     refused = true;
   }
   return refused;
@@ -285,12 +294,44 @@ bool Mailbox::Refuse(uint64_t node, uint64_t run_id, const Error& error) {
 
 void Mailbox::TurnAway(uint64_t node, const Error& error) {
   for (Entry* entry : Live(node)) {
-    if (entry->stage == Stage::kComing) continue;
-    SetAnswered(*entry);
-    entry->error = error;
-    DropReply(*entry);
-    ReleaseInstruction(*entry);
+    if (entry->stage != Stage::kComing) Fail(*entry, error);
   }
+}
+
+bool Mailbox::FailUpload(uint64_t node, uint64_t run_id, const std::string& object_id,
+                         std::string_view session, const Error& error) {
+  bool failed = false;
+  for (Entry* entry : Live(node)) {
+    if (entry->instruction.metadata.run_id != run_id || !entry->reply.has_value()) continue;
+    if (!entry->reply->missing.contains(object_id)) continue;
+    if (!session.empty() && session != entry->reply->session) continue;
+    Fail(*entry, error);
+    failed = true;
+  }
+  return failed;
+}
+
+bool Mailbox::FailUploads(uint64_t node, const Error& error) {
+  bool failed = false;
+  for (Entry* entry : Live(node)) {
+    if (!entry->reply.has_value() || entry->reply->missing.empty()) continue;
+    Fail(*entry, error);
+    failed = true;
+  }
+  return failed;
+}
+
+bool Mailbox::FailReply(uint64_t node, uint64_t run_id, const std::string& instruction_id,
+                        const Error& error) {
+  for (Entry* entry : Live(node)) {
+    const Metadata& metadata = entry->instruction.metadata;
+    if (metadata.message_id != instruction_id || metadata.run_id != run_id) continue;
+    const bool has_other = entry->reply.has_value() && !entry->reply->stale;
+    if (!entry->offered || has_other || entry->stage == Stage::kAnswered) continue;
+    Fail(*entry, error);
+    return true;
+  }
+  return false;
 }
 
 bool Mailbox::MayPull(uint64_t node, uint64_t run_id, const std::string& object_id,
@@ -299,7 +340,7 @@ bool Mailbox::MayPull(uint64_t node, uint64_t run_id, const std::string& object_
   for (Entry* entry : Live(node)) {
     const Metadata& metadata = entry->instruction.metadata;
     if (metadata.run_id != run_id || entry->parts == nullptr) continue;
-    if (object_id != metadata.message_id && !entry->parts->all.contains(object_id)) continue;
+    if (object_id != metadata.message_id && !entry->parts->Contains(object_id)) continue;
     if (entry->stage == Stage::kComing) continue;
     found = true;
     if (entry->stage == Stage::kOffered) entry->lease_end = now + options_.lease;
@@ -321,7 +362,9 @@ absl::StatusOr<Mailbox::Receipt> Mailbox::PushReply(uint64_t node, const Metadat
   if (finished && entry.reply_id == reply.message_id) return Receipt{.complete = true};
   const bool has_other =
       entry.reply.has_value() && entry.reply->metadata.message_id != reply.message_id;
-  if (finished || (has_other && !entry.reply->stale)) {
+  // A reply of one object is an error: the node has given the other one up.
+  const bool gives_up = object_ids.size() == 1;
+  if (finished || (has_other && !entry.reply->stale && !gives_up)) {
     return absl::AlreadyExistsError("the instruction has another reply or was given up");
   }
   if (now >= entry.expires) return absl::InvalidArgumentError("the instruction has expired");
@@ -361,6 +404,14 @@ absl::Status Mailbox::CheckUpload(uint64_t node, uint64_t run_id, const std::str
     return absl::OkStatus();
   }
   return absl::NotFoundError("no reply of the node in this session announced the object");
+}
+
+void Mailbox::ExtendUploads(uint64_t node, absl::Time end) {
+  for (Entry* entry : Live(node)) {
+    if (entry->reply.has_value() && !entry->reply->missing.empty()) {
+      entry->reply->session_end = std::max(entry->reply->session_end, end);
+    }
+  }
 }
 
 bool Mailbox::Uploaded(uint64_t node, uint64_t run_id, const std::string& object_id,
@@ -456,6 +507,13 @@ void Mailbox::SetAnswered(Entry& entry) {
   entry.stage = Stage::kAnswered;
   const Metadata& metadata = entry.instruction.metadata;
   answered_[metadata.run_id].insert(metadata.message_id);
+}
+
+void Mailbox::Fail(Entry& entry, const Error& error) {
+  SetAnswered(entry);
+  entry.error = error;
+  DropReply(entry);
+  ReleaseInstruction(entry);
 }
 
 void Mailbox::Answer(Entry& entry) {

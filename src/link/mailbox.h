@@ -45,21 +45,30 @@ class Mailbox {
   // The server application's side.
 
   // The objects below a message's own. One copy for all messages that bring the same content to
-  // many nodes; it holds one reference on each object. Never changed.
+  // many nodes, made of parts that contents may share. Holds one reference on each object. Never
+  // changed.
   struct Parts {
-    Parts(store::ObjectStore& objects, flwr::proto::ObjectTree message_tree,
-          std::vector<std::string> object_ids)
-        : store(objects), tree(std::move(message_tree)), ids(std::move(object_ids)) {
-      all.insert(ids.begin(), ids.end());
-    }
+    // `tree`: that of the message without the id of its root, or a record's, to be used below.
+    Parts(store::ObjectStore& objects, flwr::proto::ObjectTree tree,
+          std::vector<std::string> object_ids,
+          std::vector<std::shared_ptr<const Parts>> parts_below = {})
+        : store(objects),
+          own_tree(std::move(tree)),
+          ids(std::move(object_ids)),
+          all(ids.begin(), ids.end()),
+          below(std::move(parts_below)) {}
     Parts(const Parts&) = delete;
     Parts& operator=(const Parts&) = delete;
     ~Parts() { store.Release(ids); }
 
+    bool Contains(absl::string_view object_id) const;
+    flwr::proto::ObjectTree TreeOf(const std::string& message_id) const;
+
     store::ObjectStore& store;
-    const flwr::proto::ObjectTree tree;  // without the id of the root
-    const std::vector<std::string> ids;
-    absl::flat_hash_set<absl::string_view> all;  // of `ids`
+    const flwr::proto::ObjectTree own_tree;
+    const std::vector<std::string> ids;                     // without those of `below`
+    const absl::flat_hash_set<absl::string_view> all;       // of `ids`
+    const std::vector<std::shared_ptr<const Parts>> below;  // children of the tree's first child
   };
 
   struct Instruction {
@@ -146,6 +155,15 @@ class Mailbox {
   bool Refuse(uint64_t node, uint64_t run_id, const Error& error);
   // Nothing is taken from the node any more: the senders hear `error`, even if its reply is here.
   void TurnAway(uint64_t node, const Error& error);
+  // A reply of the node that announced this object cannot be taken: the senders of its instruction
+  // hear `error`. `session` may be empty. True if there was one.
+  bool FailUpload(uint64_t node, uint64_t run_id, const std::string& object_id,
+                  std::string_view session, const Error& error);
+  // The same of all replies of the node that are being uploaded.
+  bool FailUploads(uint64_t node, const Error& error);
+  // The same of a reply to that instruction, unless another one is being uploaded.
+  bool FailReply(uint64_t node, uint64_t run_id, const std::string& instruction_id,
+                 const Error& error);
   // Whether the object belongs to a message for the node; if so, its lease begins anew.
   bool MayPull(uint64_t node, uint64_t run_id, const std::string& object_id, absl::Time now);
 
@@ -155,8 +173,9 @@ class Mailbox {
     bool complete = false;
   };
   // Announces a reply of `node` with these objects (children first, root last). The same reply
-  // again is welcome. ALREADY_EXISTS for another one, INVALID_ARGUMENT with the reason for one that
-  // must not be: nothing has changed then. `wall_now` is compared with the reply's own times.
+  // again is welcome. An error takes the place of an incomplete reply. ALREADY_EXISTS for another
+  // one, INVALID_ARGUMENT with the reason for one that must not be: nothing has changed then.
+  // `wall_now` is compared with the reply's own times.
   absl::StatusOr<Receipt> PushReply(uint64_t node, const Metadata& reply,
                                     std::vector<std::string> object_ids, absl::Time now,
                                     absl::Time wall_now);
@@ -164,6 +183,8 @@ class Mailbox {
   // if it must not be stored. `session` may be empty.
   absl::Status CheckUpload(uint64_t node, uint64_t run_id, const std::string& object_id,
                            std::string_view session, int64_t num_bytes) const;
+  // The node is uploading an object that will take until `end`: its replies do not stall before.
+  void ExtendUploads(uint64_t node, absl::Time end);
   // The object is in the store now. True if that completed a reply.
   bool Uploaded(uint64_t node, uint64_t run_id, const std::string& object_id, int64_t num_bytes,
                 absl::Time now);
@@ -216,6 +237,7 @@ class Mailbox {
   void ReleaseInstruction(Entry& entry);
   void DropReply(Entry& entry);
   void Answer(Entry& entry);
+  void Fail(Entry& entry, const Error& error);
   // It is answered: by its reply, or by an error.
   void SetAnswered(Entry& entry);
   // Forgets old closed entries, and so perhaps this one.

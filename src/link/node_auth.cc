@@ -67,6 +67,19 @@ uint64_t FingerprintOf(const Caller& caller) {
 }  // namespace
 
 absl::Status NodeAuth::Check(const Caller& caller) {
+  FEDUMM_RETURN_IF_ERROR(CheckSignature(caller));
+  return RememberSignature(caller);
+}
+
+absl::Status NodeAuth::CheckHead(const Caller& caller) {
+  FEDUMM_RETURN_IF_ERROR(CheckSignature(caller));
+  const uint64_t fingerprint = FingerprintOf(caller);
+  MutexLock lock(mu_);
+  if (!seen_.contains(fingerprint) && !seen_before_.contains(fingerprint)) return absl::OkStatus();
+  return absl::UnauthenticatedError("the signature was used before");
+}
+
+absl::Status NodeAuth::CheckSignature(const Caller& caller) {
   if (caller.public_key.empty() || caller.timestamp.empty() || caller.signature.empty()) {
     return absl::UnauthenticatedError("the call carries no key, timestamp or signature");
   }
@@ -90,7 +103,7 @@ absl::Status NodeAuth::Check(const Caller& caller) {
     return absl::UnauthenticatedError("the signature does not fit the key and timestamp");
   }
   if (is_new) RememberKey(caller.public_key, std::move(key));
-  return RememberSignature(caller);
+  return absl::OkStatus();
 }
 
 absl::Time NodeAuth::SignedAt(const Caller& caller) {

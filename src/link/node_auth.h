@@ -27,6 +27,7 @@ struct Caller {
   std::string timestamp;   // ISO 8601 with a zone
   std::string signature;   // DER, ECDSA-SHA256 over `timestamp`
   bool keyless = false;    // nothing of the above
+  std::string address;     // host:port of the peer, if known
 };
 
 // Checks that a caller holds the private key of the public key that it names, now. A signature is
@@ -45,10 +46,13 @@ class NodeAuth {
   // UNAUTHENTICATED with the reason, or UNAVAILABLE if too many calls were made to remember them.
   // Ask first whether the key is one that may call: each call that passes takes memory.
   absl::Status Check(const Caller& caller);
+  // The same before the call is read, when only its head is there: the signature may be used again.
+  absl::Status CheckHead(const Caller& caller);
   // When a call that passed Check was signed, by the node's clock.
   static absl::Time SignedAt(const Caller& caller);
 
  private:
+  absl::Status CheckSignature(const Caller& caller);
   std::shared_ptr<evp_pkey_st> FindKey(const std::string& public_key);
   void RememberKey(const std::string& public_key, std::shared_ptr<evp_pkey_st> key);
   absl::Status RememberSignature(const Caller& caller);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/sha256.h"
 #include "base/status_macros.h"
 #include "link/fingerprint.h"
 #include "link/random_id.h"
@@ -143,7 +144,7 @@ absl::StatusOr<bool> NodeRegistry::Readmit(const std::string& public_key, uint64
   if (ids_.contains(public_key)) return false;
   FEDUMM_RETURN_IF_ERROR(Add({.public_key = public_key}, /*enrolled=*/false, now).status());
   Node& entry = nodes_.at(node);
-  Revive(entry, kUsualInterval, now);
+  Revive(node, entry, kUsualInterval, now);
   entry.activated_at = options_.wall_clock();
   return true;
 }
@@ -153,6 +154,7 @@ void NodeRegistry::MakeRoom(absl::Time now) {
   if (first == forgettable_.end() || first->first.first > now) return;
   const auto it = nodes_.find(first->second);
   ids_.erase(it->second.enrolment.public_key);
+  leases_.erase(first->first);
   nodes_.erase(it);
   forgettable_.erase(first);
 }
@@ -191,7 +193,7 @@ absl::StatusOr<uint64_t> NodeRegistry::Activate(const std::string& public_key, d
     FEDUMM_ASSIGN_OR_RETURN(id, Register(public_key, now));
   }
   Node& node = nodes_.at(*id);
-  Revive(node, interval, now);
+  Revive(*id, node, interval, now);
   node.activation_signed_at = signed_at;
   node.deactivation_signed_at = absl::InfinitePast();
   node.activated_at = options_.wall_clock();
@@ -206,7 +208,7 @@ absl::Status NodeRegistry::Heartbeat(uint64_t node, double interval, absl::Time 
     return absl::UnauthenticatedError(absl::StrCat("node is unregistered: ", node));
   }
   if (it->second.active || signed_at > it->second.deactivation_signed_at) {
-    Revive(it->second, interval, now);
+    Revive(node, it->second, interval, now);
   }
   return absl::OkStatus();
 }
@@ -216,6 +218,7 @@ bool NodeRegistry::Pulls(uint64_t node, absl::Time now, absl::Time signed_at) {
   if (it == nodes_.end() || it->second.active) return false;
   if (now >= it->second.lease_end || signed_at <= it->second.deactivation_signed_at) return false;
   it->second.active = true;
+  leases_.emplace(std::pair(it->second.lease_end, it->second.order), node);
   return true;
 }
 
@@ -243,10 +246,12 @@ absl::Status NodeRegistry::Unregister(uint64_t node, absl::Time now) {
   return absl::OkStatus();
 }
 
-void NodeRegistry::Revive(Node& node, double interval, absl::Time now) {
+void NodeRegistry::Revive(uint64_t id, Node& node, double interval, absl::Time now) {
   node.active = true;
   node.interval = interval;
+  leases_.erase({node.lease_end, node.order});
   SetLeaseEnd(node, now + 2 * absl::Seconds(interval));
+  leases_.emplace(std::pair(node.lease_end, node.order), id);
 }
 
 void NodeRegistry::SetLeaseEnd(Node& node, absl::Time lease_end) {
@@ -259,6 +264,7 @@ void NodeRegistry::SetLeaseEnd(Node& node, absl::Time lease_end) {
 
 void NodeRegistry::End(Node& node, absl::Time now) {
   if (!std::exchange(node.active, false)) return;
+  leases_.erase({node.lease_end, node.order});
   // One that fell silent has been gone since its lease ended.
   node.deactivated_at =
       options_.wall_clock() + std::min(node.lease_end - now, absl::ZeroDuration());
@@ -304,6 +310,52 @@ bool NodeRegistry::IsOnline(uint64_t node, absl::Time now) const {
 
 absl::Time NodeRegistry::GoneAt(uint64_t node) const {
   return IsRegistered(node) ? nodes_.at(node).lease_end : absl::InfinitePast();
+}
+
+NodeRegistry::Presence NodeRegistry::PresenceOf(uint64_t node, absl::Time now) const {
+  const auto it = nodes_.find(node);
+  if (it == nodes_.end() || it->second.activated_at == absl::InfinitePast()) {
+    return Presence::kNever;
+  }
+  return it->second.IsOnline(now) ? Presence::kOnline : Presence::kOffline;
+}
+
+std::vector<uint64_t> NodeRegistry::TakeLost(absl::Time now) {
+  std::vector<uint64_t> lost;
+  while (!leases_.empty() && leases_.begin()->first.first <= now) {
+    lost.push_back(leases_.begin()->second);
+    leases_.erase(leases_.begin());
+  }
+  return lost;
+}
+
+absl::Time NodeRegistry::NextLeaseEnd() const {
+  return leases_.empty() ? absl::InfiniteFuture() : leases_.begin()->first.first;
+}
+
+void NodeRegistry::SetAddress(uint64_t node, const std::string& address) {
+  const auto it = nodes_.find(node);
+  if (it != nodes_.end() && !address.empty()) it->second.address = address;
+}
+
+std::string NodeRegistry::Describe(uint64_t node) const {
+  const auto it = nodes_.find(node);
+  if (it == nodes_.end()) return "";
+  constexpr size_t kShown = 12;  // hexadecimal digits
+  const std::string& key = it->second.enrolment.public_key;
+  const std::string& address = it->second.address;
+  return absl::StrCat(" (", key.starts_with(kKeyless) ? "no key" : "key ",
+                      key.starts_with(kKeyless) ? "" : Sha256Hex(key).substr(0, kShown),
+                      address.empty() ? "" : ", ", address, ")");
+}
+
+void NodeRegistry::MarkInstructed(uint64_t node) {
+  if (const auto it = nodes_.find(node); it != nodes_.end()) it->second.instructed = true;
+}
+
+bool NodeRegistry::IsInstructed(uint64_t node) const {
+  const auto it = nodes_.find(node);
+  return it != nodes_.end() && it->second.instructed && it->second.MayAct();
 }
 
 void NodeRegistry::CountTraffic(uint64_t node, int64_t bytes_up, int64_t bytes_down) {

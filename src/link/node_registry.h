@@ -108,6 +108,22 @@ class NodeRegistry {
   // restarts comes back within it. In the past if it is unregistered, unknown or was never online.
   absl::Time GoneAt(uint64_t node) const;
 
+  enum class Presence { kNever, kOffline, kOnline };
+  // kNever for a node that was not online since the server started, or is not known.
+  Presence PresenceOf(uint64_t node, absl::Time now) const;
+  // Nodes whose lease is over, each once.
+  std::vector<uint64_t> TakeLost(absl::Time now);
+  absl::Time NextLeaseEnd() const;  // when TakeLost has more
+  int64_t num_online() const { return static_cast<int64_t>(leases_.size()); }  // as of TakeLost
+  // Where the node calls from, for people: host:port.
+  void SetAddress(uint64_t node, const std::string& address);
+  // " (key 0123456789ab, address)": who it is, for people.
+  std::string Describe(uint64_t node) const;
+
+  // Whether the node was sent a message since the server started.
+  void MarkInstructed(uint64_t node);
+  bool IsInstructed(uint64_t node) const;
+
   void CountTraffic(uint64_t node, int64_t bytes_up, int64_t bytes_down);
   Grid::Traffic Traffic(uint64_t node) const;
 
@@ -119,6 +135,8 @@ class NodeRegistry {
     bool registered = true;    // false: for good
     bool turned_away = false;  // its key is not among the allowed ones any more
     bool active = false;
+    bool instructed = false;
+    std::string address;
     double interval = 0;
     absl::Time lease_end = absl::InfinitePast();
     absl::Time activation_signed_at = absl::InfinitePast();
@@ -137,7 +155,7 @@ class NodeRegistry {
   bool MayRegister(const std::string& public_key) const;
   absl::StatusOr<uint64_t> Add(Enrolment enrolment, bool enrolled, absl::Time now);
   void MakeRoom(absl::Time now);
-  void Revive(Node& node, double interval, absl::Time now);
+  void Revive(uint64_t id, Node& node, double interval, absl::Time now);
   void SetLeaseEnd(Node& node, absl::Time lease_end);
   void End(Node& node, absl::Time now);
 
@@ -148,6 +166,8 @@ class NodeRegistry {
   // The nodes that may be forgotten, by the ends of their leases (past for who never came or has
   // left) and the order of joining.
   std::map<std::pair<absl::Time, uint64_t>, uint64_t> forgettable_;
+  // The nodes that are online, or whose lease is over since TakeLost, likewise.
+  std::map<std::pair<absl::Time, uint64_t>, uint64_t> leases_;
   uint64_t last_order_ = 0;
 };
 

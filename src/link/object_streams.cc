@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "link/reply_rules.h"
 #include "wire/object_frame.h"
 
 namespace fedumm::link {
@@ -24,8 +25,17 @@ absl::StatusOr<bool> StoreUpload(LinkState& state, const Upload& upload,
     stored = state.objects.PutChecked(object_id, std::move(bytes), state.options.limits);
   }
   if (!stored.ok()) {
-    Log()->warn("refused an object of node {} in run {}: {}", upload.node, upload.run_id,
-                Printable(stored.message()));
+    // The reply is never complete: who waits for it hears why.
+    Answers answers;
+    MutexLock lock(state.mu);
+    state.Warn(upload.node,
+               absl::StrCat("refused an object in run ", upload.run_id, ": ", stored.message()),
+               answers);
+    if (!absl::IsNotFound(stored) &&
+        state.mailbox.FailUpload(upload.node, upload.run_id, object_id, upload.session,
+                                 RefusedReply(stored))) {
+      state.NotifyWaiters(answers);
+    }
     return false;
   }
   Answers answers;

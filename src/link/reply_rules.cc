@@ -67,6 +67,11 @@ absl::Status CheckInstruction(const Metadata& instruction, absl::Time now) {
   return absl::OkStatus();
 }
 
+Error RefusedReply(const absl::Status& reason) {
+  return {.code = ErrorCode::kReplyMessageUnavailable,
+          .reason = absl::StrCat("the server refused the reply: ", reason.message())};
+}
+
 Message ErrorReply(const Metadata& instruction, Error error, absl::Time now) {
   Message reply;
   reply.metadata.run_id = instruction.run_id;

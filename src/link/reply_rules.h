@@ -17,4 +17,7 @@ absl::Status CheckInstruction(const Metadata& instruction, absl::Time now);
 // In place of a reply that will not come. Without a message id.
 Message ErrorReply(const Metadata& instruction, Error error, absl::Time now);
 
+// What the sender of an instruction hears if the server refused the reply.
+Error RefusedReply(const absl::Status& reason);
+
 }  // namespace fedumm::link

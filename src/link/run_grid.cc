@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <new>
 #include <optional>
 #include <set>
 #include <utility>
@@ -120,19 +121,33 @@ std::shared_ptr<const Mailbox::Parts> RunGrid::PartsOf(
   for (const Shared::Content& known : shared.contents) {
     if (known.deflated == content) return known.parts;
   }
+  std::vector<std::shared_ptr<const Mailbox::Parts>> below;
+  for (const auto& record : content->records) below.push_back(PartsOf(record, shared));
   flwr::proto::ObjectTree tree;
-  *tree.add_children() = content->tree;
-  std::vector<std::string> ids;
-  ids.reserve(content->objects.size());
-  for (const wire::Object& object : content->objects) {
-    state_.objects.Add(object);
-    ids.push_back(object.id);
-  }
-  auto parts =
-      std::make_shared<const Mailbox::Parts>(state_.objects, std::move(tree), std::move(ids));
+  tree.add_children()->set_object_id(content->root.id);
+  state_.objects.Add(content->root);
+  auto parts = std::make_shared<const Mailbox::Parts>(state_.objects, std::move(tree),
+                                                      std::vector<std::string>{content->root.id},
+                                                      std::move(below));
   if (shared.contents.size() >= kMostContents) shared.contents.pop_front();
   shared.contents.push_back({content, parts});
   return parts;
+}
+
+std::shared_ptr<const Mailbox::Parts> RunGrid::PartsOf(
+    const std::shared_ptr<const wire::DeflatedRecord>& record, Shared& shared) {
+  Shared::Record& known = shared.records[record.get()];
+  if (known.parts != nullptr) return known.parts;
+  std::vector<std::string> ids;
+  ids.reserve(record->objects.size());
+  for (const wire::Object& object : record->objects) {
+    state_.objects.Add(object);
+    ids.push_back(object.id);
+  }
+  known.deflated = record;
+  known.parts =
+      std::make_shared<const Mailbox::Parts>(state_.objects, record->tree, std::move(ids));
+  return known.parts;
 }
 
 absl::StatusOr<std::string> RunGrid::Push(Message message, Shared& shared) {
@@ -281,9 +296,14 @@ Message RunGrid::ToMessage(Mailbox::Outcome outcome) {
   }
   ReplyObjects objects(state_.objects, outcome.reply_objects, state_.options.limits);
   state_.objects.Release(outcome.reply_objects);
-  absl::StatusOr<Message> message = wire::Inflate(
-      outcome.reply->message_id, [&](std::string_view id) { return objects.Use(id); },
-      state_.options.limits, /*verified=*/true);
+  absl::StatusOr<Message> message;
+  try {
+    message = wire::Inflate(
+        outcome.reply->message_id, [&](std::string_view id) { return objects.Use(id); },
+        state_.options.limits, /*verified=*/true);
+  } catch (const std::bad_alloc&) {
+    message = absl::ResourceExhaustedError("out of memory");
+  }
   if (!message.ok()) {
     Log()->warn("the reply of node {} in run {} is malformed: {}", outcome.reply->src_node_id,
                 run_id_, Printable(message.status().message()));

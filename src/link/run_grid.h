@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/string_view.h"
 #include "fedumm/grid.h"
@@ -42,12 +43,19 @@ class RunGrid final : public Grid {
       std::shared_ptr<const wire::DeflatedContent> deflated;
       std::shared_ptr<const Mailbox::Parts> parts;
     };
+    struct Record {
+      std::shared_ptr<const wire::DeflatedRecord> deflated;  // keeps the address, which is the key
+      std::shared_ptr<const Mailbox::Parts> parts;
+    };
     wire::Deflater deflater;
     std::deque<Content> contents;  // that were used last
+    absl::flat_hash_map<const wire::DeflatedRecord*, Record> records;
   };
   absl::StatusOr<std::string> Push(Message message, Shared& shared);
   std::shared_ptr<const Mailbox::Parts> PartsOf(
       const std::shared_ptr<const wire::DeflatedContent>& content, Shared& shared);
+  std::shared_ptr<const Mailbox::Parts> PartsOf(
+      const std::shared_ptr<const wire::DeflatedRecord>& record, Shared& shared);
   // The application asks for more, so it has done with the replies that it was given.
   void ReturnUsed(Answers& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mu);
   using Ids = absl::flat_hash_set<absl::string_view>;

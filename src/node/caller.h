@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <stop_token>
@@ -61,15 +62,20 @@ class Caller {
     return Retry([&](const CallOptions& options) { return (fleet_.*rpc)(request, options); },
                  timeout);
   }
-  // The same for calls of any kind: `make` makes one try.
+  // The same for calls of any kind: `make` makes one try. A try that ran out of time is followed by
+  // one with twice the time, up to `max_timeout`.
   template <typename Make>
-  auto Retry(const Make& make, absl::Duration timeout) -> decltype(make(CallOptions())) {
+  auto Retry(const Make& make, absl::Duration timeout,
+             absl::Duration max_timeout = absl::ZeroDuration()) -> decltype(make(CallOptions())) {
     while (true) {
       if (absl::Status status = MayCall(); !status.ok()) return status;
       auto result = make(CallFor(timeout));
       if (!IsTransient(StatusOf(result))) {
         if (result.ok()) Succeeded();
         return result;
+      }
+      if (absl::IsDeadlineExceeded(StatusOf(result)) && timeout < max_timeout) {
+        timeout = std::min(2 * timeout, max_timeout);
       }
       if (absl::Status status = AwaitRetry(StatusOf(result)); !status.ok()) return status;
     }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -15,12 +16,13 @@
 namespace fedumm {
 namespace {
 
-constexpr absl::Duration kObjectTimeout = absl::Minutes(2);  // 5 MiB on a slow line
+constexpr absl::Duration kObjectTimeout = absl::Minutes(2);  // at first: 5 MiB on a slow line
 constexpr absl::Duration kAvailableTimeout =
     absl::Hours(2);  // an announced object is uploaded by then
 constexpr absl::Duration kAvailablePoll = absl::Seconds(10);  // the longest pause between two looks
 // Of a call for many objects. One that takes longer is made again for those that are left.
 constexpr absl::Duration kStreamTimeout = absl::Minutes(5);
+constexpr absl::Duration kMaxTimeout = absl::Hours(2);  // 2 GB at 300 kB/s
 
 // Not what a server of ours answers: it lacks the call, whatever it says.
 bool LacksStreams(const absl::Status& status) {
@@ -37,6 +39,28 @@ std::vector<wire::Object> Wanted(const flwr::proto::PushMessagesResponse& sessio
     if (ids.contains(object.id)) objects.push_back(object);
   }
   return objects;
+}
+
+// INVALID_ARGUMENT if the server said no to the message itself.
+absl::Status CheckAccepted(const flwr::proto::PushMessagesResponse& session,
+                           const wire::DeflatedMessage& parts) {
+  const auto result = session.results().find(parts.message_id);
+  if (result == session.results().end() || result->second == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError("the server refused the reply");
+}
+
+absl::Status CheckSizes(const wire::DeflatedMessage& parts, const Limits& limits) {
+  int64_t total_bytes = 0;
+  for (const wire::Object& object : parts.objects) {
+    const auto num_bytes = static_cast<int64_t>(object.bytes->size());
+    total_bytes += num_bytes;
+    if (num_bytes <= limits.max_object_bytes) continue;
+    return absl::InvalidArgumentError(absl::StrCat("an object of the reply has ", num_bytes,
+                                                   " bytes, limit ", limits.max_object_bytes));
+  }
+  if (total_bytes <= limits.max_message_bytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("the reply has ", total_bytes, " bytes, limit ", limits.max_message_bytes));
 }
 
 absl::Status Refused(const std::string& id) {
@@ -64,10 +88,15 @@ absl::StatusOr<Message> MessageTransfer::Fetch(Caller& caller, const Metadata& m
     const auto found = held_.find(Text(id));
     return found == held_.end() ? nullptr : found->second;
   };
-  FEDUMM_ASSIGN_OR_RETURN(Message message, wire::Inflate(metadata.message_id, find, limits_,
-                                                         /*verified=*/true));
-  message.metadata = metadata;
-  return message;
+  try {
+    FEDUMM_ASSIGN_OR_RETURN(Message message, wire::Inflate(metadata.message_id, find, limits_,
+                                                           /*verified=*/true));
+    message.metadata = metadata;
+    return message;
+  } catch (const std::bad_alloc&) {
+    held_.clear();
+    return absl::ResourceExhaustedError("out of memory");
+  }
 }
 
 absl::Status MessageTransfer::TooLarge() const {
@@ -113,7 +142,7 @@ absl::Status MessageTransfer::PullStream(Caller& caller, const Metadata& metadat
         }
         return caller.fleet().PullObjects(request, keep, options);
       },
-      kStreamTimeout);
+      kStreamTimeout, kMaxTimeout);
   if (!LacksStreams(pulled)) return pulled;
   in_streams_ = false;
   return absl::OkStatus();
@@ -128,8 +157,11 @@ absl::Status MessageTransfer::Pull(Caller& caller, const Metadata& metadata,
   const absl::Time give_up = caller.Now() + kAvailableTimeout;
   Backoff backoff(/*seed=*/metadata.dst_node_id, kAvailablePoll);
   while (true) {
-    FEDUMM_ASSIGN_OR_RETURN(auto response,
-                            caller.Call(&FleetClient::PullObject, request, kObjectTimeout));
+    FEDUMM_ASSIGN_OR_RETURN(auto response, caller.Retry(
+                                               [&](const CallOptions& options) {
+                                                 return caller.fleet().PullObject(request, options);
+                                               },
+                                               kObjectTimeout, kMaxTimeout));
     if (!response.object_found()) {
       return absl::DataLossError(absl::StrCat("the server has no object ", id));
     }
@@ -146,6 +178,7 @@ absl::Status MessageTransfer::Pull(Caller& caller, const Metadata& metadata,
 absl::StatusOr<int64_t> MessageTransfer::Push(Caller& caller, const Message& reply,
                                               const wire::DeflatedMessage& parts,
                                               absl::Duration runtime) {
+  FEDUMM_RETURN_IF_ERROR(CheckSizes(parts, limits_));
   flwr::proto::PushMessagesRequest announcement;
   announcement.mutable_node()->set_node_id(reply.metadata.src_node_id);
   *announcement.add_messages_list() = wire::MessageToWire(reply);
@@ -162,7 +195,7 @@ absl::StatusOr<int64_t> MessageTransfer::Push(Caller& caller, const Message& rep
           [&](const CallOptions& options) {
             return PushStream(caller.fleet(), options, announcement, parts);
           },
-          kStreamTimeout);
+          kStreamTimeout, kMaxTimeout);
       if (LacksStreams(pushed.status())) in_streams_ = false;
     }
     if (!in_streams_) pushed = PushOneByOne(caller, announcement, parts);
@@ -176,6 +209,7 @@ absl::StatusOr<int64_t> MessageTransfer::PushStream(
     const flwr::proto::PushMessagesRequest& announcement,
     const wire::DeflatedMessage& parts) const {
   FEDUMM_ASSIGN_OR_RETURN(const auto session, fleet.PushMessages(announcement, options));
+  FEDUMM_RETURN_IF_ERROR(CheckAccepted(session, parts));
   const std::vector<wire::Object> objects = Wanted(session, parts);
   if (objects.empty()) return 0;
   proto::PushObjectsRequest sender;
@@ -192,6 +226,7 @@ absl::StatusOr<int64_t> MessageTransfer::PushOneByOne(
     const wire::DeflatedMessage& parts) const {
   FEDUMM_ASSIGN_OR_RETURN(const auto session,
                           caller.Call(&FleetClient::PushMessages, announcement));
+  FEDUMM_RETURN_IF_ERROR(CheckAccepted(session, parts));
   const std::vector<wire::Object> objects = Wanted(session, parts);
   for (const wire::Object& object : objects) {
     flwr::proto::PushObjectRequest push;
@@ -200,8 +235,11 @@ absl::StatusOr<int64_t> MessageTransfer::PushOneByOne(
     push.set_object_id(object.id);
     push.set_object_content(*object.bytes);
     push.set_session_id(session.session_id());
-    FEDUMM_ASSIGN_OR_RETURN(const auto answer,
-                            caller.Call(&FleetClient::PushObject, push, kObjectTimeout));
+    FEDUMM_ASSIGN_OR_RETURN(
+        const auto answer,
+        caller.Retry(
+            [&](const CallOptions& options) { return caller.fleet().PushObject(push, options); },
+            kObjectTimeout, kMaxTimeout));
     if (!answer.stored()) return Refused(object.id);
   }
   return static_cast<int64_t>(objects.size());

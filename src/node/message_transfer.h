@@ -29,8 +29,9 @@ class MessageTransfer {
                                 const flwr::proto::ObjectTree& tree);
 
   // Announces a reply that was taken apart into `parts`, and pushes the objects that the server
-  // asks for. May be repeated. DATA_LOSS if the server would not store one; else the error of the
-  // call. Returns the number of objects pushed.
+  // asks for. May be repeated. INVALID_ARGUMENT if the reply is beyond the limits, or the server
+  // refuses it; DATA_LOSS if the server would not store an object; else the error of the call.
+  // Returns the number of objects pushed.
   absl::StatusOr<int64_t> Push(Caller& caller, const Message& reply,
                                const wire::DeflatedMessage& parts, absl::Duration runtime);
 

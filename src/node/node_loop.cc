@@ -36,6 +36,12 @@ bool EndsSession(const absl::Status& status) {
          IsRefusal(status);
 }
 
+// Whether the sender of an instruction is to hear of it: the server can be talked to, and the run
+// is not over.
+bool IsForSender(const absl::Status& status) {
+  return !EndsSession(status) && !absl::IsPermissionDenied(status);
+}
+
 absl::Status CheckInstruction(const Metadata& metadata, const flwr::proto::Message& message,
                               const flwr::proto::ObjectTree& tree, uint64_t node_id, double now) {
   if (!wire::IsObjectId(metadata.message_id) || metadata.message_id != tree.object_id()) {
@@ -166,39 +172,54 @@ class Node {
     FEDUMM_ASSIGN_OR_RETURN(const Metadata metadata,
                             wire::MetadataFromProto(offered.metadata(), options_.limits));
     FEDUMM_RETURN_IF_ERROR(CheckInstruction(metadata, offered, tree, node_id_, Now()));
-    FEDUMM_ASSIGN_OR_RETURN(Context* const context, ContextOf(metadata.run_id, caller));
+    const absl::StatusOr<Context*> context = ContextOf(metadata.run_id, caller);
+    if (!context.ok()) {
+      if (!IsForSender(context.status())) return context.status();
+      return PushError(caller, metadata, context.status(), ErrorCode::kMessageUnavailable);
+    }
 
     absl::StatusOr<Message> instruction = transfer_.Fetch(caller, metadata, tree);
-    if (!instruction.ok() &&
-        (EndsSession(instruction.status()) || absl::IsPermissionDenied(instruction.status()))) {
-      return instruction.status();
-    }
+    if (!instruction.ok() && !IsForSender(instruction.status())) return instruction.status();
     flwr::proto::ConfirmMessageReceivedRequest receipt;
     receipt.mutable_node()->set_node_id(node_id_);
     receipt.set_run_id(metadata.run_id);
     receipt.set_message_object_id(metadata.message_id);
     FEDUMM_RETURN_IF_ERROR(caller.Call(&FleetClient::ConfirmMessageReceived, receipt).status());
 
-    if (!instruction.ok()) {  // tell the sender rather than let it wait
+    if (!instruction.ok()) {
       Announce(absl::StrCat("refused a message: ", Printable(instruction.status().message())));
-      Message reply = MakeReply({.metadata = metadata}, instruction.status(), Now());
-      reply.error->code = ErrorCode::kMessageUnavailable;
-      return Push(caller, std::move(reply), absl::ZeroDuration(), "the error");
+      return PushError(caller, metadata, instruction.status(), ErrorCode::kMessageUnavailable);
     }
     const std::string description = Describe(*instruction);
     Announce(absl::StrCat("round message: ", description));
     const absl::Time started = environment_.clock();
-    absl::StatusOr<RecordDict> outcome = app_.Handle(*instruction, *context);
+    absl::StatusOr<RecordDict> outcome = app_.Handle(*instruction, **context);
     if (!outcome.ok()) {
       Announce(absl::StrCat(description, " failed: ", Printable(outcome.status().message())));
     }
     instruction->content.reset();
-    return Push(caller, MakeReply(*instruction, std::move(outcome), Now()),
-                environment_.clock() - started, description);
+    const absl::Status pushed = Push(caller, MakeReply(*instruction, std::move(outcome), Now()),
+                                     environment_.clock() - started, description);
+    if (pushed.ok() || !IsForSender(pushed)) return pushed;
+    Announce(absl::StrCat("the reply to ", description,
+                          " cannot be delivered: ", Printable(pushed.message())));
+    return PushError(caller, metadata,
+                     absl::Status(pushed.code(), absl::StrCat("the node cannot deliver its reply: ",
+                                                              pushed.message())),
+                     ErrorCode::kReplyMessageUnavailable);
+  }
+
+  // Tells the sender, who would wait until the instruction expires.
+  absl::Status PushError(Caller& caller, const Metadata& instruction, const absl::Status& reason,
+                         ErrorCode code) {
+    Message reply = MakeReply({.metadata = instruction}, reason, Now());
+    reply.error->code = code;
+    return Push(caller, std::move(reply), absl::ZeroDuration(), "the error");
   }
 
   absl::Status Push(Caller& caller, Message reply, absl::Duration runtime,
                     const std::string& description) {
+    FEDUMM_RETURN_IF_ERROR(wire::CheckRecordSizes(reply, options_.limits));
     const wire::DeflatedMessage parts = wire::Deflater().Deflate(reply);
     reply.metadata.message_id = parts.message_id;
     if (reply.content.has_value()) reply.content.emplace();  // the parts carry it from here on

@@ -1,5 +1,6 @@
 #include "fedumm/super_link.h"
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <thread>
@@ -19,16 +20,17 @@
 #include "transport/http_routes.h"
 #include "transport/http_server.h"
 #include "transport/objects_http.h"
+#include "wire/protobuf_log.h"
 
 namespace fedumm {
 
 namespace {
 
-// What protects the nodes must be chosen, and must hold on every transport.
+// Security must be chosen, and must hold on every transport.
 absl::Status CheckOptions(const SuperLinkOptions& options) {
   if (options.fleet_api_address.empty() && options.http_address.empty() &&
       options.grpc_adapter_address.empty()) {
-    return absl::InvalidArgumentError("every transport is left out");
+    return absl::InvalidArgumentError("all transports are off");
   }
   if (!options.tls.has_value() && !options.insecure) {
     return absl::FailedPreconditionError(
@@ -57,6 +59,7 @@ class SuperLink::Impl {
                .limits = options.limits,
                .replies = {.max_bytes = options.limits.max_incoming_reply_bytes},
                .known_keys_only = options.enable_supernode_auth,
+               .on_event = options.on_event,
                .clock = options.clock}),
         admission(state),
         fleet(state),
@@ -86,6 +89,7 @@ class SuperLink::Impl {
 
 absl::StatusOr<std::unique_ptr<SuperLink>> SuperLink::Start(SuperLinkOptions options) {
   FEDUMM_RETURN_IF_ERROR(CheckOptions(options));
+  wire::RedirectProtobufLog();
   auto impl = std::make_unique<Impl>(options);
   if (!options.allowed_keys.empty()) {
     FEDUMM_RETURN_IF_ERROR(impl->admission.AllowKeys(options.allowed_keys));
@@ -115,12 +119,18 @@ absl::StatusOr<std::unique_ptr<SuperLink>> SuperLink::Start(SuperLinkOptions opt
       handlers[transport::kControlPath] = transport::NewControlHandler(impl->control, apps);
       handlers[transport::kRuntimePath] = transport::NewRuntimeHandler(impl->runtime, apps);
     }
-    transport::HttpServer::Options http{
-        .address = options.http_address,
-        .tls = options.tls,
-        .max_body_bytes = options.limits.max_object_bytes + transport::kHttpBodyOverhead};
+    transport::HttpServer::Options http{.address = options.http_address,
+                                        .tls = options.tls,
+                                        .max_body_bytes = options.limits.max_call_bytes};
+    http.max_body_of = transport::FleetBodyLimit(impl->fleet, options.limits.max_call_bytes);
     if (options.host_apps) {
-      http.max_body_of = transport::AppBodyLimit(impl->runtime, http.max_body_bytes);
+      http.max_body_of = [of_nodes = std::move(http.max_body_of),
+                          of_apps =
+                              transport::AppBodyLimit(impl->runtime, options.limits.max_call_bytes,
+                                                      options.limits.max_object_bytes)](
+                             const transport::HttpRequest& head) {
+        return std::max(of_nodes(head), of_apps(head));
+      };
     }
     FEDUMM_ASSIGN_OR_RETURN(
         impl->http, transport::HttpServer::Start(std::move(http),

@@ -12,12 +12,13 @@
 #include "node/node_key.h"
 #include "node/node_loop.h"
 #include "transport/discovery.h"
+#include "wire/protobuf_log.h"
 
 namespace fedumm {
 namespace {
 
-// A tunnel belongs to a job: when it stays shut, the job is over.
-constexpr absl::Duration kLongestTunnelSilence = absl::Minutes(1);
+// A tunnel belongs to a job: the node exits when the tunnel is unreachable for longer.
+constexpr absl::Duration kMaxTunnelOutage = absl::Minutes(1);
 
 }  // namespace
 
@@ -33,9 +34,10 @@ absl::Status RunSuperNode(const ClientApp& app, SuperNodeOptions options, std::s
                                .limits = options.limits,
                                .on_event = options.on_event},
                               key));
+  wire::RedirectProtobufLog();
   FEDUMM_RETURN_IF_ERROR(fleet->LookOnce(stop));
   if (options.transport == Transport::kGrpcAdapter) {
-    options.max_wait_time = std::min(options.max_wait_time, kLongestTunnelSilence);
+    options.max_wait_time = std::min(options.max_wait_time, kMaxTunnelOutage);
   }
   const NodeEnvironment environment = {.seed = std::random_device()()};
   return RunNode(app, *fleet, key.public_key_pem(), options, environment, std::move(stop));

@@ -8,7 +8,7 @@
 
 namespace fedumm::transport {
 
-// In a container's metadata, "true": the node is to leave.
+// In a container's metadata, "true": the node must exit.
 inline constexpr char kShouldExit[] = "should-exit";
 
 // A message of the Fleet API in Flower's tunnel, with the metadata that Flower's peers attach.

@@ -1,5 +1,7 @@
 #include "transport/adapter_server.h"
 
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/proto_buffer_reader.h>
 #include <grpcpp/support/server_callback.h>
 
 #include <functional>
@@ -17,6 +19,7 @@
 #include "transport/adapter_container.h"
 #include "transport/grpc_calls.h"
 #include "transport/grpc_listener.h"
+#include "wire/value_count.h"
 
 namespace fedumm::transport {
 namespace {
@@ -32,24 +35,24 @@ absl::Status CheckLoopback(const std::string& address) {
       absl::StrCat("the grpc-adapter has no keys and is for loopback addresses only: ", address));
 }
 
-// What an answer that could not be given looks like in the fields of the tunnel. An empty message
-// says most of it: no success, not stored, not found, nothing there, nothing to push.
+// A failed call as a response: the tunnel has no error codes. The fields of an empty message mean
+// failure in most responses: no success, not stored, not found, nothing to push.
 template <typename Response>
-Response Excuse(const absl::Status& /*status*/) {
+Response FailedResponse(const absl::Status& /*status*/) {
   return Response();
 }
 template <>
-flwr::proto::PullObjectResponse Excuse(const absl::Status& status) {
+flwr::proto::PullObjectResponse FailedResponse(const absl::Status& status) {
   flwr::proto::PullObjectResponse response;
-  response.set_object_found(absl::IsUnavailable(status));  // but not available yet
+  response.set_object_found(absl::IsUnavailable(status));  // found, but not available yet
   return response;
 }
 
-// Whether a node can go on after that failure.
+// Whether a node can continue after that failure.
 template <typename Response>
-bool MayGoOn(const absl::Status& status) {
+bool MayContinue(const absl::Status& status) {
   if (absl::IsFailedPrecondition(status) || absl::IsInvalidArgument(status)) return false;
-  // These answer with a node id, and there is none.
+  // Their responses hold a node id, and there is none.
   return !std::is_same_v<Response, flwr::proto::RegisterNodeFleetResponse> &&
          !std::is_same_v<Response, flwr::proto::ActivateNodeResponse>;
 }
@@ -65,13 +68,23 @@ uint64_t NodeOf(const Request& request) {
   }
 }
 
-MessageContainer SendHome(MessageContainer answer, absl::string_view reason) {
-  Log()->warn("sent a node of the grpc-adapter home: {}", Printable(reason));
+MessageContainer WithShouldExit(MessageContainer answer, absl::string_view reason) {
+  Log()->warn("told a node of the grpc-adapter to exit: {}", Printable(reason));
   (*answer.mutable_metadata())[kShouldExit] = "true";
   return answer;
 }
 
-class AdapterService final : public flwr::proto::GrpcAdapter::CallbackService {
+// What is larger than this uploads an object, and has few fields.
+constexpr size_t kLargeBytes = size_t{24} << 20;
+constexpr int64_t kMaxLargeValues = 1000;
+
+bool MayParse(const google::protobuf::Descriptor& type, const std::string& content) {
+  return content.size() <= kLargeBytes ||
+         wire::CheckValueCount(type, content, kMaxLargeValues).ok();
+}
+
+class AdapterService final : public flwr::proto::GrpcAdapter::WithRawCallbackMethod_SendReceive<
+                                 flwr::proto::GrpcAdapter::Service> {
  public:
   explicit AdapterService(Fleet& fleet) : fleet_(fleet) {
     Add(&Fleet::RegisterNode);
@@ -93,32 +106,54 @@ class AdapterService final : public flwr::proto::GrpcAdapter::CallbackService {
   }
 
   grpc::ServerUnaryReactor* SendReceive(grpc::CallbackServerContext* context,
-                                        const MessageContainer* request,
-                                        MessageContainer* response) override {
-    const auto call = calls_.find(request->grpc_message_name());
-    *response = call != calls_.end()
-                    ? call->second(request->grpc_message_content())
-                    : SendHome({}, absl::StrCat("no such call: ", request->grpc_message_name()));
+                                        const grpc::ByteBuffer* bytes,
+                                        grpc::ByteBuffer* response) override {
     grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-    reactor->Finish(grpc::Status::OK);
+    absl::StatusOr<MessageContainer> request = ParseContainer(*bytes);
+    const_cast<grpc::ByteBuffer*>(bytes)->Clear();
+    if (!request.ok()) {
+      reactor->Finish(ToGrpcStatus(request.status()));
+      return reactor;
+    }
+    const auto call = calls_.find(request->grpc_message_name());
+    const MessageContainer answer =
+        call != calls_.end()
+            ? call->second(request->grpc_message_content())
+            : WithShouldExit({}, absl::StrCat("no such call: ", request->grpc_message_name()));
+    bool own = false;
+    reactor->Finish(grpc::SerializationTraits<MessageContainer>::Serialize(answer, response, &own));
     return reactor;
   }
 
  private:
+  static absl::StatusOr<MessageContainer> ParseContainer(grpc::ByteBuffer bytes) {
+    if (bytes.Length() > kLargeBytes) {
+      grpc::ByteBuffer copy = bytes;
+      grpc::ProtoBufferReader reader(&copy);
+      FEDUMM_RETURN_IF_ERROR(
+          wire::CheckValueCount(*MessageContainer::descriptor(), reader, kMaxLargeValues));
+    }
+    MessageContainer container;
+    if (!grpc::SerializationTraits<MessageContainer>::Deserialize(&bytes, &container).ok()) {
+      return absl::InvalidArgumentError("the container is malformed");
+    }
+    return container;
+  }
+
   template <typename Request, typename Response>
   void Add(std::function<absl::StatusOr<Response>(Request&)> serve) {
     calls_[Request::descriptor()->name()] = [this, serve](const std::string& content) {
       Request request;
-      if (!request.ParseFromString(content)) {
-        return SendHome(Contain(Response()),
-                        absl::StrCat("a malformed ", Request::descriptor()->name()));
+      if (!MayParse(*Request::descriptor(), content) || !request.ParseFromString(content)) {
+        return WithShouldExit(Contain(Response()),
+                              absl::StrCat("a malformed ", Request::descriptor()->name()));
       }
       const uint64_t node = NodeOf(request);
       const absl::StatusOr<Response> response = serve(request);
       const MessageContainer answer =
-          Contain(response.ok() ? *response : Excuse<Response>(response.status()));
-      if (!response.ok() && !MayGoOn<Response>(response.status())) {
-        return SendHome(answer, response.status().message());
+          Contain(response.ok() ? *response : FailedResponse<Response>(response.status()));
+      if (!response.ok() && !MayContinue<Response>(response.status())) {
+        return WithShouldExit(answer, response.status().message());
       }
       fleet_.CountTraffic(node, static_cast<int64_t>(content.size()) + kGrpcFrameBytes,
                           static_cast<int64_t>(answer.ByteSizeLong()) + kGrpcFrameBytes);
@@ -133,7 +168,7 @@ class AdapterService final : public flwr::proto::GrpcAdapter::CallbackService {
     });
   }
 
-  // Never held: the tunnel's owner may end a call that takes long.
+  // Answers at once: the owner of the tunnel may end a call that takes long.
   absl::StatusOr<flwr::proto::PullMessagesResponse> PullMessages(
       const flwr::proto::PullMessagesRequest& request) {
     absl::StatusOr<flwr::proto::PullMessagesResponse> pulled;

@@ -11,10 +11,10 @@
 
 namespace fedumm::transport {
 
-// Serves a Fleet through Flower's tunnel, `flwr.proto.GrpcAdapter/SendReceive`. Its nodes prove
-// nothing, so it listens on loopback addresses only. A call never ends with a gRPC error, which
-// would end the node: trouble that passes is told in the fields of the answer, and a node that must
-// leave is told so. No pull is held. Thread-safe. Destruction ends all calls and waits.
+// Serves a Fleet through Flower's tunnel, `flwr.proto.GrpcAdapter/SendReceive`. Its nodes are not
+// authenticated, so it listens on loopback addresses only. A call never ends with a gRPC error,
+// which would end the node: the fields of the response tell a temporary failure, and its metadata
+// tells a node to exit. No pull is held. Thread-safe. Destruction ends all calls and waits.
 class AdapterServer {
  public:
   struct Options {
@@ -28,7 +28,7 @@ class AdapterServer {
   ~AdapterServer();
 
   int port() const;
-  // Takes no more calls and ends those that run, at the latest after two seconds.
+  // Refuses new calls and waits for running ones, which it ends after two seconds.
   void Shutdown();
 
  private:

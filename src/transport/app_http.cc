@@ -26,10 +26,11 @@ using link::Runtime;
 
 constexpr absl::Duration kHold = absl::Seconds(25);  // Flower's clients give up after 30 s
 constexpr char kTokenHeader[] = "flwr-task-token";
+constexpr int64_t kObjectOverhead = int64_t{8} << 20;   // what is around an object in a request
 constexpr int64_t kMaxRoundBytes = int64_t{512} << 20;  // of a request that announces messages
 constexpr char kStreamType[] = "application/flower-protobuf-stream";
 
-// Why a call failed, in Flower's numbers.
+// Flower's error codes.
 constexpr int kNoPermission = 9;
 constexpr int kInvalidRunConfig = 15;
 constexpr int kRunNotFound = 16;
@@ -43,7 +44,7 @@ constexpr int kUnexpectedNode = 3004;
 constexpr int kInvalidMessageCount = 3013;
 constexpr int kWrongRun = 3014;
 
-// What the codes of a call's refusals are.
+// The error code of a call for each kind of refusal.
 struct Codes {
   int precondition = kRunFinished;
   int argument = kInvalidProtobuf;
@@ -55,7 +56,7 @@ HttpResponse ToResponse(const absl::Status& status, const Codes& codes) {
   const std::string_view detail(message.data(), message.size());
   switch (status.code()) {
     case absl::StatusCode::kUnauthenticated:
-      // Flower's own words, as a ServerApp ends itself on them.
+      // Flower's own text: a ServerApp exits when it reads it.
       return ErrorResponse(401, kAuthenticationFailed, "Authentication failed.");
     case absl::StatusCode::kPermissionDenied:
       return ErrorResponse(403, kWrongRun, detail);
@@ -82,7 +83,7 @@ void Respond(HttpExchange& exchange, const absl::StatusOr<Response>& response, C
   }
 }
 
-// Whether the request is a message; answers if not.
+// Whether the request could be parsed. Answers the exchange if not.
 template <typename Request>
 bool Decode(HttpExchange& exchange, Request& request) {
   if (request.ParseFromString(exchange.request().body)) return true;
@@ -111,26 +112,26 @@ void Serve(const Calls& calls, std::string_view prefix,
   }
 }
 
-// What proxies add, and browsers to all that a page sends with POST. A page whose name was made to
-// lead to this machine is told by it too.
-constexpr const char* kHeadersOfGoBetweens[] = {"forwarded", "origin", "sec-fetch-site", "via",
-                                                "x-forwarded-for"};
+// Headers that proxies add, and that browsers add to each POST of a page. They also reveal a page
+// whose host name was made to resolve to this machine (DNS rebinding).
+constexpr const char* kHeadersOfProxiesAndBrowsers[] = {"forwarded", "origin", "sec-fetch-site",
+                                                        "via", "x-forwarded-for"};
 
-// Answers if the peer may not run apps.
+// Whether the peer may run apps. Answers the exchange if not.
 bool MayControl(const AppHttpOptions& options, HttpExchange& exchange) {
   if (options.allow_remote_control) return true;
   const HttpRequest& request = exchange.request();
-  const bool is_passed_on =
-      std::any_of(std::begin(kHeadersOfGoBetweens), std::end(kHeadersOfGoBetweens),
+  const bool is_forwarded =
+      std::any_of(std::begin(kHeadersOfProxiesAndBrowsers), std::end(kHeadersOfProxiesAndBrowsers),
                   [&](const char* name) { return request.headers.contains(name); });
-  if (request.from_here && !is_passed_on) return true;
+  if (request.from_here && !is_forwarded) return true;
   exchange.Respond(ErrorResponse(403, kNoPermission,
                                  "This SuperLink takes runs from its own machine only, and through "
                                  "no proxy or web page (see --allow-remote-control)."));
   return false;
 }
 
-// Sends a run's logs while they come. Thread-safe.
+// Streams a run's log lines as they arrive. Thread-safe.
 class LogStream : public std::enable_shared_from_this<LogStream> {
  public:
   LogStream(Control& control, std::shared_ptr<HttpExchange> exchange,
@@ -141,14 +142,14 @@ class LogStream : public std::enable_shared_from_this<LogStream> {
         request_(std::move(request)) {}
 
   void Start() {
-    // The exchange lives until the stream is over or its peer has gone: the watch holds it.
+    // The watch keeps the exchange alive until the stream ends or the peer disconnects.
     control_.WatchLogs(request_.run_id(), ticket_, [self = shared_from_this()] { self->Pump(); });
     exchange_->OnGone([&control = control_, ticket = ticket_] { control.UnwatchLogs(ticket); });
     Pump();
   }
 
  private:
-  // Calls of several threads take turns; each sends what came since the last.
+  // Calls from several threads are serialised; each sends the lines since the last one.
   void Pump() {
     MutexLock lock(mu_);
     if (over_) return;
@@ -268,8 +269,8 @@ class RuntimeHandler {
                          [exchange](const absl::StatusOr<flwr::proto::AcquireTaskResponse>& task) {
                            Respond(*exchange, task);
                          });
-    // A task that does not reach the SuperExec is offered again. Said after the call, so that one
-    // of a SuperExec that has left already is ended.
+    // A task that does not reach the SuperExec is offered again. Set after the call, so that the
+    // call of a SuperExec that has disconnected already is ended.
     exchange->OnGone([&runtime = runtime_, ticket] { runtime.CancelAcquire(ticket); });
   }
 
@@ -303,12 +304,13 @@ HttpHandler NewRuntimeHandler(Runtime& runtime, AppHttpOptions options) {
              const std::shared_ptr<HttpExchange>& exchange) { handler->Serve(exchange); };
 }
 
-std::function<int64_t(const HttpRequest&)> AppBodyLimit(Runtime& runtime, int64_t usual) {
-  return [&runtime, usual](const HttpRequest& head) {
-    const bool is_round =
-        head.path == absl::StrCat(kRuntimePath, "push-messages") && head.method == "POST";
-    return is_round && runtime.Knows(head.Header(kTokenHeader)) ? std::max(usual, kMaxRoundBytes)
-                                                                : usual;
+std::function<int64_t(const HttpRequest&)> AppBodyLimit(Runtime& runtime, int64_t usual,
+                                                        int64_t max_object_bytes) {
+  return [&runtime, usual, max_object_bytes](const HttpRequest& head) {
+    const bool is_round = head.path == absl::StrCat(kRuntimePath, "push-messages");
+    const bool is_object = head.path == absl::StrCat(kRuntimePath, "push-object");
+    if (!(is_round || is_object) || !runtime.Knows(head.Header(kTokenHeader))) return usual;
+    return std::max(usual, is_round ? kMaxRoundBytes : max_object_bytes + kObjectOverhead);
   };
 }
 

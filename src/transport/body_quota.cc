@@ -7,7 +7,7 @@
 namespace fedumm::transport {
 namespace {
 
-constexpr auto kPatience = std::chrono::seconds(3);  // of those that wait
+constexpr auto kMinWait = std::chrono::seconds(3);  // before a body is cancelled for another
 constexpr double kFastBytesPerSecond = 1 << 20;
 
 }  // namespace
@@ -24,7 +24,7 @@ bool BodyQuota::HasRoom(int64_t num_bytes, const std::string& peer) const {
 void BodyQuota::Grant(Id id, int64_t num_bytes, const std::string& peer, Clock::time_point now) {
   used_ += num_bytes;
   used_by_[peer] += num_bytes;
-  coming_[id] = {.peer = peer, .since = now};
+  receiving_[id] = {.peer = peer, .since = now};
 }
 
 bool BodyQuota::Take(Id id, int64_t num_bytes, const std::string& peer, Clock::time_point now,
@@ -58,11 +58,11 @@ void BodyQuota::Withdraw(Id id) {
 
 void BodyQuota::Received(Id id) {
   MutexLock lock(mu_);
-  coming_.erase(id);
+  receiving_.erase(id);
 }
 
 std::deque<BodyQuota::Waiting>::iterator BodyQuota::Next() {
-  // Who waits for its peer's other bodies holds up nobody else.
+  // A body that waits for its peer's share does not block the bodies of other peers.
   const auto first = std::find_if(waiting_.begin(), waiting_.end(),
                                   [&](const Waiting& waiting) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
                                     return HasShare(waiting.num_bytes, waiting.peer);
@@ -89,40 +89,40 @@ void BodyQuota::Give(int64_t num_bytes, const std::string& peer) {
   for (const std::function<void()>& call : granted) call();
 }
 
-void BodyQuota::Squeeze(Clock::time_point now) {
+void BodyQuota::CancelSlowestBody(Clock::time_point now) {
   MutexLock lock(mu_);
-  if (squeezed_at_ != Clock::time_point::min() && now - squeezed_at_ < kPatience) return;
-  bool wanted_of_all = false;
-  std::set<std::string> wanted_of;  // peers
+  if (last_cancelled_at_ != Clock::time_point::min() && now - last_cancelled_at_ < kMinWait) return;
+  bool needed_by_any_peer = false;
+  std::set<std::string> needed_by;  // peers
   for (const Waiting& waiting : waiting_) {
-    if (now - waiting.since < kPatience) continue;
+    if (now - waiting.since < kMinWait) continue;
     if (HasShare(waiting.num_bytes, waiting.peer)) {
-      wanted_of_all = true;
+      needed_by_any_peer = true;
     } else {
-      wanted_of.insert(waiting.peer);
+      needed_by.insert(waiting.peer);
     }
   }
-  Coming* slowest = nullptr;
+  Receiving* slowest = nullptr;
   double slowest_rate = kFastBytesPerSecond;
-  for (auto& [id, coming] : coming_) {
-    const std::chrono::duration<double> elapsed = now - coming.since;
-    if (elapsed < kPatience || !(wanted_of_all || wanted_of.contains(coming.peer))) continue;
-    const double rate = static_cast<double>(coming.num_bytes) / elapsed.count();
+  for (auto& [id, receiving] : receiving_) {
+    const std::chrono::duration<double> elapsed = now - receiving.since;
+    if (elapsed < kMinWait || !(needed_by_any_peer || needed_by.contains(receiving.peer))) continue;
+    const double rate = static_cast<double>(receiving.num_bytes) / elapsed.count();
     if (rate >= slowest_rate) continue;
-    slowest = &coming;
+    slowest = &receiving;
     slowest_rate = rate;
   }
   if (slowest == nullptr) return;
-  slowest->must_go = true;
-  squeezed_at_ = now;
+  slowest->cancelled = true;
+  last_cancelled_at_ = now;
 }
 
-bool BodyQuota::MustGo(Id id, int64_t num_bytes) {
+bool BodyQuota::IsCancelled(Id id, int64_t num_bytes) {
   MutexLock lock(mu_);
-  const auto it = coming_.find(id);
-  if (it == coming_.end()) return false;
+  const auto it = receiving_.find(id);
+  if (it == receiving_.end()) return false;
   it->second.num_bytes = num_bytes;
-  return it->second.must_go;
+  return it->second.cancelled;
 }
 
 }  // namespace fedumm::transport

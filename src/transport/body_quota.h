@@ -14,35 +14,36 @@
 
 namespace fedumm::transport {
 
-// Memory for large bodies. Each gets all it needs or waits, so that those that were let in can
-// always be finished; first come, first served, but that the bodies of one peer together have no
-// more than a quarter of it at once. While others wait, the slowest body must make way (the
-// slowest of its peer for one that waits for its share), one every few seconds, unless it comes at
-// 1 MiB/s. A body that is larger than what there is gets it alone.
-// Thread-safe.
+// A memory budget for large request bodies. A body is granted all the bytes it needs, or it waits:
+// a body that was granted can always be received to its end. FIFO; the bodies of one peer together
+// have at most a quarter of the budget. While bodies wait, the slowest body that is being received
+// is cancelled, one every few seconds, unless it arrives at 1 MiB/s or faster; if only bodies of
+// one peer wait for that peer's share, the slowest of that peer. A body larger than the budget is
+// granted when no other body is. Thread-safe.
 class BodyQuota {
  public:
   using Clock = std::chrono::steady_clock;
-  // What tells the bodies apart, until they are given back or withdrawn.
+  // Identifies a body until it is given back or withdrawn.
   using Id = const void*;
 
   explicit BodyQuota(int64_t limit) : limit_(limit), share_(limit / 4) {}
 
   // True if the bytes were granted at once. Otherwise `granted` is called as soon as they are,
-  // unless Withdraw comes first. `peer` is who sends: "" for one that may have more than its share.
+  // unless Withdraw is called first. `peer` is the sender: "" for one without a share limit.
   bool Take(Id id, int64_t num_bytes, const std::string& peer, Clock::time_point now,
             std::function<void()> granted);
-  // It waits no more; no effect if it does not.
+  // Ends its wait. No effect if it does not wait.
   void Withdraw(Id id);
-  // It has come whole, and is as long as this: it need not make way any more.
+  // The body was received to its end: it is not cancelled any more.
   void Received(Id id);
   void Give(int64_t num_bytes, const std::string& peer);
 
-  // To be called about every second by those that wait.
-  void Squeeze(Clock::time_point now);
-  // To be called about every second by those that come: whether it must make way. `num_bytes` have
-  // come so far.
-  bool MustGo(Id id, int64_t num_bytes);
+  // Called about every second by each waiting body: marks the slowest body if one must be
+  // cancelled.
+  void CancelSlowestBody(Clock::time_point now);
+  // Called about every second by each body that is being received, of which `num_bytes` have
+  // arrived. Whether it was cancelled.
+  bool IsCancelled(Id id, int64_t num_bytes);
 
  private:
   struct Waiting {
@@ -52,11 +53,11 @@ class BodyQuota {
     Clock::time_point since;
     std::function<void()> granted;
   };
-  struct Coming {
+  struct Receiving {
     std::string peer;
     int64_t num_bytes = 0;
     Clock::time_point since;
-    bool must_go = false;
+    bool cancelled = false;
   };
 
   bool HasRoom(int64_t num_bytes, const std::string& peer) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -64,7 +65,7 @@ class BodyQuota {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Grant(Id id, int64_t num_bytes, const std::string& peer, Clock::time_point now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // The first that may have what it waits for.
+  // The first waiting body whose bytes can be granted now.
   std::deque<Waiting>::iterator Next() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const int64_t limit_;
@@ -72,12 +73,12 @@ class BodyQuota {
   Mutex mu_;
   int64_t used_ ABSL_GUARDED_BY(mu_) = 0;
   std::map<std::string, int64_t> used_by_ ABSL_GUARDED_BY(mu_);
-  std::map<Id, Coming> coming_ ABSL_GUARDED_BY(mu_);
+  std::map<Id, Receiving> receiving_ ABSL_GUARDED_BY(mu_);
   std::deque<Waiting> waiting_ ABSL_GUARDED_BY(mu_);
-  Clock::time_point squeezed_at_ ABSL_GUARDED_BY(mu_) = Clock::time_point::min();
+  Clock::time_point last_cancelled_at_ ABSL_GUARDED_BY(mu_) = Clock::time_point::min();
 };
 
-// Bytes of the quota, given back when this goes.
+// Bytes granted by the quota. Destruction gives them back.
 class Reservation {
  public:
   Reservation() = default;
@@ -96,7 +97,7 @@ class Reservation {
   ~Reservation() { Release(); }
 
   int64_t num_bytes() const { return num_bytes_; }
-  // The body has come whole, and has this length.
+  // The body was received to its end, and has this length.
   void Received(int64_t num_bytes) {
     if (num_bytes_ == 0) return;
     quota_->Received(std::exchange(id_, nullptr));

@@ -7,7 +7,7 @@
 
 namespace fedumm::transport {
 
-// What a node shows with every call: that it holds the key, and holds it now.
+// Proves with every call that a node holds its key now.
 struct CallSignature {
   std::string timestamp;  // ISO 8601, UTC with zone and microseconds
   std::string signature;  // of the timestamp, DER

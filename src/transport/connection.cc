@@ -48,7 +48,7 @@ struct Address {
   socklen_t size;
 };
 
-// What getaddrinfo says, in the system's order.
+// The addresses of getaddrinfo, in the system's order.
 absl::StatusOr<std::vector<Address>> LookUp(const HostPort& server, const std::string& name) {
   const addrinfo hints = {.ai_flags = AI_NUMERICSERV | AI_ADDRCONFIG,
                           .ai_family = AF_UNSPEC,
@@ -72,7 +72,7 @@ absl::StatusOr<std::vector<Address>> LookUp(const HostPort& server, const std::s
   return result;
 }
 
-// The answer of a name server, which may take longer than anybody wants to wait.
+// The answer of a name server, which may take longer than the caller waits.
 struct Resolution {
   Mutex mutex;
   CondVar changed;
@@ -84,7 +84,7 @@ absl::StatusOr<std::vector<Address>> Resolve(const HostPort& server, const std::
                                              const Until& until) {
   if (IsIpAddress(server.host)) return LookUp(server, name);
   const auto resolution = std::make_shared<Resolution>();
-  // getaddrinfo cannot be interrupted: its thread is left behind when the wait ends first.
+  // getaddrinfo cannot be interrupted: its thread is detached, and may outlive the wait.
   std::thread([resolution, server, name] {
     absl::StatusOr<std::vector<Address>> answer = LookUp(server, name);
     MutexLock lock(resolution->mutex);
@@ -232,7 +232,7 @@ absl::Status Connection::StartTls(const TlsClient& tls, const std::string& host,
 
 absl::Status Connection::Write(std::string_view head, std::string_view body, const Until& until) {
   if (tls_ != nullptr) {
-    // A TLS record is sent as it is given: the first one takes as much as it can hold.
+    // Each write makes a TLS record: the first one is filled.
     constexpr size_t kRecord = 16 << 10;
     std::string first(head);
     const size_t with = std::min(body.size(), first.size() < kRecord ? kRecord - first.size() : 0);

@@ -17,7 +17,7 @@
 
 namespace fedumm::transport {
 
-// When a wait ends: after a time on the monotonic clock, or when a stop is requested.
+// The end of a wait: a time on the monotonic clock, or a stop request.
 struct Until {
   using Clock = std::chrono::steady_clock;
   static Until After(absl::Duration duration, std::stop_token cancel = {});
@@ -46,12 +46,12 @@ class Connection {
 
   // Sends both, in one segment if they fit.
   absl::Status Write(std::string_view head, std::string_view body, const Until& until);
-  // Returns how many bytes came, 0 at the end.
+  // Returns the number of bytes read, 0 at the end.
   absl::StatusOr<size_t> Read(char* data, size_t size, const Until& until);
-  // Whether the server has neither left nor sent anything that nobody asked for.
+  // Whether the connection is open and no unexpected bytes have arrived.
   bool IsSilent();
 
-  // By ALPN, "" if none was agreed on.
+  // The protocol that ALPN chose, "" if none.
   std::string_view protocol() const { return tls_ != nullptr ? tls_->protocol() : ""; }
   bool lacks_certificate() const { return tls_ != nullptr && tls_->lacks_certificate(); }
 

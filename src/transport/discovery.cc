@@ -97,8 +97,8 @@ class DiscoveringClient final : public Discovery {
       const CallOptions& options) override {
     return Call(&FleetClient::ConfirmMessageReceived, request, options);
   }
-  // Made after other calls, when it is known what the server speaks: UNIMPLEMENTED says no more
-  // than that it lacks this one.
+  // Called after other calls, when the transport is known: UNIMPLEMENTED only means that the server
+  // lacks this call.
   absl::Status PullObjects(const proto::PullObjectsRequest& request, const OnObject& on_object,
                            const CallOptions& options) override {
     FEDUMM_ASSIGN_OR_RETURN(const Shared client, Client(options));
@@ -136,7 +136,7 @@ class DiscoveringClient final : public Discovery {
     return response;
   }
 
-  // The client to call with, after a look at the server if there is doubt.
+  // The client for the next call. Probes the server first if it was unreachable.
   absl::StatusOr<Shared> Client(const CallOptions& options) {
     {
       MutexLock lock(mutex_);
@@ -170,12 +170,13 @@ class DiscoveringClient final : public Discovery {
     if (over_http.ok() && *over_http == HttpVersion::kOne) return over_http;
     const auto over_grpc = Probe(grpc_, tls_.get(), {.one = false, .two = true}, until);
     if (over_grpc.ok() && *over_grpc == HttpVersion::kTwo) return over_grpc;
-    // What only the other transport's way leads to cannot be used.
+    // A server that is only reached over the route of the other transport cannot be used.
     if (over_http.ok() && over_grpc.ok()) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          http_.ToString(), " speaks ", NameOf(*over_http), ", and ", grpc_.ToString(), " speaks ",
-          NameOf(*over_grpc), ": the proxies of http_proxy, https_proxy and no_proxy lead a node ",
-          "to the wrong transport of each"));
+      return absl::FailedPreconditionError(
+          absl::StrCat(http_.ToString(), " speaks ", NameOf(*over_http), ", and ", grpc_.ToString(),
+                       " speaks ", NameOf(*over_grpc),
+                       ": the proxy variables of the environment select the wrong route for ",
+                       "each transport"));
     }
     if (over_http.ok()) return over_grpc.status();
     if (over_grpc.ok()) return over_http.status();
@@ -213,10 +214,10 @@ class DiscoveringClient final : public Discovery {
     return NewGrpcFleetClient(grpc_, tls, key_, options_.limits);
   }
 
-  // What to call instead of `refused`, a server's gRPC that lacks a call: null if nothing.
+  // The client to use in place of `refused`, whose server lacks a call: null if there is none.
   Shared Adapter(const Shared& refused) {
     MutexLock lock(mutex_);
-    if (client_ != refused) return client_;  // another thread was here
+    if (client_ != refused) return client_;  // another thread has replaced it
     if (options_.transport != Transport::kAuto || version_ != HttpVersion::kTwo || proven_) {
       return nullptr;
     }
@@ -243,10 +244,10 @@ class DiscoveringClient final : public Discovery {
   const std::unique_ptr<const TlsClient> tls_;
   const NodeKey& key_;
   Mutex mutex_;
-  Shared client_ ABSL_GUARDED_BY(mutex_);  // null before the first look that found something
+  Shared client_ ABSL_GUARDED_BY(mutex_);  // null until a probe found a server
   HttpVersion version_ ABSL_GUARDED_BY(mutex_) = HttpVersion::kOne;
   bool proven_ ABSL_GUARDED_BY(mutex_) = false;    // client_ is the right one for gRPC
-  bool doubtful_ ABSL_GUARDED_BY(mutex_) = false;  // the server was away
+  bool doubtful_ ABSL_GUARDED_BY(mutex_) = false;  // the server was unreachable
 };
 
 }  // namespace

@@ -16,9 +16,9 @@
 
 namespace fedumm::transport {
 
-// Reaches a server over the transport that it speaks: looks before the first call, and again
-// whenever the server was away, since it may come back as another version of Flower. A server that
-// can never be talked to is FAILED_PRECONDITION, in one line. Thread-safe.
+// Calls a server over the transport that it speaks: probes it before the first call, and again
+// after it was unreachable, since it may be back as another version of Flower. A server that cannot
+// be used is FAILED_PRECONDITION, in one line. Thread-safe.
 class Discovery : public FleetClient {
  public:
   struct Options {
@@ -33,7 +33,7 @@ class Discovery : public FleetClient {
   // cannot be used. `key` outlives the client.
   static absl::StatusOr<std::unique_ptr<Discovery>> Create(Options options, const NodeKey& key);
 
-  // Looks now: OK also if nobody is there yet.
+  // Probes the server now. OK also if it cannot be reached yet.
   virtual absl::Status LookOnce(std::stop_token cancel) = 0;
 };
 

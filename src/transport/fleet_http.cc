@@ -13,13 +13,16 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "base/text.h"
 #include "flwr/proto/fleet.pb.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "transport/http_routes.h"
+#include "transport/objects_http.h"
 #include "wire/object.h"
+#include "wire/value_count.h"
 
 namespace fedumm::transport {
 namespace {
@@ -29,8 +32,11 @@ using link::Fleet;
 
 constexpr absl::Duration kLongestHold = absl::Seconds(25);
 constexpr int64_t kAnswerHeadBytes = 80;  // about
+// A body over this uploads one object: it has few fields.
+constexpr size_t kLargeBodyBytes = size_t{24} << 20;
+constexpr int64_t kMaxLargeBodyValues = 100;
 
-// Why a call failed, in Flower's numbers.
+// Flower's error codes.
 constexpr int kKeyInUse = 23;
 constexpr int kRegistrationDisabled = 2001;
 constexpr int kUnregistrationDisabled = 2002;
@@ -42,15 +48,15 @@ constexpr int kRunNotRunning = 2007;
 constexpr int kGetRunFailed = 2008;
 constexpr int kGetFabFailed = 2009;
 
-// What the codes of a call's refusals are.
+// The error code of a call for each kind of refusal.
 struct Codes {
   int precondition = 0;
   int argument = kInvalidProtobuf;
   int permission = kRunNotRunning;
 };
 
-// A stock node takes any status but these and 503 for a reason to leave, often without a word, so
-// trouble of any other kind asks it to try again.
+// A stock node exits on any status but these and 503, often without a message, so all other
+// failures ask it to try again.
 HttpResponse ToResponse(const absl::Status& status, const Codes& codes) {
   const absl::string_view message = status.message();
   const std::string_view detail(message.data(), message.size());
@@ -71,7 +77,7 @@ HttpResponse ToResponse(const absl::Status& status, const Codes& codes) {
   return ErrorResponse(503, std::nullopt, detail);
 }
 
-// Standard base64, padded, in one line; nothing else will do.
+// Accepts standard base64 only: padded, in one line.
 absl::StatusOr<std::string> Base64Header(const HttpRequest& request, std::string_view name) {
   const std::string_view text = request.Header(name);
   std::string bytes;
@@ -164,11 +170,15 @@ class FleetHandler : public std::enable_shared_from_this<FleetHandler> {
  private:
   using Call = std::function<void(std::shared_ptr<HttpExchange>)>;
 
-  // Who calls, and what. Answers by itself, and returns nothing, if that cannot be told.
+  // The caller and the request. If they cannot be read it answers the exchange and returns nothing.
   template <typename Request>
   std::optional<Caller> Decode(HttpExchange& exchange, Request& request) const {
     HttpRequest& http = exchange.request();
-    if (!request.ParseFromString(http.body)) {
+    const bool is_large = http.body.size() > kLargeBodyBytes;
+    const bool may_parse =
+        !is_large ||
+        wire::CheckValueCount(*Request::descriptor(), http.body, kMaxLargeBodyValues).ok();
+    if (!may_parse || !request.ParseFromString(http.body)) {
       exchange.Respond(ErrorResponse(400, kInvalidProtobuf, "Invalid protobuf payload."));
       return std::nullopt;
     }
@@ -196,7 +206,7 @@ class FleetHandler : public std::enable_shared_from_this<FleetHandler> {
     };
   }
 
-  // The answer may have to wait for room.
+  // The request may have to wait for memory.
   void PushMessages(const std::shared_ptr<HttpExchange>& exchange) {
     flwr::proto::PushMessagesRequest request;
     const std::optional<Caller> caller = Decode(*exchange, request);
@@ -254,8 +264,8 @@ class FleetHandler : public std::enable_shared_from_this<FleetHandler> {
                             exchange->Respond(ToResponse(response.status(), {}));
                           }
                         });
-    // A message that does not reach the node is offered again. Said after the pull, so that a pull
-    // of a node that has left already is ended.
+    // A message that does not reach the node is offered again. Set after the pull, so that the pull
+    // of a node that has disconnected already is ended.
     exchange->OnGone(
         [self = shared_from_this(), node, ticket] { self->fleet_.CancelPull(node, ticket); });
   }
@@ -281,7 +291,20 @@ absl::StatusOr<Caller> CallerOf(const HttpRequest& request) {
   FEDUMM_ASSIGN_OR_RETURN(caller.public_key, Base64Header(request, "flwr-public-key"));
   FEDUMM_ASSIGN_OR_RETURN(caller.signature, Base64Header(request, "flwr-signature"));
   caller.timestamp = request.Header("flwr-timestamp");
+  caller.address = request.peer;
   return caller;
+}
+
+std::function<int64_t(const HttpRequest& head)> FleetBodyLimit(Fleet& fleet, int64_t usual) {
+  return [&fleet, usual](const HttpRequest& head) {
+    const bool uploads = head.path == absl::StrCat(kFleetPath, "push-object") ||
+                         head.path == absl::StrCat(kObjectsPath, "push-objects");
+    int64_t length = usual + 1;  // not known where the body is chunked
+    absl::SimpleAtoi(Text(head.Header("content-length")), &length);
+    if (!uploads || length <= usual) return usual;
+    const absl::StatusOr<Caller> caller = CallerOf(head);
+    return caller.ok() ? std::max(usual, fleet.MaxUploadBytes(*caller, length)) : usual;
+  };
 }
 
 HttpResponse FailureResponse(const absl::Status& status) { return ToResponse(status, {}); }

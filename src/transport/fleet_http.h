@@ -11,22 +11,24 @@
 namespace fedumm::transport {
 
 inline constexpr char kFleetPath[] = "/v1/fleet/";
-// What is around an object in a request, and the room that an object tree may take.
-inline constexpr int64_t kHttpBodyOverhead = int64_t{8} << 20;
 
 struct FleetHttpOptions {
   // A node times out after 30 s, so no pull is held for more than 25 s.
   absl::Duration max_pull_hold = absl::Seconds(10);
-  // Whether nodes may register only by their operator; names the reason of a refusal.
+  // Whether only the operator may register nodes; a refusal says so.
   bool enable_supernode_auth = false;
 };
 
 // Serves a Fleet to Flower's nodes from 1.40: POST /v1/fleet/<call>, protobuf both ways, the caller
-// in headers. `fleet` outlives the handler and what it was given. Thread-safe.
+// in headers. `fleet` outlives the handler and its exchanges. Thread-safe.
 HttpHandler NewFleetHandler(link::Fleet& fleet, FleetHttpOptions options);
 
-// For other calls of nodes: who the headers say is calling (UNAUTHENTICATED if they are no base64),
-// and the answer to a call on objects that failed.
+// The largest body of a request, by its head: Fleet::MaxUploadBytes for a node that uploads
+// objects, else `usual`. For HttpServer::Options::max_body_of.
+std::function<int64_t(const HttpRequest& head)> FleetBodyLimit(link::Fleet& fleet, int64_t usual);
+
+// For other calls of nodes: the caller that the headers name (UNAUTHENTICATED if they are not
+// base64), and the answer to a failed call on objects.
 absl::StatusOr<link::Caller> CallerOf(const HttpRequest& request);
 HttpResponse FailureResponse(const absl::Status& status);
 

@@ -12,11 +12,11 @@ namespace fedumm::transport {
 
 inline constexpr int64_t kGrpcFrameBytes = 5;  // before each message
 
-// What a Flower node understands. It takes any other code for a reason to leave, so trouble of any
-// other kind asks it to try again.
+// The status as a Flower node understands it. A node exits on any other code, so all other failures
+// ask it to try again.
 grpc::Status ToGrpcStatus(const absl::Status& status);
 
-// Who the metadata of a call say is calling.
+// The caller that the metadata of a call name.
 link::Caller CallerOf(const grpc::CallbackServerContext& context);
 
 }  // namespace fedumm::transport

@@ -15,7 +15,7 @@
 namespace fedumm::transport {
 namespace {
 
-// What the names of gRPC's own proxy code are, of which no public header tells.
+// Channel arguments of gRPC's own proxy code, which no public header declares.
 constexpr char kConnectServer[] = "grpc.http_connect_server";
 constexpr char kConnectHeaders[] = "grpc.http_connect_headers";
 
@@ -25,10 +25,10 @@ grpc::ChannelArguments ChannelArguments(const Route& route, const Limits& limits
   arguments.SetMaxReceiveMessageSize(static_cast<int>(
       std::min<int64_t>(limits.max_object_bytes + kEnvelope, std::numeric_limits<int>::max())));
   arguments.SetMaxSendMessageSize(-1);
-  // Come back soon after the server does; the node's own back-off spreads the calls.
+  // Reconnect soon after the server is back; the node's own back-off spreads the calls.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
-  // Nodes of one process are as independent as those of two.
+  // Nodes of one process do not share connections.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   RefuseCompression([&](const char* name, int value) { arguments.SetInt(name, value); });
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // transport/proxy.h has the rule
@@ -38,7 +38,7 @@ grpc::ChannelArguments ChannelArguments(const Route& route, const Limits& limits
       arguments.SetString(kConnectHeaders,
                           absl::StrCat("Proxy-Authorization:", route.proxy->authorization));
     }
-    // Whom TLS expects, and what the calls say as their host.
+    // The name that TLS checks, and the :authority of the calls.
     arguments.SetString(GRPC_ARG_DEFAULT_AUTHORITY, route.server.ToString());
   }
   return arguments;
@@ -63,11 +63,11 @@ std::shared_ptr<grpc::Channel> NewGrpcChannel(const Route& route, const ClientTl
 absl::Status FromGrpcStatus(const grpc::Status& status) {
   const std::string& text = status.error_message();
   if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED) {
-    return absl::UnimplementedError(
-        absl::StrCat("the server lacks a call that fedumm ", FEDUMM_VERSION,
-                     " makes: it is older than Flower 1.23, or no gRPC Fleet API: ", text));
+    return absl::UnimplementedError(absl::StrCat(
+        "the server lacks a call that fedumm ", FEDUMM_VERSION,
+        " makes: it is older than Flower 1.23, or it serves no gRPC Fleet API: ", text));
   }
-  // gRPC tells them apart in its text only.
+  // gRPC distinguishes them in its text only.
   const bool tls_failed =
       absl::StrContains(text, "Ssl handshake failed") || absl::StrContains(text, "certificate");
   if (status.error_code() == grpc::StatusCode::UNAVAILABLE && tls_failed) {

@@ -12,7 +12,7 @@
 
 namespace fedumm::transport {
 
-// A connection to a gRPC server, made when it is first used and again when the server comes back;
+// A connection to a gRPC server. It connects at the first call and again when the server is back;
 // through a tunnel (CONNECT) if the route has a proxy, whatever gRPC would take from the
 // environment. `tls` null: plaintext.
 std::shared_ptr<grpc::Channel> NewGrpcChannel(const Route& route, const ClientTls* tls,

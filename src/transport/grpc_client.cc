@@ -26,7 +26,7 @@ using flwr::proto::Fleet;
 constexpr char kPullObjects[] = "/fedumm.proto.Objects/PullObjects";
 constexpr char kPushObjects[] = "/fedumm.proto.Objects/PushObjects";
 
-// One stream, each step of which waits for its end. Not thread-safe; the context may be cancelled
+// One stream. Each step blocks until it is done. Not thread-safe; the context may be cancelled
 // from anywhere.
 class Stream {
  public:
@@ -49,12 +49,12 @@ class Stream {
     }
     return Await();
   }
-  // False at the end of what comes.
+  // False at the end of the stream.
   bool Read(grpc::ByteBuffer& message) {
     call_->Read(&message, this);
     return Await();
   }
-  // Waits for the end of the call, of which everything was read or which was cancelled.
+  // Waits for the end of the call. Before, everything was read or the call was cancelled.
   absl::Status Finish() {
     grpc::Status status;
     call_->Finish(&status, this);

@@ -15,8 +15,8 @@ namespace fedumm {
 std::unique_ptr<FleetClient> NewGrpcFleetClient(const transport::Route& route, const ClientTls* tls,
                                                 const NodeKey& key, const Limits& limits);
 
-// The same calls through Flower's tunnel (`grpc-adapter`), unsigned. ABORTED, from then on and at
-// once, when the server has sent the node home.
+// The same calls through Flower's tunnel (`grpc-adapter`), unsigned. Once the server has told
+// the node to exit, every call is ABORTED at once.
 std::unique_ptr<FleetClient> NewGrpcAdapterFleetClient(const transport::Route& route,
                                                        const ClientTls* tls, const Limits& limits);
 

@@ -18,9 +18,9 @@
 namespace fedumm::transport {
 namespace {
 
-// An object tree, or what is around an object.
+// Bytes of a message besides an object, or of an object tree.
 constexpr int64_t kMessageOverhead = int64_t{8} << 20;
-// Of all calls together, before their senders are known.
+// For all calls together, before their callers are checked.
 constexpr size_t kReceiveBufferBytes = size_t{2} << 30;
 constexpr int kMaxCallsOfOneConnection = 64;
 
@@ -56,10 +56,10 @@ absl::StatusOr<GrpcListener> StartGrpcListener(const GrpcListenerOptions& option
   builder.SetResourceQuota(quota);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxCallsOfOneConnection);
   RefuseCompression([&](const char* name, int value) { builder.AddChannelArgument(name, value); });
-  // A window is as large as the message that comes. gRPC would probe for larger ones, and keep a
-  // read buffer of that size, megabytes, for each connection as long as it lasts.
+  // The window grows to the size of the arriving message. With BDP probes gRPC makes it larger, and
+  // keeps a read buffer of that size, megabytes, for each connection as long as it lasts.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-  // Two servers on one port would share its calls at random.
+  // Without it two servers on one port would share its calls at random.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 210'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);

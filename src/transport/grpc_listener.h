@@ -14,7 +14,7 @@
 
 namespace fedumm::transport {
 
-// What the gRPC servers of a SuperLink have in common: how they listen, and how much they take.
+// What the gRPC servers of a SuperLink have in common: address, TLS and limits.
 struct GrpcListenerOptions {
   std::string address;           // host:port; port 0 picks a free one
   std::optional<ServerTls> tls;  // none: plaintext
@@ -24,7 +24,7 @@ struct GrpcListener {
   std::unique_ptr<grpc::Server> server;  // ends its calls when it is destroyed
   int port = 0;
 
-  // Takes no more calls and ends those that run, at the latest after two seconds.
+  // Refuses new calls and waits for running ones, which it ends after two seconds.
   void Shutdown() const;
 };
 

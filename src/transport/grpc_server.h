@@ -28,8 +28,8 @@ class GrpcServer {
   ~GrpcServer();
 
   int port() const;
-  // Takes no more calls and ends those that run, at the latest after two seconds. The fleet has
-  // been stopped before, so that none waits.
+  // Refuses new calls and waits for running ones, which it ends after two seconds. The fleet was
+  // stopped before, so that no call is held.
   void Shutdown();
 
  private:

@@ -18,9 +18,10 @@ namespace asio = boost::asio;
 namespace http = boost::beast::http;
 using Parser = http::response_parser<http::string_body>;
 
-constexpr std::string_view kHttp1 = "\x08http/1.1";   // for ALPN
-constexpr auto kIdleLimit = std::chrono::minutes(1);  // middleboxes forget what is idle for longer
-constexpr size_t kMaxIdle = 4;                        // loop, heartbeat, two object workers
+constexpr std::string_view kHttp1 = "\x08http/1.1";  // for ALPN
+constexpr auto kIdleLimit =
+    std::chrono::minutes(1);    // middleboxes drop connections that are idle for longer
+constexpr size_t kMaxIdle = 4;  // loop, heartbeat, two object workers
 
 absl::Status Unreadable(const std::string& server, const boost::system::error_code& error) {
   return absl::InternalError(absl::StrCat("no HTTP answer from ", server, ": ", error.message()));
@@ -33,7 +34,7 @@ std::string_view HttpAnswer::Header(std::string_view name) const {
   return found == headers.end() ? std::string_view() : std::string_view(found->second);
 }
 
-// One connection, and what it has received beyond what was asked for. Not thread-safe.
+// One connection, and the bytes that were received beyond the last answer. Not thread-safe.
 class HttpClient::Channel {
  public:
   Channel(const std::string& server, std::unique_ptr<Connection> connection)
@@ -48,20 +49,21 @@ class HttpClient::Channel {
   bool answered() const { return answered_; }  // at least one byte, since the last Send
   // May be used for another request.
   bool IsReusable() const { return keep_alive_ && begin_ == end_; }
-  // And the server has not hung up since.
+  // And the server has not closed it since.
   bool IsSilent() { return connection_->IsSilent(); }
 
   Until::Clock::time_point idle_since;
 
  private:
   static constexpr size_t kBufferBytes = 16 << 10;
+  static constexpr size_t kFirstBodyBytes = 8 << 20;
 
-  // Reads more behind the bytes that are waiting. OUT_OF_RANGE at the end.
+  // Appends more bytes to the buffer. OUT_OF_RANGE at the end of the stream.
   absl::Status Fill(size_t max_bytes, const Until& until);
   absl::Status ReceiveHeader(Parser& parser, const Options& options, const Until& until);
   absl::StatusOr<std::string> ReceiveSized(size_t size, const Until& until);
   absl::StatusOr<std::string> ReceiveUnsized(Parser& parser, const Until& until);
-  // Hands what is waiting to the parser.
+  // Gives the buffered bytes to the parser.
   absl::Status Feed(Parser& parser);
 
   const std::string& server_;  // its name, for errors
@@ -96,7 +98,7 @@ absl::Status HttpClient::Channel::Feed(Parser& parser) {
     begin_ += used;
     if (error == http::error::need_more) return absl::OkStatus();
     if (error) return Unreadable(server_, error);
-    if (!parser.eager()) return absl::OkStatus();  // it stops behind the header
+    if (!parser.eager()) return absl::OkStatus();  // it stops after the header
   }
   return absl::OkStatus();
 }
@@ -110,7 +112,7 @@ absl::Status HttpClient::Channel::ReceiveHeader(Parser& parser, const Options& o
     if (absl::IsOutOfRange(filled)) {
       if (connection_->lacks_certificate()) {
         return absl::FailedPreconditionError(
-            absl::StrCat(server_, " wants a client certificate, and none was given"));
+            absl::StrCat(server_, " requires a client certificate, and none was given"));
       }
       return absl::UnavailableError(
           absl::StrCat(server_, " closed the connection without an answer"));
@@ -120,14 +122,14 @@ absl::Status HttpClient::Channel::ReceiveHeader(Parser& parser, const Options& o
 }
 
 absl::StatusOr<std::string> HttpClient::Channel::ReceiveSized(size_t size, const Until& until) {
-  std::string body;
-  body.resize(size);
   size_t have = std::min(size, end_ - begin_);
-  std::copy_n(buffer_.begin() + begin_, have, body.begin());
+  std::string body(buffer_, begin_, have);
   begin_ += have;
   while (have < size) {
+    // Grows with what comes: a length that is only announced takes no memory.
+    if (have == body.size()) body.resize(std::min(size, std::max(2 * have, kFirstBodyBytes)));
     FEDUMM_ASSIGN_OR_RETURN(const size_t got,
-                            connection_->Read(body.data() + have, size - have, until));
+                            connection_->Read(body.data() + have, body.size() - have, until));
     if (got == 0) {
       return absl::UnavailableError(
           absl::StrCat(server_, " closed the connection within an answer"));
@@ -158,7 +160,7 @@ absl::StatusOr<std::string> HttpClient::Channel::ReceiveUnsized(Parser& parser,
 
 absl::StatusOr<HttpAnswer> HttpClient::Channel::Receive(const Options& options,
                                                         const Until& until) {
-  constexpr int kMostInterim = 8;  // 100 Continue and its like
+  constexpr int kMostInterim = 8;  // 100 Continue and other 1xx
   keep_alive_ = false;             // unless all goes well
   for (int i = 0; i < kMostInterim; ++i) {
     Parser parser;
@@ -210,7 +212,8 @@ absl::StatusOr<HttpAnswer> HttpClient::Post(std::string_view path, std::string_v
       Text(headers), "Content-Length: ", body.size(), "\r\n\r\n");
   if (std::unique_ptr<Channel> channel = TakeIdle()) {
     Outcome outcome = PostOn(std::move(channel), head, body, until);
-    // It may have been closed while the request was on its way: that is no news of the server.
+    // It may have been closed while the request was sent, which does not mean that the server is
+    // down.
     if (outcome.answered || !absl::IsUnavailable(outcome.answer.status())) {
       return std::move(outcome.answer);
     }
@@ -243,7 +246,7 @@ HttpClient::Outcome HttpClient::PostOn(std::unique_ptr<Channel> channel, std::st
                                        std::string_view body, const Until& until) {
   const absl::Status sent = channel->Send(head, body, until);
   if (!sent.ok() && !absl::IsUnavailable(sent)) return {sent};
-  // A server may answer and hang up before it has read everything.
+  // A server may answer and close before it has read the whole request.
   absl::StatusOr<HttpAnswer> answer = channel->Receive(options_, until);
   const bool answered = channel->answered();
   if (!answer.ok() && !sent.ok() && absl::IsUnavailable(answer.status())) return {sent, answered};

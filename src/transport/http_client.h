@@ -24,7 +24,7 @@ struct HttpAnswer {
 };
 
 // POST over HTTP/1.1 to one server. Keeps connections for the next calls; one that the server has
-// closed meanwhile is replaced without a word. Calls of several threads use a connection each.
+// closed meanwhile is replaced without an error. Calls of several threads use a connection each.
 // Thread-safe. `tls` outlives it.
 class HttpClient {
  public:

@@ -18,6 +18,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/host_port.h"
 #include "base/text.h"
 
 namespace fedumm::transport {
@@ -32,7 +33,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr size_t kReadBytes = 4096;             // into the connection's own buffer
 constexpr size_t kChunkedReadBytes = 64 << 10;  // likewise, of a chunked body
-constexpr int64_t kFreeBodyBytes = 64 << 10;    // of a body, without asking the quota
+constexpr int64_t kFreeBodyBytes = 64 << 10;    // of a body, not counted by the quota
 constexpr int64_t kBodyStep = 256 << 10;        // how far a body's string grows ahead of its bytes
 constexpr size_t kMaxWrite = 1 << 20;           // handed to the socket at once
 constexpr size_t kCopyBelow = 16 << 10;  // a body this small is sent from the buffer of the header
@@ -63,7 +64,7 @@ class HttpConnectionExchange final : public HttpExchange,
       : connection_(std::move(connection)),
         request_(std::move(request)),
         reservation_(std::move(reservation)) {}
-  // Only want of memory throws here.
+  // Only std::bad_alloc can be thrown here.
   ~HttpConnectionExchange() override {  // NOLINT(bugprone-exception-escape)
     if (!answered_) {
       connection_->Run([connection = connection_.get()] {
@@ -73,7 +74,7 @@ class HttpConnectionExchange final : public HttpExchange,
                            nullptr);
       });
     } else if (streaming_ && !finished_) {
-      // The peer must not take what it has for all of it.
+      // Close: the peer must not mistake the part that it has for the whole answer.
       connection_->Run([connection = connection_.get()] { connection->Close(); });
     }
   }
@@ -137,7 +138,7 @@ class HttpConnectionExchange final : public HttpExchange,
     });
   }
 
-  // The connection's side, on its strand.
+  // Called by the connection, on its strand.
 
   void Gone() {
     std::function<void()> on_gone;
@@ -182,7 +183,7 @@ void HttpConnection::Start() {
   error_code ignored;
   peer_ = socket_.remote_endpoint(ignored);
   socket_.set_option(tcp::no_delay(true), ignored);
-  // Notices a peer that vanished while it waits for an answer.
+  // Detects a peer that disconnects while it waits for an answer.
   socket_.set_option(asio::socket_base::keep_alive(true), ignored);
   const int idle_seconds = 60;
   setsockopt(socket_.native_handle(), IPPROTO_TCP, TCP_KEEPIDLE, &idle_seconds,
@@ -209,7 +210,7 @@ void HttpConnection::OnHandshake(const error_code& error) {
   }
   if (error.category() == asio::error::get_ssl_category() &&
       ERR_GET_REASON(static_cast<uint64_t>(error.value())) == SSL_R_HTTP_REQUEST) {
-    shared_->log.Warn(QuietLog::kPlaintext, Peer(), "sent plaintext, where TLS is spoken");
+    shared_->log.Warn(QuietLog::kPlaintext, Peer(), "sent plaintext to a TLS port");
     Refuse(400, "this port speaks TLS, and the request came in plaintext");
     return;
   }
@@ -247,7 +248,7 @@ void HttpConnection::Close() {
   shared_->closed.NotifyAll();
 }
 
-// Works on what was read until it needs more.
+// Processes the bytes that were read until more are needed.
 void HttpConnection::Advance() {
   while (true) {
     switch (state_) {
@@ -261,7 +262,7 @@ void HttpConnection::Advance() {
         if (!ParseChunks()) return;
         break;
       case State::kBusy:
-        Read();  // notices a peer that leaves
+        Read();  // detects a peer that disconnects
         return;
       case State::kHandshake:
       case State::kContinue:
@@ -291,7 +292,7 @@ bool HttpConnection::ParseHeader() {
     SetDeadline(Clock::now() + ToClock(shared_->options.progress_timeout));
     if (!absl::ascii_isalpha(static_cast<unsigned char>(in_[0]))) {
       if (in_[0] == '\x16') {
-        shared_->log.Warn(QuietLog::kTls, Peer(), "speaks TLS, where plaintext is spoken");
+        shared_->log.Warn(QuietLog::kTls, Peer(), "sent TLS to a plaintext port");
       }
       Refuse(400, "this is no HTTP request");
       return true;
@@ -337,7 +338,8 @@ bool HttpConnection::BeginBody() {
   keep_alive_ = parser_->keep_alive();
   http10_ = parser_->http10;
   is_head_ = request.method == "HEAD";
-  for (const std::string_view scheme : {"http://", "https://"}) {  // as to a proxy
+  for (const std::string_view scheme :
+       {"http://", "https://"}) {  // absolute form, as sent to a proxy
     if (!request.path.starts_with(scheme)) continue;
     const size_t slash = request.path.find('/', scheme.size());
     request.path = slash == std::string::npos ? "/" : request.path.substr(slash);
@@ -408,7 +410,7 @@ bool HttpConnection::TakeBody() {
     Close();
     return false;
   }
-  // Only a peer that really sends may hold more than this.
+  // More than this is reserved only as bytes arrive.
   if (body_have_ >= kFreeBodyBytes && reservation_.num_bytes() == 0) {
     if (!ReserveBody(body_length_)) return false;
     body.reserve(body_length_);
@@ -476,9 +478,9 @@ std::string HttpConnection::QuotaPeer() const {
   if (address.is_v6() && address.to_v6().is_v4_mapped()) {
     address = asio::ip::make_address_v4(asio::ip::v4_mapped, address.to_v6());
   }
-  if (address.is_loopback()) return "";  // all behind a proxy or tunnel look alike
+  if (address.is_loopback()) return "";  // peers behind a local proxy share one address
   if (address.is_v4()) return address.to_string();
-  // One owner has a whole network of them.
+  // One owner has a whole /64 network of them.
   asio::ip::address_v6::bytes_type bytes = address.to_v6().to_bytes();
   std::fill(bytes.begin() + 8, bytes.end(), uint8_t{0});
   return asio::ip::address_v6(bytes).to_string();
@@ -500,6 +502,7 @@ void HttpConnection::Dispatch() {
   SetDeadline(kNever);
   transfer_end_ = kNever;
   HttpRequest request = std::move(parser_->request);
+  request.peer = Peer();
   error_code unknown;
   request.from_here =
       peer_.address().is_loopback() || peer_.address() == socket_.local_endpoint(unknown).address();
@@ -518,7 +521,7 @@ void HttpConnection::Dispatch() {
   shared_->handler(std::move(exchange));
 }
 
-// Answers a request that cannot be read any further.
+// Answers a request that cannot be read to its end, then closes.
 void HttpConnection::Refuse(int status, std::string_view detail) {
   state_ = State::kBusy;
   shared_->quota->Withdraw(this);
@@ -598,7 +601,7 @@ void HttpConnection::OnRead(const error_code& error, size_t num_bytes, bool into
   Advance();
 }
 
-// It will send no more. What it sent is still answered: it may have closed its half only.
+// The peer sends no more. Its request is still answered: it may have closed only its own half.
 void HttpConnection::OnPeerGone() {
   peer_gone_ = true;
   if (const std::shared_ptr<HttpConnectionExchange> exchange = asked_.lock()) exchange->Gone();
@@ -742,8 +745,8 @@ void HttpConnection::FlushStream() {
   });
 }
 
-// Ends the connection so that the peer can still read the answer: a reset, which unread bytes of
-// its request would cause, could overtake it.
+// Ends the connection so that the peer can still read the answer: unread bytes of its request would
+// cause a reset, which can overtake the answer.
 void HttpConnection::Linger() {
   if (peer_gone_) {
     Close();
@@ -772,7 +775,8 @@ void HttpConnection::SetDeadline(Clock::time_point deadline) {
   if (deadline < timer_at_) ArmTimer();
 }
 
-// The timer is not moved when the deadline is put off, which is often, but looks again.
+// When a deadline is extended, which is often, the timer is not reset: it checks again when it
+// fires.
 void HttpConnection::ArmTimer() {
   timer_at_ = deadline_;
   timer_.expires_at(deadline_);
@@ -806,12 +810,13 @@ void HttpConnection::OnDeadline() {
 
 void HttpConnection::LookAfterBody() {
   if (state_ == State::kQuota) {
-    shared_->quota->Squeeze(Clock::now());
+    shared_->quota->CancelSlowestBody(Clock::now());
   } else {
     const int64_t num_bytes =
         state_ == State::kChunks ? static_cast<int64_t>(parser_->request.body.size()) : body_have_;
-    if (shared_->quota->MustGo(this, num_bytes)) {
-      shared_->log.Warn(QuietLog::kSlow, Peer(), "sent slowly while others waited for its room");
+    if (shared_->quota->IsCancelled(this, num_bytes)) {
+      shared_->log.Warn(QuietLog::kSlow, Peer(),
+                        "cancelled: the body arrived too slowly while others waited for memory");
       Close();
       return;
     }
@@ -832,7 +837,7 @@ Clock::time_point HttpConnection::TransferEnd(int64_t num_bytes) const {
 std::string HttpConnection::Peer() const {
   return peer_.address().is_unspecified()
              ? "a peer"
-             : absl::StrCat(peer_.address().to_string(), ":", peer_.port());
+             : HostPort{peer_.address().to_string(), peer_.port()}.ToString();
 }
 
 }  // namespace fedumm::transport

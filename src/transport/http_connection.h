@@ -36,8 +36,7 @@ struct HttpServerState {
   HttpServerState(HttpServer::Options server_options, HttpHandler server_handler)
       : options(std::move(server_options)),
         handler(std::move(server_handler)),
-        quota(std::make_shared<BodyQuota>(
-            std::max(options.max_pending_body_bytes, options.max_body_bytes))) {}
+        quota(std::make_shared<BodyQuota>(options.max_pending_body_bytes)) {}
 
   boost::asio::io_context io;
   const HttpServer::Options options;
@@ -53,8 +52,8 @@ struct HttpServerState {
       ABSL_GUARDED_BY(mu);
 };
 
-// One peer. All but Run belongs to the strand; the connection is kept alive by what it waits for
-// and by the exchange that it has not answered.
+// One connection of a peer. All calls but Run are made on the strand. Pending operations and the
+// unanswered exchange keep it alive.
 class HttpConnection final : public std::enable_shared_from_this<HttpConnection> {
  public:
   explicit HttpConnection(std::shared_ptr<HttpServerState> shared);
@@ -62,8 +61,8 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
   boost::asio::ip::tcp::socket& socket() { return socket_; }
   const std::shared_ptr<HttpServerState>& shared() const { return shared_; }
 
-  // Calls `call` on the strand, at once if this is it. False, without the call, if the connection
-  // is closed. From any thread.
+  // Calls `call` on the strand, at once if the caller runs on it. False, without the call, if the
+  // connection is closed. May be called from any thread.
   template <typename Call>
   bool Run(Call call) {
     if (strand_.running_in_this_thread()) {
@@ -94,18 +93,18 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
   enum class State {
     kHandshake,
     kHeader,    // between requests, or in a header
-    kContinue,  // the peer is being told to go on
+    kContinue,  // "100 Continue" is being sent
     kBody,      // of known length
     kChunks,
     kQuota,     // a large body waits for memory
-    kBusy,      // with a request, until its answer is out
-    kDraining,  // we have said all; the peer has not
+    kBusy,      // a request is handled, until its answer is sent
+    kDraining,  // the answer is sent; the peer still sends
     kClosed,
   };
 
   void OnHandshake(const boost::system::error_code& error);
   void Advance();
-  // Each true if there is more to be done at once.
+  // Each returns true if it can be called on: there is more to do now.
   bool ParseHeader();
   bool BeginBody();
   bool TakeBody();
@@ -129,9 +128,9 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
 
   void SetDeadline(Clock::time_point deadline);
   void SetBodyDeadline(Clock::time_point end);
-  // Whether a large body that comes, or waits for its room, still may; about every second.
+  // Checks about every second whether a large body that arrives or waits may go on.
   void LookAfterBody();
-  // Whose share of the quota a body takes.
+  // The peer whose share of the quota a body takes.
   std::string QuotaPeer() const;
   void ArmTimer();
   void OnDeadline();
@@ -144,7 +143,7 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
   const Strand strand_;
   boost::asio::ip::tcp::socket socket_;
   std::optional<boost::asio::ssl::stream<boost::asio::ip::tcp::socket&>> tls_;  // none: plaintext
-  bool raw_ = true;  // whether to go past `tls_`
+  bool raw_ = true;  // whether bytes are read and written without `tls_`
   boost::asio::ip::tcp::endpoint peer_;
 
   Mutex mu_;
@@ -157,8 +156,9 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
   Clock::time_point deadline_ = Clock::time_point::max();
   Clock::time_point timer_at_ = Clock::time_point::max();
   Clock::time_point transfer_end_ = Clock::time_point::max();
-  Clock::time_point body_end_ = Clock::time_point::max();  // unless a body, or its room, gets on
-  Clock::time_point look_at_ = Clock::time_point::max();   // when a large body is looked after
+  Clock::time_point body_end_ =
+      Clock::time_point::max();  // unless a body, or its wait for memory, makes progress
+  Clock::time_point look_at_ = Clock::time_point::max();  // when a large body is checked
 
   std::vector<char> chunk_;  // what a read writes to, unless that is the body
   bool reading_ = false;
@@ -178,7 +178,7 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
   bool peer_gone_ = false;
 
   std::weak_ptr<HttpConnectionExchange> asked_;        // the request that waits for its answer
-  std::shared_ptr<HttpConnectionExchange> answering_;  // whose answer is on its way
+  std::shared_ptr<HttpConnectionExchange> answering_;  // whose answer is being sent
   bool writing_ = false;
   std::string head_;
   HttpResponse response_;

@@ -1,6 +1,5 @@
 #include "transport/http_fleet_client.h"
 
-#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
 #include <algorithm>
 #include <iterator>
@@ -27,47 +26,47 @@
 namespace fedumm::transport {
 namespace {
 
-constexpr int64_t kEnvelope = int64_t{1} << 20;   // what an answer holds beside one object
+constexpr int64_t kEnvelope = int64_t{1} << 20;   // of an answer, besides one object
 constexpr int64_t kBodyBytes = int64_t{8} << 20;  // of many objects in one request or answer
-constexpr int kVersionRefused = 1001;             // a Flower client that is told this leaves
+constexpr int kVersionRefused = 1001;             // a Flower client exits on it
 
-// What the server says of an error: "detail (code 2007)".
-struct Trouble {
+// An error answer of the server: "detail (code 2007)".
+struct ServerError {
   std::string text;
   int code = 0;
 };
 
-Trouble TroubleOf(const HttpAnswer& answer) {
+ServerError ErrorOf(const HttpAnswer& answer) {
   constexpr size_t kMostBytes = 64 << 10;
-  Trouble trouble = {.text = absl::StrCat("HTTP status ", answer.status)};
-  if (answer.body.size() > kMostBytes) return trouble;
+  ServerError error = {.text = absl::StrCat("HTTP status ", answer.status)};
+  if (answer.body.size() > kMostBytes) return error;
   const auto json = nlohmann::json::parse(answer.body, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) return trouble;
+  if (!json.is_object()) return error;
   const auto detail = json.find("detail");
   if (detail != json.end() && detail->is_string()) {
-    absl::StrAppend(&trouble.text, ": ", Printable(detail->get_ref<const std::string&>()));
+    absl::StrAppend(&error.text, ": ", Printable(detail->get_ref<const std::string&>()));
   }
   const auto code = json.find("code");
   if (code != json.end() && code->is_number_integer()) {
-    trouble.code = code->get<int>();
-    absl::StrAppend(&trouble.text, " (code ", trouble.code, ")");
+    error.code = code->get<int>();
+    absl::StrAppend(&error.text, " (code ", error.code, ")");
   }
-  return trouble;
+  return error;
 }
 
 absl::Status FailureOf(const HttpAnswer& answer, std::string_view path) {
-  const Trouble trouble = TroubleOf(answer);
-  if (trouble.code == kVersionRefused) {
+  const ServerError error = ErrorOf(answer);
+  if (error.code == kVersionRefused) {
     return absl::FailedPreconditionError(absl::StrCat(
-        "the server refuses the version of this node, fedumm " FEDUMM_VERSION ": ", trouble.text));
+        "the server refuses the version of this node, fedumm " FEDUMM_VERSION ": ", error.text));
   }
   switch (answer.status) {
     case 400:
-      return absl::InvalidArgumentError(trouble.text);
+      return absl::InvalidArgumentError(error.text);
     case 401:
-      return absl::UnauthenticatedError(trouble.text);
+      return absl::UnauthenticatedError(error.text);
     case 403:
-      return absl::PermissionDeniedError(trouble.text);
+      return absl::PermissionDeniedError(error.text);
     case 404:
     case 405:
     case 415:
@@ -77,26 +76,26 @@ absl::Status FailureOf(const HttpAnswer& answer, std::string_view path) {
           "the server", server.empty() ? "" : absl::StrCat(" (", Printable(Text(server)), ")"),
           " lacks ", Text(path),
           ", which fedumm " FEDUMM_VERSION " calls: it is no SuperLink of Flower 1.40 or newer: ",
-          trouble.text));
+          error.text));
     }
     case 408:
     case 429:
     case 502:
     case 503:
     case 504:
-      return absl::UnavailableError(trouble.text);
+      return absl::UnavailableError(error.text);
     case 412:
-      return absl::FailedPreconditionError(trouble.text);
+      return absl::FailedPreconditionError(error.text);
     default:
       break;
   }
   if (answer.status / 100 == 3) {
-    return absl::FailedPreconditionError(absl::StrCat("the server is elsewhere: ", trouble.text,
-                                                      ", location ",
-                                                      Printable(Text(answer.Header("location")))));
+    return absl::FailedPreconditionError(
+        absl::StrCat("the server redirects, which is not followed: ", error.text, ", location ",
+                     Printable(Text(answer.Header("location")))));
   }
-  if (answer.status / 100 == 4) return absl::InvalidArgumentError(trouble.text);
-  return absl::InternalError(trouble.text);
+  if (answer.status / 100 == 4) return absl::InvalidArgumentError(error.text);
+  return absl::InternalError(error.text);
 }
 
 class HttpFleetClient final : public FleetClient {
@@ -173,10 +172,9 @@ class HttpFleetClient final : public FleetClient {
           const std::string body,
           Exchange("/v1/fedumm/pull-objects", rest.SerializeAsString(),
                    {.timeout = deadline - absl::Now(), .cancel = options.cancel}));
-      google::protobuf::io::ArrayInputStream stream(body.data(), static_cast<int>(body.size()));
-      FEDUMM_ASSIGN_OR_RETURN(wire::ReceivedFrame frame, wire::ParseObjectFrame(stream, limits_));
-      if (frame.objects.empty()) break;  // the server has none of them
-      // They come in the order asked; what was passed over is not there.
+      FEDUMM_ASSIGN_OR_RETURN(wire::ReceivedFrame frame, wire::ParseObjectFrame(body, limits_));
+      if (frame.objects.empty()) break;  // the server has no object of them
+      // Objects arrive in the order asked for; one that was left out is not there.
       const auto last =
           std::find(rest.object_ids().begin(), rest.object_ids().end(), frame.objects.back().id);
       if (last == rest.object_ids().end()) {
@@ -250,19 +248,19 @@ class HttpFleetClient final : public FleetClient {
     return std::move(answer.body);
   }
 
-  // A server may say the same with every answer: once is enough.
+  // A server may send the same warning with every answer: it is logged once.
   void LogWarning(std::string_view text) {
     if (text.empty()) return;
     MutexLock lock(mutex_);
     if (warning_ == text) return;
     warning_ = std::string(text);
-    Log()->warn("the server says of versions: {}", Printable(Text(text)));
+    Log()->warn("version warning of the server: {}", Printable(Text(text)));
   }
 
   const NodeKey& key_;
   const Limits limits_;
   HttpClient client_;
-  const std::string headers_;  // those that all calls share
+  const std::string headers_;  // the same for all calls
   Mutex mutex_;
   std::string warning_ ABSL_GUARDED_BY(mutex_);  // the last one that was logged
 };

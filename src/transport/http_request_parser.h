@@ -10,11 +10,11 @@
 
 namespace fedumm::transport {
 
-// Takes a request's header, and its body if that comes in chunks.
+// Parses a request's header, and its body if it is chunked.
 class RequestParser final : public boost::beast::http::basic_parser<true> {
  public:
-  // Every chunked body ends with as many bytes, and the base class must not see fewer: it asserts
-  // on an end that comes byte by byte.
+  // Every chunked body ends with this many bytes. The base class must not be given fewer: an
+  // assertion fails if the end arrives byte by byte.
   static constexpr size_t kMinChunkBytes = 5;
 
   HttpRequest request;

@@ -9,8 +9,8 @@
 
 namespace fedumm::transport {
 
-// Hands a request to the handler whose prefix its path has, the longest if several do. Answers 404
-// to those of no handler.
+// Routes a request to the handler whose prefix its path has, the longest if several have one.
+// Others are answered with 404.
 HttpHandler RouteByPrefix(std::map<std::string, HttpHandler> handlers);
 
 // Flower's error JSON: `{"code": …, "detail": …}`, or without a code.
@@ -20,7 +20,7 @@ HttpResponse ErrorResponse(int status, std::optional<int> code, std::string_view
 bool IsProtobuf(std::string_view content_type);
 inline constexpr std::string_view kProtobufType = "application/protobuf";
 
-// Codes that Flower's peers know.
+// Error codes of Flower's HTTP API.
 inline constexpr int kUnsupportedContentType = 1002;
 inline constexpr int kInvalidProtobuf = 1003;
 

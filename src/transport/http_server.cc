@@ -74,7 +74,7 @@ class HttpServer::Impl {
       : shared_(std::make_shared<HttpServerState>(std::move(options), std::move(handler))),
         work_(shared_->io.get_executor()) {}
 
-  // Only want of memory throws here.
+  // Only std::bad_alloc can be thrown here.
   ~Impl() {  // NOLINT(bugprone-exception-escape)
     Shutdown();
     work_.reset();
@@ -171,7 +171,7 @@ class HttpServer::Impl {
             Accept(acceptor);
             return;
           }
-          // Out of file descriptors, most likely: some will be free again.
+          // Out of file descriptors, most likely: tries again when some are free.
           shared_->log.Warn(QuietLog::kAccept, shared_->options.address,
                             absl::StrCat("cannot accept a connection: ", error.message()));
           acceptor.pause.expires_after(kAcceptPause);

@@ -51,7 +51,7 @@ absl::StatusOr<wire::ReceivedFrame> ParseFrameBuffer(grpc::ByteBuffer& buffer,
   if (!reader.status().ok()) {
     return absl::InvalidArgumentError("the frame of objects is compressed in an unknown way");
   }
-  return wire::ParseObjectFrame(reader, limits);
+  return wire::ParseObjectFrame(reader, buffer.Length(), limits);
 }
 
 }  // namespace fedumm::transport

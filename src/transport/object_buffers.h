@@ -13,7 +13,7 @@
 namespace fedumm::transport {
 
 // A frame as gRPC sends it: `head`, which is the start of the message, then the objects, whose
-// bytes are referred to and not copied.
+// bytes are not copied.
 grpc::ByteBuffer FrameBuffer(std::string_view head, std::span<const wire::Object> objects);
 
 absl::StatusOr<wire::ReceivedFrame> ParseFrameBuffer(grpc::ByteBuffer& buffer,

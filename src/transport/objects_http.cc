@@ -1,7 +1,5 @@
 #include "transport/objects_http.h"
 
-#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
-
 #include <memory>
 #include <string>
 #include <string_view>
@@ -47,9 +45,7 @@ absl::StatusOr<HttpResponse> PullObjects(Fleet& fleet, const HttpRequest& reques
 absl::StatusOr<HttpResponse> PushObjects(Fleet& fleet, const HttpRequest& request,
                                          const Limits& limits) {
   FEDUMM_ASSIGN_OR_RETURN(const link::Caller caller, CallerOf(request));
-  google::protobuf::io::ArrayInputStream stream(request.body.data(),
-                                                static_cast<int>(request.body.size()));
-  FEDUMM_ASSIGN_OR_RETURN(wire::ReceivedFrame frame, wire::ParseObjectFrame(stream, limits));
+  FEDUMM_ASSIGN_OR_RETURN(wire::ReceivedFrame frame, wire::ParseObjectFrame(request.body, limits));
   FEDUMM_ASSIGN_OR_RETURN(
       link::ObjectPush push,
       fleet.PushObjects(caller, {frame.node_id, frame.run_id, std::move(frame.session_id)}));

@@ -11,8 +11,8 @@ inline constexpr char kObjectsPath[] = "/v1/fedumm/";
 // Many objects in one request or answer, between our own peers: POST /v1/fedumm/pull-objects
 // (PullObjectsRequest, answered by one ObjectFrame) and push-objects (PushObjectsRequest), see
 // proto/fedumm/proto/objects.proto. The caller is in the headers, as for the Fleet API. An answer
-// holds the first of the objects asked for that are there, up to 8 MiB, which are sent as they are
-// stored; a peer asks again for the others. `fleet` outlives the handler. Thread-safe.
+// holds the first available objects of those asked for, up to 8 MiB, as they are stored; a peer
+// asks again for the others. `fleet` outlives the handler. Thread-safe.
 HttpHandler NewObjectsHandler(link::Fleet& fleet, const Limits& limits);
 
 }  // namespace fedumm::transport

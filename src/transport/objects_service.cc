@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "fedumm/proto/objects.grpc.pb.h"
 #include "link/object_streams.h"
@@ -25,8 +26,8 @@ using grpc::ServerWriteReactor;
 using link::Caller;
 using link::Fleet;
 
-// One call of PullObjects: a frame is made when the last one has left. Deletes itself when gRPC has
-// done with it.
+// One call of PullObjects: a frame is made when the last one has left. Deletes itself in
+// OnDone.
 class PullReactor final : public ServerWriteReactor<ByteBuffer> {
  public:
   PullReactor(Fleet& fleet, const Caller& caller, ByteBuffer request) : fleet_(fleet) {
@@ -75,8 +76,8 @@ class PullReactor final : public ServerWriteReactor<ByteBuffer> {
   ByteBuffer frame_;
 };
 
-// One call of PushObjects: a frame is read when the last one has been stored. Deletes itself when
-// gRPC has done with it.
+// One call of PushObjects: a frame is read when the last one has been stored. Deletes itself in
+// OnDone.
 class PushReactor final : public ServerReadReactor<ByteBuffer> {
  public:
   PushReactor(Fleet& fleet, const Limits& limits, Caller caller, ByteBuffer& response)
@@ -86,7 +87,7 @@ class PushReactor final : public ServerReadReactor<ByteBuffer> {
 
  private:
   void OnReadDone(bool ok) override {
-    if (!ok) {  // that was all, or the peer has gone
+    if (!ok) {  // the end of the stream, or the peer disconnected
       FinishWith(push_.has_value() ? push_->response() : proto::PushObjectsResponse());
       return;
     }
@@ -103,6 +104,11 @@ class PushReactor final : public ServerReadReactor<ByteBuffer> {
 
   absl::StatusOr<bool> StoreFrame() {
     const auto num_bytes = static_cast<int64_t>(frame_.Length());
+    // A signature is good for one check: in a call that goes on, the first frame has passed it.
+    if (num_bytes > limits_.max_call_bytes && !push_.has_value() &&
+        num_bytes > fleet_.MaxUploadBytes(caller_, num_bytes)) {
+      return absl::InvalidArgumentError(absl::StrCat("a frame of ", num_bytes, " bytes"));
+    }
     FEDUMM_ASSIGN_OR_RETURN(wire::ReceivedFrame frame, ParseFrameBuffer(frame_, limits_));
     frame_.Clear();
     if (!push_.has_value()) {
@@ -133,7 +139,7 @@ class PushReactor final : public ServerReadReactor<ByteBuffer> {
   ByteBuffer& response_;
   ByteBuffer frame_;
   uint64_t node_ = 0;
-  std::optional<link::ObjectPush> push_;  // since the first frame
+  std::optional<link::ObjectPush> push_;  // set by the first frame
 };
 
 using RawPull = proto::Objects::WithRawCallbackMethod_PullObjects<proto::Objects::Service>;

@@ -9,9 +9,9 @@
 
 namespace fedumm::transport {
 
-// `fedumm.proto.Objects` over gRPC: all objects of a message in one stream. Objects leave the store
-// and enter it without being copied by Protobuf; a reader that is slow makes the server wait, not
-// grow. Thread-safe. `fleet` outlives the service.
+// `fedumm.proto.Objects` over gRPC: all objects of a message in one stream. Protobuf does not copy
+// objects on their way from and to the store; for a slow reader the server waits and buffers
+// nothing. Thread-safe. `fleet` outlives the service.
 std::unique_ptr<grpc::Service> NewObjectsService(link::Fleet& fleet, const Limits& limits);
 
 }  // namespace fedumm::transport

@@ -18,7 +18,7 @@ namespace {
 
 using std::string_view_literals::operator""sv;  // NOLINT(misc-unused-using-decls): it is used
 
-constexpr absl::Duration kPatience = absl::Seconds(5);  // for each look
+constexpr absl::Duration kTimeout = absl::Seconds(5);  // of each connection
 constexpr std::string_view kHttp1Preface = "HTTP/"sv;
 // The connection preface of HTTP/2, and empty SETTINGS.
 constexpr std::string_view kHttp2Hello = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"sv;
@@ -39,22 +39,22 @@ bool IsTlsRecord(std::string_view bytes) {
   return bytes.size() >= 2 && bytes[0] == 0x15 && bytes[1] == 3;  // an alert
 }
 
-// Looks at one server.
-class Look {
+// Probes one server.
+class ServerProbe {
  public:
-  Look(const Route& route, const Until& until)
+  ServerProbe(const Route& route, const Until& until)
       : route_(route), name_(route.ToString()), until_(until) {}
 
   absl::StatusOr<HttpVersion> InPlaintext(Acceptable acceptable);
   absl::StatusOr<HttpVersion> ThroughTls(const TlsClient& tls, Acceptable acceptable);
 
  private:
-  Until Soon() const {
-    const Until soon = Until::After(kPatience, until_.cancel);
+  Until Timeout() const {
+    const Until soon = Until::After(kTimeout, until_.cancel);
     return {std::min(soon.deadline, until_.deadline), soon.cancel};
   }
   absl::StatusOr<std::unique_ptr<Connection>> Open(const TlsClient* tls, Acceptable acceptable) {
-    return Connection::Open(route_, tls, Offer(acceptable), Soon());
+    return Connection::Open(route_, tls, Offer(acceptable), Timeout());
   }
   // `origin` and `lines` are what a request that a proxy forwards has in addition.
   std::string HealthRequest(std::string_view origin = "", std::string_view lines = "") const {
@@ -63,7 +63,7 @@ class Look {
                         "Accept: */*\r\nConnection: close\r\n\r\n");
   }
   // The first `num_bytes` bytes or more that answer `hello`, fewer if no more come, "" if the
-  // server hangs up instead.
+  // server closes instead.
   absl::StatusOr<std::string> Ask(Connection& connection, std::string_view hello,
                                   size_t num_bytes = kFrameHeader);
   absl::StatusOr<std::string> AskInPlaintext(std::string_view hello);
@@ -71,12 +71,12 @@ class Look {
   absl::Status AskForwarded();
   absl::StatusOr<bool> SpeaksTls();
 
-  absl::Status Neither(std::string_view bytes) const {
+  absl::Status UnknownProtocol(std::string_view bytes) const {
     return absl::FailedPreconditionError(
-        absl::StrCat(name_, " is no SuperLink: it speaks neither HTTP nor gRPC, but \"",
+        absl::StrCat(name_, " is no SuperLink: it speaks neither HTTP nor gRPC, it answers \"",
                      Printable(Text(bytes.substr(0, 32))), "\""));
   }
-  absl::Status Hangs() const {
+  absl::Status ClosedWithoutAnswer() const {
     return absl::UnavailableError(absl::StrCat(name_, " closed the connection without an answer"));
   }
 
@@ -85,16 +85,16 @@ class Look {
   const Until& until_;
 };
 
-absl::StatusOr<std::string> Look::Ask(Connection& connection, std::string_view hello,
-                                      size_t num_bytes) {
-  const Until soon = Soon();
+absl::StatusOr<std::string> ServerProbe::Ask(Connection& connection, std::string_view hello,
+                                             size_t num_bytes) {
+  const Until soon = Timeout();
   const absl::Status sent = connection.Write(hello, "", soon);
   if (!sent.ok() && !absl::IsUnavailable(sent)) return sent;
   std::string bytes;
   std::array<char, 256> part;
   while (bytes.size() < num_bytes) {
     const absl::StatusOr<size_t> got = connection.Read(part.data(), part.size(), soon);
-    if (absl::IsDeadlineExceeded(got.status()) && !bytes.empty()) break;  // it says no more
+    if (absl::IsDeadlineExceeded(got.status()) && !bytes.empty()) break;  // that is all
     if (!got.ok() && !absl::IsUnavailable(got.status())) return got.status();
     if (!got.ok() || *got == 0) break;
     bytes.append(part.data(), *got);
@@ -102,21 +102,21 @@ absl::StatusOr<std::string> Look::Ask(Connection& connection, std::string_view h
   return bytes;
 }
 
-absl::StatusOr<std::string> Look::AskInPlaintext(std::string_view hello) {
+absl::StatusOr<std::string> ServerProbe::AskInPlaintext(std::string_view hello) {
   FEDUMM_ASSIGN_OR_RETURN(const auto connection, Open(nullptr, {}));
   return Ask(*connection, hello);
 }
 
-absl::StatusOr<bool> Look::SpeaksTls() {
+absl::StatusOr<bool> ServerProbe::SpeaksTls() {
   FEDUMM_ASSIGN_OR_RETURN(const auto unchecked, TlsClient::CreateUnchecked());
   const auto connection = Open(unchecked.get(), {});
   if (absl::IsCancelled(connection.status())) return connection.status();
   return connection.ok();
 }
 
-absl::Status Look::AskForwarded() {
+absl::Status ServerProbe::AskForwarded() {
   const Proxy& proxy = *route_.proxy;
-  FEDUMM_ASSIGN_OR_RETURN(const auto connection, Connection::OpenToProxy(route_, Soon()));
+  FEDUMM_ASSIGN_OR_RETURN(const auto connection, Connection::OpenToProxy(route_, Timeout()));
   const std::string origin = absl::StrCat("http://", route_.server.ToString());
   FEDUMM_ASSIGN_OR_RETURN(
       const std::string bytes,
@@ -139,7 +139,7 @@ absl::Status Look::AskForwarded() {
   return ProxyFailure(proxy, route_.server, status);
 }
 
-absl::StatusOr<HttpVersion> Look::InPlaintext(Acceptable acceptable) {
+absl::StatusOr<HttpVersion> ServerProbe::InPlaintext(Acceptable acceptable) {
   if (acceptable.one && route_.proxy.has_value()) {
     const absl::Status forwarded = AskForwarded();
     if (forwarded.ok()) return HttpVersion::kOne;
@@ -152,7 +152,7 @@ absl::StatusOr<HttpVersion> Look::InPlaintext(Acceptable acceptable) {
   FEDUMM_ASSIGN_OR_RETURN(std::string bytes,
                           AskInPlaintext(acceptable.one ? std::string_view(health) : kHttp2Hello));
   const bool is_http1 = absl::StartsWith(bytes, Text(kHttp1Preface));
-  // A web server with TLS may say in plaintext that the request was bad.
+  // A web server with TLS may answer 400 in plaintext.
   const bool maybe_tls = bytes.empty() || IsTlsRecord(bytes) || bytes.find(" 400") < kFrameHeader;
   if (maybe_tls && (!is_http1 || acceptable.one)) {
     FEDUMM_ASSIGN_OR_RETURN(const bool speaks_tls, SpeaksTls());
@@ -162,17 +162,17 @@ absl::StatusOr<HttpVersion> Look::InPlaintext(Acceptable acceptable) {
     }
   }
   if (is_http1) return HttpVersion::kOne;
-  if (bytes.empty() && acceptable.one && acceptable.two) {  // it may wait for the right first words
+  if (bytes.empty() && acceptable.one && acceptable.two) {  // it may wait for the preface of HTTP/2
     FEDUMM_ASSIGN_OR_RETURN(bytes, AskInPlaintext(kHttp2Hello));
   }
   if (IsSettingsFrame(bytes)) return HttpVersion::kTwo;
-  return bytes.empty() ? Hangs() : Neither(bytes);
+  return bytes.empty() ? ClosedWithoutAnswer() : UnknownProtocol(bytes);
 }
 
-absl::StatusOr<HttpVersion> Look::ThroughTls(const TlsClient& tls, Acceptable acceptable) {
+absl::StatusOr<HttpVersion> ServerProbe::ThroughTls(const TlsClient& tls, Acceptable acceptable) {
   const auto connection = Open(&tls, acceptable);
   if (absl::IsUnavailable(connection.status())) {
-    // It hung up, perhaps on a language that it does not know.
+    // It closed the connection, perhaps since it does not speak TLS.
     const absl::StatusOr<std::string> plain =
         AskInPlaintext(acceptable.one ? HealthRequest() : std::string(kHttp2Hello));
     if (plain.ok() && (absl::StartsWith(*plain, Text(kHttp1Preface)) || IsSettingsFrame(*plain))) {
@@ -187,12 +187,12 @@ absl::StatusOr<HttpVersion> Look::ThroughTls(const TlsClient& tls, Acceptable ac
       Ask(**connection, chose_two ? std::string(kHttp2Hello) : HealthRequest()));
   if (bytes.empty() && (*connection)->lacks_certificate()) {
     return absl::FailedPreconditionError(
-        absl::StrCat(name_, " wants a client certificate, and none was given"));
+        absl::StrCat(name_, " requires a client certificate, and none was given"));
   }
-  if (bytes.empty()) return Hangs();
+  if (bytes.empty()) return ClosedWithoutAnswer();
   if (absl::StartsWith(bytes, Text(kHttp1Preface))) return HttpVersion::kOne;
   if (IsSettingsFrame(bytes)) return HttpVersion::kTwo;
-  return Neither(bytes);
+  return UnknownProtocol(bytes);
 }
 
 }  // namespace
@@ -207,8 +207,8 @@ absl::Status EitherFailure(const absl::Status& one, const absl::Status& other) {
 
 absl::StatusOr<HttpVersion> Probe(const Route& route, const TlsClient* tls, Acceptable acceptable,
                                   const Until& until) {
-  Look look(route, until);
-  return tls != nullptr ? look.ThroughTls(*tls, acceptable) : look.InPlaintext(acceptable);
+  ServerProbe probe(route, until);
+  return tls != nullptr ? probe.ThroughTls(*tls, acceptable) : probe.InPlaintext(acceptable);
 }
 
 }  // namespace fedumm::transport

@@ -224,7 +224,7 @@ absl::Status ProxyFailure(const Proxy& proxy, const HostPort& server, int status
     case 407:
       return absl::FailedPreconditionError(absl::StrCat(
           proxy.ToString(),
-          proxy.authorization.empty() ? " wants a user and a password" : " refuses the password",
+          proxy.authorization.empty() ? " requires a user and a password" : " refuses the password",
           " (HTTP status 407)"));
     case 403:
       return absl::FailedPreconditionError(absl::StrCat(

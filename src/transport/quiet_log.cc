@@ -8,20 +8,20 @@
 namespace fedumm::transport {
 
 void QuietLog::Warn(Kind kind, const std::string& peer, const std::string& text) {
-  int64_t unsaid = 0;
+  int64_t suppressed = 0;
   {
     MutexLock lock(mu_);
     const auto now = std::chrono::steady_clock::now();
     Entry& entry = entries_[kind];
     if (now < entry.next) {
-      ++entry.unsaid;
+      ++entry.suppressed;
       return;
     }
     entry.next = now + std::chrono::seconds(10);
-    unsaid = std::exchange(entry.unsaid, 0);
+    suppressed = std::exchange(entry.suppressed, 0);
   }
   Log()->warn("http: {}: {}{}", peer, Printable(text),
-              unsaid > 0 ? absl::StrCat(" (and ", unsaid, " more)") : "");
+              suppressed > 0 ? absl::StrCat(" (and ", suppressed, " more)") : "");
 }
 
 }  // namespace fedumm::transport

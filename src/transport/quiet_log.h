@@ -10,7 +10,8 @@
 
 namespace fedumm::transport {
 
-// One line about each kind of trouble every ten seconds, however many peers make it. Thread-safe.
+// Logs at most one line for each kind of problem every ten seconds, with the number of lines that
+// were left out. Thread-safe.
 class QuietLog {
  public:
   enum Kind { kHandshake, kPlaintext, kTls, kFull, kAccept, kSlow, kNumKinds };
@@ -20,7 +21,7 @@ class QuietLog {
  private:
   struct Entry {
     std::chrono::steady_clock::time_point next;
-    int64_t unsaid = 0;
+    int64_t suppressed = 0;
   };
   Mutex mu_;
   std::array<Entry, kNumKinds> entries_ ABSL_GUARDED_BY(mu_);

@@ -55,7 +55,7 @@ std::string DateOf(const ASN1_TIME* time) {
   return {text, static_cast<size_t>(size)};
 }
 
-// The names that a certificate is for, as far as a person wants to read them.
+// The names that a certificate is for, at most eight.
 std::string NamesOf(const X509* certificate) {
   constexpr size_t kMost = 8;
   std::vector<std::string> names;
@@ -103,7 +103,7 @@ std::string CertificateTrouble(int error, const X509* certificate) {
   }
 }
 
-// Alerts with which a server turns a client's certificate away, or the lack of one.
+// Alerts with which a server refuses a client's certificate, or the lack of one.
 bool ConcernsCertificate(int alert) {
   return (alert >= SSL_AD_BAD_CERTIFICATE && alert <= SSL_AD_CERTIFICATE_UNKNOWN) ||
          alert == SSL_AD_HANDSHAKE_FAILURE || alert == SSL_AD_UNKNOWN_CA ||
@@ -155,7 +155,7 @@ absl::StatusOr<std::unique_ptr<const TlsClient>> TlsClient::Create(const ClientT
     const PemKey key = ReadPemPrivateKey(tls.private_key);
     if (key == nullptr) {
       return absl::InvalidArgumentError(
-          "the client's private key is no PEM key, or it wants a passphrase");
+          "the client's private key is no PEM key, or it has a passphrase");
     }
     if (SSL_CTX_use_certificate(context.get(), chain.front().get()) != 1) {
       return absl::InvalidArgumentError("the client's certificate cannot be used");
@@ -207,7 +207,7 @@ absl::StatusOr<std::unique_ptr<TlsSession>> TlsSession::Create(const TlsClient& 
 }
 
 TlsSession::~TlsSession() {
-  if (established_ && !broken_) SSL_shutdown(ssl_.get());  // says goodbye, waits for none
+  if (established_ && !broken_) SSL_shutdown(ssl_.get());  // sends close_notify, waits for none
   ERR_clear_error();
 }
 
@@ -267,8 +267,8 @@ absl::Status TlsSession::Failure() const {
   }
   if (ERR_GET_LIB(error) != ERR_LIB_SSL || reason == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
     if (lacks_certificate_) {
-      return absl::FailedPreconditionError(
-          absl::StrCat(server_, " wants a client certificate, got none and closed the connection"));
+      return absl::FailedPreconditionError(absl::StrCat(
+          server_, " requires a client certificate, got none and closed the connection"));
     }
     return absl::UnavailableError(absl::StrCat(server_, " closed the connection",
                                                established_ ? "" : " during the TLS handshake"));
@@ -277,7 +277,7 @@ absl::Status TlsSession::Failure() const {
   if (alert == TLS13_AD_CERTIFICATE_REQUIRED ||
       (lacks_certificate_ && ConcernsCertificate(alert))) {
     return absl::FailedPreconditionError(
-        absl::StrCat(server_, " wants a client certificate, and none was given"));
+        absl::StrCat(server_, " requires a client certificate, and none was given"));
   }
   if (alert > 0 && ConcernsCertificate(alert) && alert != SSL_AD_HANDSHAKE_FAILURE) {
     return absl::FailedPreconditionError(absl::StrCat(

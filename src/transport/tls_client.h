@@ -13,12 +13,13 @@ struct ssl_st;      // and SSL
 
 namespace fedumm::transport {
 
-// What a client brings to its TLS handshakes: TLS 1.2 or newer. Immutable, thread-safe.
+// The certificates and settings of a client's TLS connections: TLS 1.2 or newer. Immutable,
+// thread-safe.
 class TlsClient {
  public:
   // INVALID_ARGUMENT, naming the part, for PEM that cannot be used.
   static absl::StatusOr<std::unique_ptr<const TlsClient>> Create(const ClientTls& tls);
-  // Trusts everybody. Only tells whether a server speaks TLS at all: nothing is sent through it.
+  // Accepts every certificate. Only tells whether a server speaks TLS: nothing is sent through it.
   static absl::StatusOr<std::unique_ptr<const TlsClient>> CreateUnchecked();
 
   ssl_ctx_st* context() const { return context_.get(); }
@@ -34,17 +35,17 @@ class TlsClient {
   const Handle context_;
 };
 
-// The TLS half of one connection. Never waits: says what to wait for instead. FAILED_PRECONDITION
-// for what trying again does not mend, in one line that names the server; UNAVAILABLE where the
-// connection broke. After an error it is of no use any more. Not thread-safe.
+// The TLS layer of one connection. Never waits: returns what to wait for instead.
+// FAILED_PRECONDITION for what another try does not mend, in one line that names the server;
+// UNAVAILABLE if the connection broke. After an error it cannot be used any more. Not thread-safe.
 class TlsSession {
  public:
-  // What a step came to.
+  // The outcome of a step.
   enum class Step { kDone, kReadable, kWritable, kEnd };
 
   // Over the non-blocking socket `fd`, which stays the caller's. The server must prove that it is
   // `host`, a name or an IP address; `server` is its name for people. `protocols`: what is offered
-  // by ALPN, most wanted first, each a length byte and a name.
+  // by ALPN, the preferred one first, each a length byte and a name.
   static absl::StatusOr<std::unique_ptr<TlsSession>> Create(const TlsClient& client, int fd,
                                                             const std::string& host,
                                                             std::string server,
@@ -54,10 +55,11 @@ class TlsSession {
   TlsSession& operator=(const TlsSession&) = delete;
 
   absl::StatusOr<Step> Handshake();
-  // kDone: `done` bytes were moved, at least one. kEnd (of Read only): the server said goodbye.
+  // kDone: `done` bytes were moved, at least one. kEnd (of Read only): the server closed the
+  // session.
   absl::StatusOr<Step> Read(char* data, size_t size, size_t& done);
   absl::StatusOr<Step> Write(std::string_view bytes, size_t& done);
-  // Whether nothing has come since the last read: no data, no goodbye.
+  // Whether nothing has arrived since the last read: no data, no close.
   bool IsSilent();
 
   // The protocol that the server chose, "" if it chose none.

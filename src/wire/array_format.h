@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -21,6 +22,11 @@ struct ArrayFormat {
 };
 
 ArrayFormat FormatOf(const Array& array);
+
+// How many bytes the .npy stream of that array must have, as its header says, which `start` begins
+// with. Errors as of ArrayFromData.
+absl::StatusOr<int64_t> NumStreamBytes(const ArrayFormat& format, std::string_view start,
+                                       const Limits& limits);
 
 // The array whose .npy stream fills `buffer` from `offset`; see ReadNpy. INVALID_ARGUMENT if the
 // stream is malformed, beyond `limits`, or not what `format` says; UNIMPLEMENTED for an stype other

@@ -71,18 +71,16 @@ class Deflater::Impl {
       *body.mutable_error() = ErrorToProto(*message.error);
     } else {
       result.content = ContentOf(message.content.value_or(RecordDict()));
-      children.push_back(result.content->tree.object_id());
+      children.push_back(result.content->root.id);
     }
     result.root = MakeObject("Message", children, body.SerializeAsString());
     return result;
   }
 
  private:
-  // One record with all that is below it.
-  struct DeflatedRecord {
+  struct SeenRecord {
     ArrayRecord record;  // keeps the storage, whose address is the key of the memo
-    ObjectTree tree;
-    std::vector<Object> objects;  // children first, each once
+    std::shared_ptr<const DeflatedRecord> deflated;
   };
   struct SeenContent {
     RecordDict records;  // keeps the storage
@@ -126,27 +124,25 @@ class Deflater::Impl {
         return seen.content;
       }
     }
-    std::vector<std::shared_ptr<const DeflatedRecord>> parts;
-    Children children;
+    auto content = std::make_shared<DeflatedContent>();
+    IdMap ids;
+    std::vector<std::string> child_ids;
+    std::set<std::string> seen_ids;
     for (const auto& [name, record] : records) {
-      parts.push_back(std::visit([this](const auto& kind) { return RecordOf(kind); }, record));
-      children.Add(name, parts.back()->tree);
+      std::shared_ptr<const DeflatedRecord> part =
+          std::visit([this](const auto& kind) { return RecordOf(kind); }, record);
+      const std::string& id = part->tree.object_id();
+      ids.emplace_back(name, id);
+      if (!seen_ids.insert(id).second) continue;
+      child_ids.push_back(id);
+      content->num_bytes += part->num_bytes;
+      content->records.push_back(std::move(part));
     }
-    const Object dict = children.MakeParent("RecordDict");
+    content->root = MakeObject("RecordDict", child_ids, PrintIdMap(ids));
+    content->num_bytes += static_cast<int64_t>(content->root.bytes->size());
     // Equal content of another storage: its id says so.
     for (const SeenContent& seen : contents_) {
-      if (seen.content->tree.object_id() == dict.id) return seen.content;
-    }
-    Objects objects;
-    for (const auto& part : parts) {
-      for (const Object& object : part->objects) objects.Add(object);
-    }
-    objects.Add(dict);
-    auto content = std::make_shared<DeflatedContent>();
-    content->tree = children.TreeOf(dict);
-    content->objects = std::move(objects.list);
-    for (const Object& object : content->objects) {
-      content->num_bytes += static_cast<int64_t>(object.bytes->size());
+      if (seen.content->root.id == content->root.id) return seen.content;
     }
     if (contents_.size() >= kMostContents) contents_.pop_front();
     contents_.push_back({records, content});
@@ -157,6 +153,7 @@ class Deflater::Impl {
     auto leaf = std::make_shared<DeflatedRecord>();
     leaf->objects.push_back(MakeObject(type, {}, body));
     leaf->tree.set_object_id(leaf->objects.back().id);
+    leaf->num_bytes = static_cast<int64_t>(leaf->objects.back().bytes->size());
     return leaf;
   }
   static std::shared_ptr<const DeflatedRecord> RecordOf(const ConfigRecord& record) {
@@ -167,9 +164,8 @@ class Deflater::Impl {
   }
   std::shared_ptr<const DeflatedRecord> RecordOf(const ArrayRecord& record) {
     const auto found = records_.find(record.storage_id());
-    if (found != records_.end()) return found->second;
+    if (found != records_.end()) return found->second.deflated;
     auto deflated = std::make_shared<DeflatedRecord>();
-    deflated->record = record;
     Objects objects;
     Children children;
     for (const auto& [name, array] : record) {
@@ -181,7 +177,12 @@ class Deflater::Impl {
     objects.Add(parent);
     deflated->tree = children.TreeOf(parent);
     deflated->objects = std::move(objects.list);
-    if (record.storage_id() != nullptr) records_.emplace(record.storage_id(), deflated);
+    for (const Object& object : deflated->objects) {
+      deflated->num_bytes += static_cast<int64_t>(object.bytes->size());
+    }
+    if (record.storage_id() != nullptr) {
+      records_.emplace(record.storage_id(), SeenRecord{record, deflated});
+    }
     return deflated;
   }
 
@@ -197,8 +198,8 @@ class Deflater::Impl {
 
   using Key = std::tuple<const char*, DType, std::vector<int64_t>>;
   std::map<Key, DeflatedArray> arrays_;
-  std::map<const void*, std::shared_ptr<const DeflatedRecord>> records_;  // by storage
-  std::deque<SeenContent> contents_;                                      // oldest first
+  std::map<const void*, SeenRecord> records_;  // by storage
+  std::deque<SeenContent> contents_;           // oldest first
 };
 
 Deflater::Deflater() : impl_(std::make_unique<Impl>()) {}
@@ -210,8 +211,16 @@ DeflatedMessage Deflater::Deflate(const Message& message) {
   result.message_id = shared.root.id;
   result.tree.set_object_id(shared.root.id);
   if (shared.content != nullptr) {
-    *result.tree.add_children() = shared.content->tree;
-    result.objects = shared.content->objects;
+    ObjectTree& content = *result.tree.add_children();
+    content.set_object_id(shared.content->root.id);
+    absl::flat_hash_set<std::string> seen;
+    for (const auto& record : shared.content->records) {
+      *content.add_children() = record->tree;
+      for (const Object& object : record->objects) {
+        if (seen.insert(object.id).second) result.objects.push_back(object);
+      }
+    }
+    result.objects.push_back(shared.content->root);
   }
   result.objects.push_back(shared.root);
   return result;

@@ -12,9 +12,12 @@
 #include "wire/body.h"
 #include "wire/object.h"
 #include "wire/proto.h"
+#include "wire/value_count.h"
 
 namespace fedumm::wire {
 namespace {
+
+constexpr size_t kNpyMagicBytes = 12;  // before the header's text
 
 struct Fetched {
   ObjectBytes bytes;  // what view looks into
@@ -22,7 +25,8 @@ struct Fetched {
 };
 
 template <typename Proto>
-absl::StatusOr<Proto> ParseProto(std::string_view body) {
+absl::StatusOr<Proto> ParseProto(std::string_view body, const Limits& limits) {
+  FEDUMM_RETURN_IF_ERROR(CheckValueCount(*Proto::descriptor(), body, limits.max_record_values));
   Proto proto;
   if (!proto.ParseFromArray(body.data(), static_cast<int>(body.size()))) {
     return absl::InvalidArgumentError(
@@ -42,7 +46,8 @@ class Inflater {
   absl::StatusOr<Message> InflateMessage(std::string_view id) {
     FEDUMM_ASSIGN_OR_RETURN(const Fetched object, Fetch(id));
     FEDUMM_RETURN_IF_ERROR(ExpectType(object, "Message"));
-    FEDUMM_ASSIGN_OR_RETURN(const auto proto, ParseProto<flwr::proto::Message>(object.view.body));
+    FEDUMM_ASSIGN_OR_RETURN(const auto proto,
+                            ParseProto<flwr::proto::Message>(object.view.body, limits_));
     Message message;
     FEDUMM_ASSIGN_OR_RETURN(message.metadata, MetadataFromProto(proto.metadata(), limits_));
     if (!message.metadata.message_id.empty() || proto.has_content()) {
@@ -125,12 +130,12 @@ class Inflater {
     FEDUMM_ASSIGN_OR_RETURN(const Fetched object, Fetch(id));
     if (object.view.type == "ConfigRecord") {
       FEDUMM_ASSIGN_OR_RETURN(const auto proto,
-                              ParseProto<flwr::proto::ConfigRecord>(object.view.body));
+                              ParseProto<flwr::proto::ConfigRecord>(object.view.body, limits_));
       return ConfigRecordFromProto(proto, limits_);
     }
     if (object.view.type == "MetricRecord") {
       FEDUMM_ASSIGN_OR_RETURN(const auto proto,
-                              ParseProto<flwr::proto::MetricRecord>(object.view.body));
+                              ParseProto<flwr::proto::MetricRecord>(object.view.body, limits_));
       return MetricRecordFromProto(proto, limits_);
     }
     FEDUMM_RETURN_IF_ERROR(ExpectType(object, "ArrayRecord"));
@@ -185,16 +190,42 @@ class Inflater {
       const size_t offset = chunk.bytes->size() - chunk.view.body.size();
       return ArrayFromData(body.format, std::move(chunk.bytes), offset, limits_);
     }
-    size_t num_bytes = 0;
-    for (const int64_t place : body.chunks) {
-      // Counted again: a chunk may be named a million times.
-      FEDUMM_RETURN_IF_ERROR(CountBytes(chunks[place].view.body.size()));
-      num_bytes += chunks[place].view.body.size();
-    }
+    // All of it is known before anything is reserved: a chunk may be named a million times.
+    FEDUMM_ASSIGN_OR_RETURN(const int64_t num_bytes, NumJoinedBytes(body, chunks));
     auto joined = std::make_shared<std::string>();
     joined->reserve(num_bytes);
     for (const int64_t place : body.chunks) joined->append(chunks[place].view.body);
     return ArrayFromData(body.format, std::move(joined), 0, limits_);
+  }
+
+  // The bytes of all chunks in order, if these are as many as the array's header and shape ask for.
+  absl::StatusOr<int64_t> NumJoinedBytes(const ArrayBody& body,
+                                         const std::vector<Fetched>& chunks) {
+    const auto max_start = static_cast<size_t>(limits_.max_npy_header_bytes) + kNpyMagicBytes;
+    std::string start;
+    int64_t num_bytes = 0;
+    std::vector<bool> used(chunks.size());
+    for (const int64_t place : body.chunks) {
+      const std::string_view chunk = chunks[place].view.body;
+      FEDUMM_RETURN_IF_ERROR(CountBytes(chunk.size()));
+      if (used[place]) FEDUMM_RETURN_IF_ERROR(CountRepeated(chunk.size()));
+      used[place] = true;
+      if (start.size() < max_start) start.append(chunk.substr(0, max_start - start.size()));
+      num_bytes += static_cast<int64_t>(chunk.size());
+    }
+    if (num_bytes == 0) return num_bytes;
+    FEDUMM_ASSIGN_OR_RETURN(const int64_t expected, NumStreamBytes(body.format, start, limits_));
+    if (num_bytes == expected) return num_bytes;
+    return absl::InvalidArgumentError(absl::StrCat("the chunks of an array have ", num_bytes,
+                                                   " bytes, its header and shape ask for ",
+                                                   expected));
+  }
+
+  absl::Status CountRepeated(size_t num_bytes) {
+    num_repeated_ += static_cast<int64_t>(num_bytes);
+    if (num_repeated_ <= limits_.max_repeated_bytes) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("arrays repeat their chunks for more than ",
+                                                   limits_.max_repeated_bytes, " bytes"));
   }
 
   const std::function<ObjectBytes(std::string_view id)>& find_;
@@ -202,6 +233,7 @@ class Inflater {
   const bool verified_;
   int64_t num_objects_ = 0;
   int64_t num_bytes_ = 0;
+  int64_t num_repeated_ = 0;  // bytes of chunks named before
   std::map<std::string, Array> arrays_;
 };
 

@@ -51,7 +51,46 @@ absl::Status ParseChildren(std::string_view text, int64_t max_children, ObjectVi
   return absl::OkStatus();
 }
 
+// About as many bytes as a value takes in an object, and not more.
+struct ValueBytes {
+  size_t operator()(const std::string& value) const { return value.size(); }
+  size_t operator()(const Bytes& value) const { return value.value.size(); }
+  size_t operator()(const std::vector<double>& values) const { return 8 * values.size(); }
+  template <typename T>
+  size_t operator()(const std::vector<T>& values) const {
+    size_t num_bytes = 0;
+    for (const auto& value : values) num_bytes += (*this)(value);
+    return num_bytes;
+  }
+  template <typename T>
+  size_t operator()(const T& /*number*/) const {
+    return 1;
+  }
+};
+
+struct RecordBytes {
+  size_t operator()(const ArrayRecord& /*in chunks*/) const { return 0; }
+  template <typename Value>
+  size_t operator()(const Record<Value>& record) const {
+    size_t num_bytes = 0;
+    for (const auto& [key, value] : record)
+      num_bytes += key.size() + std::visit(ValueBytes(), value);
+    return num_bytes;
+  }
+};
+
 }  // namespace
+
+absl::Status CheckRecordSizes(const Message& message, const Limits& limits) {
+  if (!message.content.has_value()) return absl::OkStatus();
+  for (const auto& [name, record] : *message.content) {
+    const size_t num_bytes = std::visit(RecordBytes(), record);
+    if (num_bytes <= static_cast<size_t>(limits.max_object_bytes)) continue;
+    return absl::InvalidArgumentError(absl::StrCat("record '", name, "' has ", num_bytes,
+                                                   " bytes, limit ", limits.max_object_bytes));
+  }
+  return absl::OkStatus();
+}
 
 bool IsObjectId(std::string_view id) {
   return id.size() == kIdSize && std::ranges::all_of(id, [](char c) {

@@ -49,11 +49,18 @@ struct DeflatedMessage {
   std::vector<Object> objects;  // children first, each once
 };
 
+// One record of a content with all that is below it. Contents that share the record share this.
+struct DeflatedRecord {
+  flwr::proto::ObjectTree tree;
+  std::vector<Object> objects;  // children first, each once
+  int64_t num_bytes = 0;        // of the objects
+};
+
 // What messages with equal content share: all objects but the message's own.
 struct DeflatedContent {
-  flwr::proto::ObjectTree tree;  // its root is the content
-  std::vector<Object> objects;   // children first, each once
-  int64_t num_bytes = 0;         // of the objects
+  Object root;
+  std::vector<std::shared_ptr<const DeflatedRecord>> records;  // each once
+  int64_t num_bytes = 0;                                       // of the root and the records
 };
 
 // A message taken apart, with a content that may be shared.
@@ -79,6 +86,10 @@ class Deflater {
   class Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+// INVALID_ARGUMENT, naming the record, if a record of the message that is not cut into chunks is
+// larger than an object may be. To be asked before it is taken apart: Protobuf carries no more.
+absl::Status CheckRecordSizes(const Message& message, const Limits& limits);
 
 // Puts a message together again, following the children that each object names. `find` returns the
 // bytes of an object, or null; arrays of one chunk use them in place if aligned.

@@ -1,9 +1,11 @@
 #include "wire/object_frame.h"
 
 #include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
 #include <algorithm>
 #include <array>
+#include <limits>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -88,9 +90,9 @@ absl::StatusOr<ReceivedObject> ParseStoredObject(CodedInputStream& input, const 
       }
     } else if (tag == kContent) {
       if (!ReadLength(input, limits.max_object_bytes, length)) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("an object has too many bytes for its frame or for the limit of ",
-                         limits.max_object_bytes, ": ", length));
+        return absl::InvalidArgumentError(absl::StrCat("an object of ", length, " bytes, limit ",
+                                                       limits.max_object_bytes,
+                                                       ", or more than its frame has"));
       }
       if (!ReadBytes(input, length, object.bytes)) return Malformed();
     } else if (!SkipField(input, tag)) {
@@ -147,14 +149,16 @@ std::string FormatFrame(std::string_view head, std::span<const Object> objects) 
 }
 
 absl::StatusOr<ReceivedFrame> ParseObjectFrame(google::protobuf::io::ZeroCopyInputStream& stream,
-                                               const Limits& limits) {
+                                               size_t num_bytes, const Limits& limits) {
+  if (num_bytes > std::numeric_limits<int>::max()) return Malformed();
   ReceivedFrame frame;
   CodedInputStream input(&stream);
+  const CodedInputStream::Limit end = input.PushLimit(static_cast<int>(num_bytes));
   while (const uint32_t tag = input.ReadTag()) {
     uint32_t length = 0;
     bool ok = false;
     if (tag == kObject) {
-      if (!input.ReadVarint32(&length) || length > INT32_MAX) return Malformed();
+      if (!ReadLength(input, std::numeric_limits<int>::max(), length)) return Malformed();
       const CodedInputStream::Limit outer = input.PushLimit(static_cast<int>(length));
       FEDUMM_ASSIGN_OR_RETURN(ReceivedObject object, ParseStoredObject(input, limits));
       frame.objects.push_back(std::move(object));
@@ -172,8 +176,15 @@ absl::StatusOr<ReceivedFrame> ParseObjectFrame(google::protobuf::io::ZeroCopyInp
     }
     if (!ok) return Malformed();
   }
-  if (!input.ConsumedEntireMessage()) return Malformed();
+  if (!input.ConsumedEntireMessage() || input.BytesUntilLimit() != 0) return Malformed();
+  input.PopLimit(end);
   return frame;
+}
+
+absl::StatusOr<ReceivedFrame> ParseObjectFrame(std::string_view bytes, const Limits& limits) {
+  if (bytes.size() > std::numeric_limits<int>::max()) return Malformed();
+  google::protobuf::io::ArrayInputStream stream(bytes.data(), static_cast<int>(bytes.size()));
+  return ParseObjectFrame(stream, bytes.size(), limits);
 }
 
 }  // namespace fedumm::wire

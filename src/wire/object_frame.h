@@ -41,8 +41,10 @@ struct ReceivedFrame {
   std::string session_id;
 };
 
-// Reads a whole frame. INVALID_ARGUMENT if it is malformed or an object is beyond `limits`.
+// Reads a whole frame of `num_bytes`. INVALID_ARGUMENT if it is malformed or an object is beyond
+// `limits`. Reserves no more than the frame has.
 absl::StatusOr<ReceivedFrame> ParseObjectFrame(google::protobuf::io::ZeroCopyInputStream& stream,
-                                               const Limits& limits);
+                                               size_t num_bytes, const Limits& limits);
+absl::StatusOr<ReceivedFrame> ParseObjectFrame(std::string_view bytes, const Limits& limits);
 
 }  // namespace fedumm::wire

@@ -165,7 +165,7 @@ TEST(FabTest, TheListOfFilesMustFit) {
        {std::string(), absl::StrCat("pyproject.toml,", hash), absl::StrCat(right, "0"),
         absl::StrCat("pyproject.toml,", std::string(64, '0'), ",", bits),
         absl::StrCat(right, "\n", right), absl::StrCat(right, "\nother.py,", hash, ",", bits)}) {
-    ExpectRefused(with_list(list), "does not fit");
+    ExpectRefused(with_list(list), "does not match");
   }
   ZipWriter unlisted;
   unlisted.Add(Project());

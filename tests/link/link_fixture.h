@@ -19,10 +19,13 @@ namespace fedumm::link {
 // A SuperLink without network, whose time the test sets, and one run.
 class LinkFixture : public ::testing::Test {
  protected:
-  explicit LinkFixture(bool known_keys_only = false) : known_keys_only_(known_keys_only) {}
+  explicit LinkFixture(bool known_keys_only = false, const Limits& limits = {})
+      : known_keys_only_(known_keys_only), limits_(limits) {}
 
   LinkOptions Options() {
-    return {.known_keys_only = known_keys_only_,
+    return {.limits = limits_,
+            .known_keys_only = known_keys_only_,
+            .on_event = [this](const std::string& event) { events_.push_back(event); },
             .clock = [this] { return now_; },
             .timer = [this] { return now_; }};
   }
@@ -56,6 +59,8 @@ class LinkFixture : public ::testing::Test {
   }
 
   const bool known_keys_only_;
+  const Limits limits_;
+  std::vector<std::string> events_;  // what the server reported of nodes
   absl::Time now_ = absl::FromUnixSeconds(1'800'000'000);
   LinkState state_{Options()};
   Fleet fleet_{state_};

@@ -168,7 +168,7 @@ TEST_F(ObjectStreamsTest, PushThatStopsHalfWayIsGoneOnWith) {
 
 absl::StatusOr<wire::ReceivedFrame> Parse(const std::string& bytes, const Limits& limits = {}) {
   google::protobuf::io::ArrayInputStream stream(bytes.data(), static_cast<int>(bytes.size()), 7);
-  return wire::ParseObjectFrame(stream, limits);
+  return wire::ParseObjectFrame(stream, bytes.size(), limits);
 }
 wire::Object MakeObject(const std::string& body) {
   const std::string bytes = wire::FormatObject("ArrayChunk", {}, body);

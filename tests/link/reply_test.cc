@@ -8,6 +8,7 @@ namespace fedumm::link {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::IsOk;
 using ::testing::SizeIs;
@@ -22,12 +23,14 @@ class ReplyTest : public LinkFixture {
     instruction_ = Send(node_);
     ASSERT_THAT(node_.Confirm(instruction_), IsOk());
   }
-  // Refused: nothing is asked for, and the application hears nothing.
+  // Refused: nothing is asked for, and the application gets an error at most.
   void ExpectRefused(TestNode& node, const PackedReply& reply) {
     ASSERT_OK_AND_ASSIGN(const auto response, node.Push(reply));
     EXPECT_THAT(response.objects_to_push(), IsEmpty());
     EXPECT_THAT(response.session_id(), IsEmpty());
-    EXPECT_THAT(Replies({instruction_.message_id}), IsEmpty());
+    for (const Message& reply : Replies({instruction_.message_id})) {
+      EXPECT_TRUE(reply.has_error()) << "a refusal is all that the application gets";
+    }
   }
   // A reply with something wrong in its metadata.
   PackedReply Tampered(const std::function<void(Metadata&)>& tamper) {
@@ -229,9 +232,6 @@ TEST_F(ReplyTest, F19_ObjectsThatNobodyAnnouncedOrThatAreOthersAreNotStored) {
   const auto stored = [&](TestNode& node, const wire::Object& object, const std::string& session) {
     return node.PushObject(instruction_.run_id, object, session)->stored();
   };
-  wire::Object wrong = reply.objects[0];
-  wrong.bytes = reply.objects[1].bytes;
-  EXPECT_FALSE(stored(node_, wrong, response.session_id()));
   const PackedReply unknown = node_.PackReply(instruction_, Big(9));
   EXPECT_FALSE(stored(node_, unknown.objects[0], ""));
   EXPECT_FALSE(stored(node_, reply.objects[0], "another session"));
@@ -239,6 +239,120 @@ TEST_F(ReplyTest, F19_ObjectsThatNobodyAnnouncedOrThatAreOthersAreNotStored) {
   EXPECT_EQ(state_.objects.num_bytes(), bytes);
   EXPECT_TRUE(stored(node_, reply.objects[0], response.session_id()));
   EXPECT_TRUE(stored(node_, reply.objects[0], "")) << "again, and without a session";
+}
+
+TEST_F(ReplyTest, F19_AReplyWhoseObjectHasAnotherHashIsAnErrorAtOnce) {
+  const PackedReply reply = node_.PackReply(instruction_, Big(7));
+  ASSERT_OK_AND_ASSIGN(const auto response, node_.Push(reply));
+  wire::Object wrong = reply.objects[0];
+  wrong.bytes = reply.objects[1].bytes;
+  EXPECT_FALSE(node_.PushObject(instruction_.run_id, wrong, response.session_id())->stored());
+  const std::vector<Message> replies = Replies({instruction_.message_id});
+  ASSERT_THAT(replies, SizeIs(1));
+  ASSERT_TRUE(replies[0].has_error());
+  EXPECT_EQ(replies[0].error->code, ErrorCode::kReplyMessageUnavailable);
+  EXPECT_THAT(replies[0].error->reason, HasSubstr("hash"));
+}
+
+TEST_F(ReplyTest, ARefusedAnnouncementAnswersTheInstructionWithTheReason) {
+  ASSERT_OK_AND_ASSIGN(const auto response,
+                       node_.Push(Tampered([](Metadata& m) { m.created_at += 100; })));
+  EXPECT_EQ(response.results().begin()->second, 1) << "refused";
+  const std::vector<Message> replies = Replies({instruction_.message_id});
+  ASSERT_THAT(replies, SizeIs(1));
+  ASSERT_TRUE(replies[0].has_error());
+  EXPECT_THAT(replies[0].error->reason, HasSubstr("created_at"));
+}
+
+TEST_F(ReplyTest, ARefusedAnnouncementOfAnotherNodeLeavesTheInstructionOpen) {
+  PackedReply bad = Tampered([](Metadata& m) { m.created_at += 100; });
+  bad.request.mutable_node()->set_node_id(other_.id);
+  EXPECT_THAT(other_.Push(bad), IsOk());
+  EXPECT_THAT(Replies({instruction_.message_id}), IsEmpty());
+  EXPECT_THAT(node_.PushAll(node_.PackReply(instruction_, Big(7))), IsOk());
+}
+
+TEST_F(ReplyTest, AnErrorTakesThePlaceOfAReplyThatTheNodeGivesUp) {
+  const PackedReply reply = node_.PackReply(instruction_, Big(7));
+  ASSERT_OK_AND_ASSIGN(const auto response, node_.Push(reply));
+  Message message;
+  message.metadata = instruction_;
+  ASSERT_THAT(node_.PushAll(node_.Pack(MakeReply(message, absl::InvalidArgumentError("too large"),
+                                                 absl::ToUnixNanos(now_) * 1e-9))),
+              IsOk());
+  EXPECT_FALSE(
+      node_.PushObject(instruction_.run_id, reply.objects[0], response.session_id())->stored());
+  const std::vector<Message> replies = Replies({instruction_.message_id});
+  ASSERT_THAT(replies, SizeIs(1));
+  ASSERT_TRUE(replies[0].has_error());
+  EXPECT_EQ(replies[0].error->reason, "too large");
+}
+
+class SmallObjectsTest : public LinkFixture {
+ protected:
+  SmallObjectsTest() : LinkFixture(false, {.max_object_bytes = 5000}) {}
+};
+
+TEST_F(SmallObjectsTest, AReplyWithAnObjectThatIsTooLargeIsAnErrorThatNamesTheLimit) {
+  ASSERT_THAT(node_.Join(), IsOk());
+  const Metadata instruction = Send(node_);
+  RecordDict content;
+  content.Set("config", ConfigRecord{{"blob", Bytes{std::string(6000, 'x')}}});
+  EXPECT_THAT(node_.PushAll(node_.PackReply(instruction, content)),
+              StatusIs(absl::StatusCode::kDataLoss));
+  const std::vector<Message> replies = Replies({instruction.message_id});
+  ASSERT_THAT(replies, SizeIs(1));
+  ASSERT_TRUE(replies[0].has_error());
+  EXPECT_EQ(replies[0].error->code, ErrorCode::kReplyMessageUnavailable);
+  EXPECT_THAT(replies[0].error->reason, HasSubstr("limit 5000"));
+  EXPECT_EQ(state_.objects.num_objects(), 0) << "nothing of the reply is kept";
+}
+
+// Asked with the head of a call, before it is read.
+TEST_F(SmallObjectsTest, OnlyANodeThatWasSentAMessageMayUploadALargeCall) {
+  const int64_t usual = state_.options.limits.max_call_bytes;
+  EXPECT_EQ(fleet_.MaxUploadBytes(node_.Sign(), 1), usual) << "a stranger";
+  ASSERT_THAT(node_.Join(), IsOk());
+  EXPECT_EQ(fleet_.MaxUploadBytes(node_.Sign(), 1), usual) << "not sent a message yet";
+}
+
+TEST_F(ReplyTest, ANodeThatWasSentAMessageMayUploadALargeObject) {
+  const Limits& limits = state_.options.limits;
+  const int64_t large = limits.max_object_bytes;
+  EXPECT_GT(fleet_.MaxUploadBytes(node_.Sign(), large), large);
+  Caller forged = node_.Sign();
+  forged.signature = other_.Sign().signature;
+  EXPECT_EQ(fleet_.MaxUploadBytes(forged, large), limits.max_call_bytes);
+  const Caller used = node_.Sign();
+  EXPECT_GT(fleet_.MaxUploadBytes(used, large), large) << "does not use the signature up";
+  ASSERT_OK_AND_ASSIGN(const auto ignored, fleet_.GetRun(used, [&] {
+    auto request = node_.Request<flwr::proto::GetRunRequest>();
+    request.set_run_id(instruction_.run_id);
+    return request;
+  }()));
+  EXPECT_EQ(fleet_.MaxUploadBytes(used, large), limits.max_call_bytes) << "used up";
+}
+
+TEST_F(ReplyTest, ALargeUploadHasTimeUntilItIsThere) {
+  const PackedReply reply = node_.PackReply(instruction_, Big(7));
+  ASSERT_OK_AND_ASSIGN(const auto response, node_.Push(reply));
+  fleet_.MaxUploadBytes(node_.Sign(), int64_t{600} << 20);
+  now_ += absl::Seconds(600);
+  ASSERT_THAT(node_.Heartbeat(), IsOk());
+  fleet_.Tick();
+  EXPECT_FALSE(node_.Offered()) << "the reply is still being uploaded";
+  for (const wire::Object& object : reply.objects) {
+    EXPECT_TRUE(node_.PushObject(instruction_.run_id, object, response.session_id())->stored());
+  }
+}
+
+TEST_F(ReplyTest, AnUploadThatIsLargerThanAnyObjectIsAnErrorThatNamesTheLimit) {
+  ASSERT_THAT(node_.Push(node_.PackReply(instruction_, Big(7))), IsOk());
+  fleet_.MaxUploadBytes(node_.Sign(), int64_t{1} << 32);
+  const std::vector<Message> replies = Replies({instruction_.message_id});
+  ASSERT_THAT(replies, SizeIs(1));
+  EXPECT_THAT(replies[0].error->reason,
+              HasSubstr(std::to_string(state_.options.limits.max_object_bytes)));
 }
 
 TEST_F(ReplyTest, MessageIsLimitedInBytes) {

@@ -1,4 +1,5 @@
 // A SuperLink and its SuperNodes in one process, over gRPC on loopback.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -6,6 +7,7 @@
 #include <map>
 #include <string>
 #include <thread>
+#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -212,6 +214,82 @@ TEST_F(LoopbackTest, PlaintextMustBeAskedForByName) {
   EXPECT_THAT(RunSuperNode(ClientApp(), {.superlink = address}, {}),
               ::fedumm::testing::StatusIs(absl::StatusCode::kFailedPrecondition));
 }
+
+// Only arrays travel in chunks: a value is one object, whatever its size and transport.
+class LargeValueTest : public ::testing::TestWithParam<Transport> {
+ protected:
+  static constexpr size_t kLargeBytes = 30'000'000;  // more than a call of a stranger may have
+
+  // What the node answers if it is sent a value of `down` bytes and answers with one of `up`.
+  static absl::StatusOr<Message> Ask(size_t down, size_t up, const Limits& server_limits = {}) {
+    SuperLinkOptions options{.http_address = "127.0.0.1:0",
+                             .grpc_adapter_address = "127.0.0.1:0",
+                             .insecure = true,
+                             .limits = server_limits};
+    auto link = SuperLink::Start(options);
+    if (!link.ok()) return link.status();
+    ClientApp app;
+    app.OnQuery([up](const Message& message, Context&) -> absl::StatusOr<RecordDict> {
+      const auto* down_value = std::get_if<Bytes>(message.content->FindConfig("down")->Find("v"));
+      return RecordDict{
+          {"up", ConfigRecord{{"v", Bytes{std::string(up, 'u')}},
+                              {"down", static_cast<int64_t>(down_value->value.size())}}}};
+    });
+    const int port = GetParam() == Transport::kHttp          ? (*link)->http_port()
+                     : GetParam() == Transport::kGrpcAdapter ? (*link)->grpc_adapter_port()
+                                                             : (*link)->fleet_port();
+    std::jthread node([&app, port](const std::stop_token& stop) {
+      EXPECT_THAT(RunSuperNode(app,
+                               {.superlink = absl::StrCat("127.0.0.1:", port),
+                                .transport = GetParam(),
+                                .insecure = true,
+                                .linger = absl::ZeroDuration()},
+                               stop),
+                  IsOk());
+    });
+    auto grid = (*link)->CreateRun({});
+    if (!grid.ok()) return grid.status();
+    const auto nodes = (*grid)->WaitForNodes(1, absl::Now() + kTestTimeout);
+    if (!nodes.ok()) return nodes.status();
+    absl::StatusOr<Message> answer = absl::NotFoundError("no reply");
+    std::vector<Message> messages;
+    messages.push_back(
+        {.metadata = {.dst_node_id = nodes->at(0), .message_type = "query"},
+         .content = RecordDict{{"down", ConfigRecord{{"v", Bytes{std::string(down, 'd')}}}}}});
+    const absl::Status sent =
+        (*grid)->SendAndReceive(std::move(messages), kTestTimeout, [&](Message reply) {
+          answer = std::move(reply);
+          return false;
+        });
+    node.request_stop();
+    node.join();
+    if (!sent.ok()) return sent;
+    return answer;
+  }
+};
+
+TEST_P(LargeValueTest, AValueOfThirtyMegabytesTravelsBothWays) {
+  ASSERT_OK_AND_ASSIGN(const Message reply, Ask(kLargeBytes, kLargeBytes));
+  ASSERT_TRUE(reply.content.has_value()) << reply.error->reason;
+  const ConfigRecord& up = *reply.content->FindConfig("up");
+  EXPECT_EQ(NumberOr(up, "down", 0), kLargeBytes);
+  EXPECT_EQ(std::get<Bytes>(*up.Find("v")).value, std::string(kLargeBytes, 'u'));
+}
+
+TEST_P(LargeValueTest, AReplyBeyondTheServersLimitIsAnErrorAtOnce) {
+  ASSERT_OK_AND_ASSIGN(const Message reply, Ask(10, 10'000, {.max_object_bytes = 5000}));
+  ASSERT_TRUE(reply.has_error());
+  EXPECT_THAT(reply.error->reason, ::testing::HasSubstr("limit 5000"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Transports, LargeValueTest,
+                         ::testing::Values(Transport::kGrpcRere, Transport::kHttp,
+                                           Transport::kGrpcAdapter),
+                         [](const auto& info) {
+                           return info.param == Transport::kHttp          ? "Http"
+                                  : info.param == Transport::kGrpcAdapter ? "GrpcAdapter"
+                                                                          : "GrpcRere";
+                         });
 
 TEST(SuperNode, GivesUpOnAnUnreachableServerWhenRetriesAreUsedUp) {
   EXPECT_THAT(RunSuperNode(ClientApp(),

@@ -492,12 +492,33 @@ TEST_F(NodeTest, AnnouncesTheReplyAgainIfAnObjectIsNotStored) {
   EXPECT_EQ(fleet_.num_calls("PushMessages"), 2);
 }
 
-TEST_F(NodeTest, GivesAReplyUpIfItsObjectsAreNeverStored) {
+TEST_F(NodeTest, SendsAnErrorIfTheObjectsOfItsReplyAreNeverStored) {
   fleet_.RefusePushes(2);
   fleet_.Offer(Train());
   Start();
-  ASSERT_TRUE(fleet_.AwaitCalls("PullMessages", 2));
-  EXPECT_EQ(fleet_.num_calls("PushMessages"), 2);
+  const Message reply = fleet_.TakeReply();
+  ASSERT_TRUE(reply.has_error());
+  EXPECT_EQ(reply.error->code, ErrorCode::kReplyMessageUnavailable);
+  EXPECT_THAT(reply.error->reason, HasSubstr("did not store object"));
+  EXPECT_EQ(fleet_.num_calls("PushMessages"), 3);
+  ExpectAlive();
+}
+
+TEST_F(NodeTest, SendsAnErrorThatNamesTheLimitIfItsReplyIsTooLarge) {
+  options_.limits.max_object_bytes = 10'000;
+  app_.OnQuery([](const Message&, Context&) -> absl::StatusOr<RecordDict> {
+    RecordDict reply;
+    reply.Set("blob", ConfigRecord{{"bytes", Bytes{std::string(20'000, 'x')}}});
+    return reply;
+  });
+  Message query = Train();
+  query.metadata.message_type = "query";
+  fleet_.Offer(query);
+  Start();
+  const Message reply = fleet_.TakeReply();
+  ASSERT_TRUE(reply.has_error());
+  EXPECT_EQ(reply.error->code, ErrorCode::kReplyMessageUnavailable);
+  EXPECT_THAT(reply.error->reason, HasSubstr("limit 10000"));
   ExpectAlive();
 }
 

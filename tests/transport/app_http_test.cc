@@ -178,7 +178,10 @@ TEST_F(AppHttpTest, AGoodTokenMayAnnounceALargeRound) {
     return other.raw().ReadAnswer().status;
   };
   EXPECT_EQ(status("/v1/runtime/push-messages", std::string(256, '0')), 413);
-  EXPECT_EQ(status("/v1/runtime/push-object", token), 413);
+  EXPECT_EQ(status("/v1/runtime/push-object", std::string(256, '0')), 413);
+  EXPECT_EQ(status("/v1/runtime/push-logs", token), 413);
+  answer = client.Post("/v1/runtime/push-object", round, token);
+  EXPECT_EQ(answer.status, 400) << "as large as a value of an app may be";
 }
 
 TEST_F(AppHttpTest, LogsAreStreamedUntilTheRunEnds) {

@@ -72,21 +72,21 @@ TEST_F(BodyQuotaTest, TheSlowestMakesWayWhileOthersWait) {
   Take(a_, 200);
   Take(b_, 200);
   now_ += seconds(10);
-  EXPECT_FALSE(quota_.MustGo(&a_, 100));
-  EXPECT_FALSE(quota_.MustGo(&b_, 20));
-  quota_.Squeeze(now_);
-  EXPECT_FALSE(quota_.MustGo(&b_, 20)) << "nobody waits";
+  EXPECT_FALSE(quota_.IsCancelled(&a_, 100));
+  EXPECT_FALSE(quota_.IsCancelled(&b_, 20));
+  quota_.CancelSlowestBody(now_);
+  EXPECT_FALSE(quota_.IsCancelled(&b_, 20)) << "nobody waits";
   Take(c_, 100);
   now_ += seconds(2);
-  quota_.Squeeze(now_);
-  EXPECT_FALSE(quota_.MustGo(&b_, 20)) << "nobody has waited long";
+  quota_.CancelSlowestBody(now_);
+  EXPECT_FALSE(quota_.IsCancelled(&b_, 20)) << "nobody has waited long";
   now_ += seconds(1);
-  quota_.Squeeze(now_);
-  EXPECT_FALSE(quota_.MustGo(&a_, 100));
-  EXPECT_TRUE(quota_.MustGo(&b_, 20));
+  quota_.CancelSlowestBody(now_);
+  EXPECT_FALSE(quota_.IsCancelled(&a_, 100));
+  EXPECT_TRUE(quota_.IsCancelled(&b_, 20));
   now_ += seconds(1);
-  quota_.Squeeze(now_);
-  EXPECT_FALSE(quota_.MustGo(&a_, 100)) << "one at a time";
+  quota_.CancelSlowestBody(now_);
+  EXPECT_FALSE(quota_.IsCancelled(&a_, 100)) << "one at a time";
   GiveBack(b_, 200);
   EXPECT_TRUE(c_.has_room);
 }
@@ -97,10 +97,10 @@ TEST_F(BodyQuotaTest, FastAndFinishedBodiesStay) {
   Take(c_, 100);
   quota_.Received(&b_);
   now_ += seconds(5);
-  EXPECT_FALSE(quota_.MustGo(&a_, int64_t{6} << 20));
-  quota_.Squeeze(now_);
-  EXPECT_FALSE(quota_.MustGo(&a_, int64_t{6} << 20));
-  EXPECT_FALSE(quota_.MustGo(&b_, 0));
+  EXPECT_FALSE(quota_.IsCancelled(&a_, int64_t{6} << 20));
+  quota_.CancelSlowestBody(now_);
+  EXPECT_FALSE(quota_.IsCancelled(&a_, int64_t{6} << 20));
+  EXPECT_FALSE(quota_.IsCancelled(&b_, 0));
 }
 
 TEST_F(BodyQuotaTest, WhoWaitsForItsShareDrivesOutItsOwnOnly) {
@@ -108,11 +108,11 @@ TEST_F(BodyQuotaTest, WhoWaitsForItsShareDrivesOutItsOwnOnly) {
   Take(b_, 80, "10.0.0.2");
   Take(c_, 80, "10.0.0.2");
   now_ += seconds(4);
-  EXPECT_FALSE(quota_.MustGo(&a_, 1));
-  EXPECT_FALSE(quota_.MustGo(&b_, 40));
-  quota_.Squeeze(now_);
-  EXPECT_FALSE(quota_.MustGo(&a_, 1));
-  EXPECT_TRUE(quota_.MustGo(&b_, 40));
+  EXPECT_FALSE(quota_.IsCancelled(&a_, 1));
+  EXPECT_FALSE(quota_.IsCancelled(&b_, 40));
+  quota_.CancelSlowestBody(now_);
+  EXPECT_FALSE(quota_.IsCancelled(&a_, 1));
+  EXPECT_TRUE(quota_.IsCancelled(&b_, 40));
 }
 
 TEST_F(BodyQuotaTest, AReservationGivesBackWhatIsLeft) {

@@ -449,6 +449,18 @@ TEST_F(FleetHttpTest, AMessageWhoseAnswerDidNotGoOutIsOfferedAgain) {
   EXPECT_EQ(node.Pull().messages_list(0).metadata().message_id(), message_id);
 }
 
+TEST_F(FleetHttpTest, ALargeBodyNeedsAnUploadAndASignature) {
+  const int64_t usual = limits_.max_call_bytes;
+  const auto limit = FleetBodyLimit(fleet_, usual);
+  HttpRequest head{.method = "POST", .path = "/v1/fleet/push-object"};
+  head.headers["content-length"] = "1000000000";
+  EXPECT_EQ(limit(head), usual) << "no signature";
+  head.headers["flwr-public-key"] = "%";
+  EXPECT_EQ(limit(head), usual) << "no base64";
+  head.path = "/v1/fleet/push-messages";
+  EXPECT_EQ(limit(head), usual) << "no upload";
+}
+
 TEST(FleetHttpCodesTest, ARegistrationThatOnlyOperatorsMayDoHasItsOwnCode) {
   link::LinkState state({.known_keys_only = true});
   link::Fleet fleet(state);

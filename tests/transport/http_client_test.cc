@@ -433,7 +433,7 @@ TEST_F(TlsTest, LackOfAClientCertificateIsSaid) {
   ServerTls mutual = Server();
   mutual.client_ca = authority_.certificate();
   EXPECT_THAT(Outcome(mutual, *Client()), StatusIs(absl::StatusCode::kFailedPrecondition,
-                                                   HasSubstr("wants a client certificate")));
+                                                   HasSubstr("requires a client certificate")));
 }
 
 TEST_F(TlsTest, StrangersClientCertificateIsRefused) {

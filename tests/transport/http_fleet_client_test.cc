@@ -163,7 +163,7 @@ TEST_F(HttpFleetClientTest, CallsAreSignedAsFlowerSignsThem) {
 enum class Outcome {
   kTriesAgain,    // the call is made again, and the message is answered
   kGoesOn,        // without that call's answer, and the message is answered
-  kTellsServer,   // answers that it could not have the message
+  kTellsServer,   // answers with an error: it cannot have the message, or deliver its reply
   kDropsMessage,  // and answers the next one
   kJoinsAgain,    // registers anew, and answers the next message
   kLeaves,        // RunSuperNode returns the error
@@ -261,8 +261,10 @@ std::vector<NodeCase> Table() {
   add("get-run", {400, 404, 500}, Outcome::kGoesOn);
   add("pull-object", {403}, Outcome::kDropsMessage);
   add("pull-object", {400, 404, 500}, Outcome::kTellsServer);
-  for (const char* route : {"confirm-message-received", "push-messages", "push-object"}) {
-    add(route, {400, 403, 404, 500}, Outcome::kDropsMessage);
+  add("confirm-message-received", {400, 403, 404, 500}, Outcome::kDropsMessage);
+  for (const char* route : {"push-messages", "push-object"}) {
+    add(route, {403}, Outcome::kDropsMessage);  // the run is over
+    add(route, {400, 404, 500}, Outcome::kTellsServer);
   }
   return table;
 }

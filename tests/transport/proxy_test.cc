@@ -235,7 +235,7 @@ TEST_F(ThroughProxyTest, UserAndPasswordAreShownToTheProxyByBothTransports) {
     EXPECT_THAT(Join(kHidden, {{"http_proxy", proxy.url()}}),
                 StatusIs(absl::StatusCode::kFailedPrecondition,
                          AllOf(HasSubstr(absl::StrCat("the proxy ", proxy.url())),
-                               HasSubstr("wants a user and a password"))));
+                               HasSubstr("requires a user and a password"))));
     const std::string wrong = absl::StrCat("http://user:wrong@", proxy.address());
     EXPECT_THAT(Join(kHidden, {{"http_proxy", wrong}}),
                 StatusIs(absl::StatusCode::kFailedPrecondition,

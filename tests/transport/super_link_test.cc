@@ -240,6 +240,21 @@ TEST_F(SuperLinkTest, FiveMebibyteObjectsPass) {
   EXPECT_EQ(replies[0].content, instruction.content);
 }
 
+// Before any message was sent to it.
+TEST_F(SuperLinkTest, ALargeCallOfAStrangerIsRefusedWithoutBeingParsed) {
+  auto object = client_->New<flwr::proto::PushObjectRequest>();
+  object.set_object_id(std::string(64, 'a'));
+  object.set_object_content(std::string(size_t{30} << 20, 'x'));
+  flwr::proto::PushObjectResponse stored;
+  EXPECT_EQ(client_->Call(&Stub::PushObject, object, stored).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+  auto push = client_->New<flwr::proto::PushMessagesRequest>();
+  push.add_message_object_trees()->set_object_id(std::string(size_t{30} << 20, 'x'));
+  flwr::proto::PushMessagesResponse pushed;
+  EXPECT_EQ(client_->Call(&Stub::PushMessages, push, pushed).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+}
+
 TEST(SuperLinkStartTest, PlaintextMustBeAskedFor) {
   EXPECT_THAT(SuperLink::Start({}), StatusIs(absl::StatusCode::kFailedPrecondition));
 }

@@ -413,14 +413,68 @@ TEST(InflateTest, LimitsOfAMessageHoldExactly) {
               StatusIs(kInvalid, HasSubstr("bytes")));
 }
 
+// An array of floats that names one chunk of zeros many times after a first one with its header.
+std::string PutRepeatedChunk(Store& store, int64_t num_elements, int64_t times) {
+  std::string dict =
+      absl::StrCat("{'descr': '<f4', 'fortran_order': False, 'shape': (", num_elements, ",), }");
+  dict.resize(117, ' ');
+  const std::string preamble =
+      absl::StrCat(absl::string_view("\x93NUMPY\x01\0\x76\0", 10), dict, "\n");
+  const std::string first = store.Put("ArrayChunk", {}, preamble);
+  const std::string chunk = store.Put("ArrayChunk", {}, std::string(kChunkBytes, '\0'));
+  ArrayBody body{.format = {.dtype = "float32", .shape = {num_elements}, .stype = "numpy.ndarray"},
+                 .chunks = std::vector<int64_t>(static_cast<size_t>(times) + 1, 1)};
+  body.chunks[0] = 0;
+  return PutMessageOfArray(store, store.Put("Array", {first, chunk}, PrintArrayBody(body)));
+}
+
 TEST(InflateTest, AChunkNamedAMillionTimesIsRefusedBeforeItIsJoined) {
   Store store;
-  const std::string chunk = store.Put("ArrayChunk", {}, std::string(kChunkBytes, '\0'));
-  const ArrayBody body{.format = {.dtype = "", .shape = {}, .stype = "numpy.ndarray"},
-                       .chunks = std::vector<int64_t>(1'000'000)};
-  const std::string array = store.Put("Array", {chunk}, PrintArrayBody(body));
-  EXPECT_THAT(store.Inflate(PutMessageOfArray(store, array)),
+  const std::string message = PutRepeatedChunk(store, /*num_elements=*/100, /*times=*/999'999);
+  EXPECT_THAT(store.Inflate(message), StatusIs(kInvalid, HasSubstr("repeat their chunks")));
+  EXPECT_THAT(store.Inflate(message, {.max_repeated_bytes = INT64_MAX}),
               StatusIs(kInvalid, HasSubstr("more than 8589934592 bytes")));
+}
+
+TEST(InflateTest, RepeatedChunksThatExceedTheAnnouncedShapeAreRefusedBeforeTheyAreJoined) {
+  Store store;
+  const std::string message = PutRepeatedChunk(store, /*num_elements=*/100, /*times=*/3);
+  EXPECT_THAT(store.Inflate(message),
+              StatusIs(kInvalid, HasSubstr("its header and shape ask for 528")));
+}
+
+TEST(InflateTest, RepeatedChunksAreCountedUpToTheirLimit) {
+  constexpr int64_t kTimes = 4;
+  Store store;
+  const std::string message = PutRepeatedChunk(store, kTimes * int64_t{kChunkBytes} / 4, kTimes);
+  const int64_t repeated = (kTimes - 1) * int64_t{kChunkBytes};
+  EXPECT_THAT(store.Inflate(message, {.max_repeated_bytes = repeated}), IsOk());
+  EXPECT_THAT(store.Inflate(message, {.max_repeated_bytes = repeated - 1}),
+              StatusIs(kInvalid, HasSubstr("repeat their chunks")));
+}
+
+TEST(InflateTest, ARecordOfSeventeenMegabytesIsOneObject) {
+  const Message message =
+      MakeMessage({{"r", ConfigRecord{{"blob", Bytes{std::string(17'000'000, 'x')}}}}});
+  const DeflatedMessage deflated = Deflater().Deflate(message);
+  EXPECT_EQ(deflated.objects.size(), 3);
+  Store store;
+  store.Put(deflated);
+  ASSERT_OK_AND_ASSIGN(const Message inflated, store.Inflate(deflated.message_id));
+  EXPECT_TRUE(inflated.content == message.content);
+}
+
+TEST(InflateTest, TheValuesOfARecordAreCountedBeforeItIsParsed) {
+  const Message message = MakeMessage(
+      {{"r", ConfigRecord{{"list", std::vector<double>(50)}, {"x", int64_t{1}}, {"y", "text"}}}});
+  const DeflatedMessage deflated = Deflater().Deflate(message);
+  Store store;
+  store.Put(deflated);
+  // Four fields an item, the field of the list's values, and these.
+  constexpr int64_t kValues = 3 * 4 + 1 + 50;
+  EXPECT_THAT(store.Inflate(deflated.message_id, {.max_record_values = kValues}), IsOk());
+  EXPECT_THAT(store.Inflate(deflated.message_id, {.max_record_values = kValues - 1}),
+              StatusIs(kInvalid, HasSubstr("more than")));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/testing/status_matchers.h"
+#include "wire/protobuf_log.h"
 
 namespace fedumm::wire {
 namespace {
@@ -127,6 +128,14 @@ TEST(ProtoTest, Scalars_HoldEveryKindButLists) {
   scalars.clear();
   scalars["unset"];
   EXPECT_THAT(ConfigFromScalars(scalars, Limits()), StatusIs(kInvalid));
+}
+
+TEST(ProtobufLogTest, TextThatIsNoUtf8WritesNothingToStderr) {
+  RedirectProtobufLog();
+  flwr::proto::Metadata metadata;
+  ::testing::internal::CaptureStderr();
+  EXPECT_FALSE(metadata.ParseFromString("\x12\x02\xff\xfe"));  // message_id
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ struct DemoState;
 
 // Of the tasks of NewVqaTask and NewDrawTask. Flow matching's gradients in the decoder are small
 // beside those of the answers.
-inline constexpr TaskDefaults kVqaDefaults{.batch_size = 8, .loss_weight = 1};
+inline constexpr TaskDefaults kVqaDefaults{.batch_size = 16, .loss_weight = 1};
 inline constexpr TaskDefaults kDrawDefaults{.batch_size = 16, .loss_weight = 5};
 
 // What the shipped backbone (configs/tiny) has seen, for reports.

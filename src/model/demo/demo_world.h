@@ -9,8 +9,8 @@
 
 #include "absl/status/statusor.h"
 #include "fedumm/model/demo.h"
-#include "model/demo/pixel_codec.h"
 #include "model/demo/vocabulary.h"
+#include "model/tasks/pixel_codec.h"
 
 namespace fedumm::model {
 

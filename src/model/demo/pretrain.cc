@@ -17,11 +17,11 @@
 #include "fedumm/model/demo.h"
 #include "fedumm/model/safetensors.h"
 #include "fedumm/model/train.h"
-#include "model/demo/pixel_codec.h"
 #include "model/demo/pretrain_examples.h"
 #include "model/demo/steps.h"
 #include "model/demo/vocabulary.h"
 #include "model/guarded.h"
+#include "model/tasks/pixel_codec.h"
 
 namespace fedumm::model {
 namespace {

@@ -16,7 +16,6 @@
 #include "absl/strings/str_cat.h"
 #include "base/random.h"
 #include "base/status_macros.h"
-#include "fedumm/model/easy_vqa.h"
 #include "model/data/picture_loader.h"
 #include "model/guarded.h"
 #include "model/tasks/batches.h"
@@ -24,6 +23,7 @@
 namespace fedumm::model {
 namespace {
 
+constexpr int64_t kPictureSize = PixelCodec::kSize;
 constexpr double kPromptDropout = 0.1;  // keeps classifier-free guidance in tune
 constexpr int64_t kEvaluationBatch = 16;
 constexpr float kTrainTimesteps = 1000;
@@ -52,9 +52,11 @@ absl::StatusOr<at::Tensor> LoadLatents(const PixelCodec& codec, const ImageReadO
     const PictureCaption& caption = source.folder.captions()[static_cast<size_t>(i)];
     paths.push_back(source.folder.PicturePath(caption.image_id));
   }
-  FEDUMM_ASSIGN_OR_RETURN(const std::vector<Image> images,
-                          LoadResized(paths, kPictureSize, kPictureSize, reading, threads));
-  at::Tensor pixels = at::empty({std::ssize(images), kPictureSize, kPictureSize, 3}, at::kByte);
+  FEDUMM_ASSIGN_OR_RETURN(
+      const std::vector<Image> images,
+      LoadResized(paths, PixelCodec::kSize, PixelCodec::kSize, reading, threads));
+  at::Tensor pixels =
+      at::empty({std::ssize(images), PixelCodec::kSize, PixelCodec::kSize, 3}, at::kByte);
   uint8_t* out = pixels.mutable_data_ptr<uint8_t>();
   for (const Image& image : images) out = std::copy(image.pixels.begin(), image.pixels.end(), out);
   return codec.Encode(pixels);
@@ -255,8 +257,9 @@ absl::StatusOr<Image> DrawPicture(Drawer drawer, std::span<const int64_t> prompt
     const at::Tensor pixels =
         drawer.codec.Decode(drawer.model.Sample(z, noise, options).to(at::kFloat)).contiguous();
     const uint8_t* const begin = pixels.const_data_ptr<uint8_t>();
-    return Image{
-        .width = kPictureSize, .height = kPictureSize, .pixels = {begin, begin + pixels.numel()}};
+    return Image{.width = PixelCodec::kSize,
+                 .height = PixelCodec::kSize,
+                 .pixels = {begin, begin + pixels.numel()}};
   });
 }
 

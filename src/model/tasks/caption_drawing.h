@@ -11,7 +11,7 @@
 #include "fedumm/model/image.h"
 #include "fedumm/model/task.h"
 #include "fedumm/model/vqa_folder.h"
-#include "model/demo/pixel_codec.h"
+#include "model/tasks/pixel_codec.h"
 #include "model/tasks/prompt_format.h"
 
 namespace fedumm::model {

@@ -100,7 +100,7 @@ std::vector<Setting> TrainSettings() {
       Count("train.local-steps", 10, 1, "optimizer steps of a client in one round"),
       Count("train.batch-size", 0, 0, "examples of a batch; 0: what each task takes by default"),
       Count("train.gradient-accumulation-steps", 1, 1, "batches whose mean gradient makes a step"),
-      Number("train.learning-rate", 3e-3, "of AdamW, after the warm-up"),
+      Number("train.learning-rate", 5e-3, "of AdamW, after the warm-up"),
       Number("train.final-learning-rate", 0, "where the cosine schedule ends"),
       Count("train.warmup-steps", 0, 0, "steps of the linear warm-up, over all rounds"),
       {.key = "train.schedule",

@@ -13,9 +13,9 @@
 #include "fedumm/model/image.h"
 #include "fedumm/model/tokenizer.h"
 #include "fedumm/model/vqa_folder.h"
-#include "model/demo/pixel_codec.h"
 #include "model/tasks/answering.h"
 #include "model/tasks/caption_drawing.h"
+#include "model/tasks/pixel_codec.h"
 #include "model/world/shares.h"
 
 namespace fedumm::model {

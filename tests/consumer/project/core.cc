@@ -1,10 +1,12 @@
 // Two virtual nodes average a vector: what an application that trains no LibTorch model links.
 #include <cstdio>
 #include <memory>
+#include <string>
 
 #include "fedumm/client_app.h"
 #include "fedumm/simulation.h"
 #include "fedumm/strategies.h"
+#include "fedumm/testing/conformance.h"
 
 int main() {
   fedumm::ClientApp app;
@@ -29,5 +31,10 @@ int main() {
   }
   const float mean = (*result->arrays.Find("w")->floats())[0];
   std::printf("mean of 1 and 3: %g\n", mean);
-  return mean == 2 ? 0 : 1;
+  // What a user's own tests would do with their strategy.
+  const fedumm::testing::Findings findings = fedumm::testing::CheckStrategy({.make = [] {
+    return std::make_unique<fedumm::FedAvgMomentum>(fedumm::StrategyOptions(), 1, 0.9);
+  }});
+  for (const std::string& finding : findings) std::printf("%s\n", finding.c_str());
+  return mean == 2 && findings.empty() ? 0 : 1;
 }

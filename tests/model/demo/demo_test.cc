@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <limits>
 
 #include "base/file.h"
@@ -15,10 +16,10 @@
 #include "fedumm/model/lora.h"
 #include "fedumm/model/safetensors.h"
 #include "fedumm/model/train.h"
-#include "model/demo/pixel_codec.h"
 #include "model/demo/small_easy_vqa.h"
 #include "model/demo/steps.h"
 #include "model/demo/vocabulary.h"
+#include "model/tasks/pixel_codec.h"
 #include "testing/status_matchers.h"
 
 namespace fedumm::model {
@@ -263,6 +264,28 @@ TEST_F(DemoWorldTest, LossesDependOnTheSeedAlone) {
     }
     EXPECT_EQ(losses[0], losses[1]);
     EXPECT_NE(losses[0], losses[2]);
+  }
+}
+
+TEST_F(DemoWorldTest, BalancedBatchesShowColorsEquallyOften) {
+  // One drawing of the first colour, all of the last one.
+  std::vector<int64_t> shard = {0};
+  const std::vector<std::string>& colors = world_->draw_labels();
+  for (int64_t i = 0; i < std::ssize(colors); ++i) {
+    if (colors[i] == colors.back()) shard.push_back(i);
+  }
+  const int64_t n = std::ssize(shard);
+  ASSERT_GT(n, 2);
+  for (const bool balanced : {false, true}) {
+    const auto task = world_->NewDrawTask(shard, {}, balanced);
+    ASSERT_THAT(task, IsOk());
+    (*task)->Seed(1);
+    const auto batch = (*task)->NextBatch(2 * n);
+    ASSERT_THAT(batch, IsOk());
+    // The prompt that occurs most often is that of the first colour, unless all occur twice.
+    const at::Tensor counts = batch->at("prompt_of").bincount();
+    EXPECT_EQ(counts.numel(), n);
+    EXPECT_EQ(counts.max().item<int64_t>(), balanced ? n : 2);
   }
 }
 

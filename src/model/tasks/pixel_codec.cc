@@ -1,4 +1,4 @@
-#include "model/demo/pixel_codec.h"
+#include "model/tasks/pixel_codec.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/argmax.h>
@@ -12,13 +12,12 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
-#include "fedumm/model/easy_vqa.h"
 
 namespace fedumm::model {
 namespace {
 
 constexpr int64_t kPatch = 8;
-constexpr int64_t kGrid = kPictureSize / kPatch;
+constexpr int64_t kGrid = PixelCodec::kSize / kPatch;
 constexpr int64_t kPatchValues = kPatch * kPatch * 3;
 
 // uint8 [n, 64, 64, 3] -> [n * 64, 192] in [-1, 1]
@@ -87,7 +86,7 @@ at::Tensor PixelCodec::Decode(const at::Tensor& latents) const {
       .to(at::kByte)
       .reshape({-1, kGrid, kGrid, kPatch, kPatch, 3})
       .permute({0, 1, 3, 2, 4, 5})
-      .reshape({-1, kPictureSize, kPictureSize, 3});
+      .reshape({-1, PixelCodec::kSize, PixelCodec::kSize, 3});
 }
 
 }  // namespace fedumm::model

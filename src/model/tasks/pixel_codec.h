@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+
 #include "absl/status/statusor.h"
 #include "fedumm/model/backbone.h"
 
@@ -11,6 +13,8 @@ namespace fedumm::model {
 // Thread-safe. Pictures are uint8 [n, 64, 64, 3], latents fp32 [n, channels, 8, 8].
 class PixelCodec {
  public:
+  static constexpr int64_t kSize = 64;  // of a picture, in pixels on a side
+
   // The principal components of the patches of `pictures`. Each channel is divided by the square
   // root of its standard deviation: division by the standard deviation itself would give small
   // components the same weight as large ones and makes the edges of drawings ragged.
