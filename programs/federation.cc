@@ -53,9 +53,7 @@ StartOptions StartOptionsOf(const RunConfig& config, const FederationOptions& op
   };
   start.train_config = {{"num-rounds", num_rounds}};
   start.on_wait = [](int64_t online, int64_t needed) {
-    std::printf("%lld of %lld nodes online\n", static_cast<long long>(online),
-                static_cast<long long>(needed));
-    std::fflush(stdout);
+    PrintLine(absl::StrCat(online, " of ", needed, " nodes online"));
     Log()->info("waiting: {} of {} nodes online", online, needed);
   };
   return start;
