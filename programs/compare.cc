@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mutex.h"
 #include "base/status_macros.h"
 #include "fedumm/simulation.h"
@@ -84,11 +85,12 @@ absl::Status TrainAlternatives(Experiment& experiment, int64_t jobs, RunData& ru
   std::atomic<size_t> done = 0;
   const auto work = [&] {
     for (size_t i = next++; i < results.size(); i = next++) {
+      const absl::Time start = absl::Now();
       results[i] = train(i);
-      std::printf("%s (%zu of %zu)\n",
-                  i == 0 ? "trained on all examples together"
-                         : absl::StrCat("trained client ", i - 1, " alone").c_str(),
-                  ++done, results.size());
+      const std::string what = i == 0 ? "trained on all examples together"
+                                      : absl::StrCat("trained client ", i - 1, " alone");
+      Log()->info("{} in {:.1f} s", what, absl::ToDoubleSeconds(absl::Now() - start));
+      std::printf("%s (%zu of %zu)\n", what.c_str(), ++done, results.size());
       std::fflush(stdout);
     }
   };

@@ -53,9 +53,7 @@ StartOptions StartOptionsOf(const RunConfig& config, const FederationOptions& op
   };
   start.train_config = {{"num-rounds", num_rounds}};
   start.on_wait = [](int64_t online, int64_t needed) {
-    std::printf("%lld of %lld nodes online\n", static_cast<long long>(online),
-                static_cast<long long>(needed));
-    std::fflush(stdout);
+    PrintLine(absl::StrCat(online, " of ", needed, " nodes online"));
     Log()->info("waiting: {} of {} nodes online", online, needed);
   };
   return start;
@@ -70,11 +68,6 @@ absl::StatusOr<MetricRecord> EvaluateRound(Experiment& experiment, int64_t round
   const bool verdict = round == 0 || round == config.Integer("federation.rounds");
   if (!verdict && round % config.Integer("evaluate.every") != 0) return MetricRecord();
   return experiment.Evaluate(arrays, verdict ? 1 : config.Integer("evaluate.stride"));
-}
-
-// The error of a run that ended before its first round. A damaged checkpoint is a bad file.
-absl::Status NotBegun(const absl::Status& status) {
-  return absl::IsDataLoss(status) ? absl::InvalidArgumentError(status.message()) : status;
 }
 
 void PrintRound(const RoundData& round, int64_t num_rounds, const std::vector<TaskData>& tasks) {
@@ -125,7 +118,10 @@ absl::StatusOr<absl::Status> RunFederation(Experiment& experiment, Grid& grid,
   };
   const absl::StatusOr<Result> result =
       strategy->Start(grid, experiment.adapter().ToArrays(), start);
-  if (!result.ok()) return began ? Failed(result.status()) : NotBegun(result.status());
+  if (absl::IsDataLoss(result.status())) {  // a damaged checkpoint is a bad file
+    return absl::InvalidArgumentError(result.status().message());
+  }
+  if (!result.ok()) return began ? Failed(result.status()) : result.status();
 
   // The adapter first: nothing else that may go wrong must cost it.
   FEDUMM_RETURN_IF_ERROR(Failed(experiment.adapter().FromArrays(result->arrays)));

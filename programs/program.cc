@@ -169,6 +169,11 @@ absl::StatusOr<ConfigRecord> ParseKeyValues(const std::string& text) {
   return record;
 }
 
+void PrintLine(const std::string& line) {
+  std::printf("%s\n", line.c_str());
+  std::fflush(stdout);
+}
+
 std::string CommandLine(int argc, char** argv) {
   std::string line;
   for (int i = 0; i < argc; ++i) {

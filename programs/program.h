@@ -62,6 +62,9 @@ void RaiseDescriptorLimit();
 // booleans are recognised. INVALID_ARGUMENT names what is wrong.
 absl::StatusOr<ConfigRecord> ParseKeyValues(const std::string& text);
 
+// Prints a line to stdout at once. Thread-safe.
+void PrintLine(const std::string& line);
+
 // The command line as it could be typed again, for the report.
 std::string CommandLine(int argc, char** argv);
 

@@ -1,5 +1,4 @@
 #include <csignal>
-#include <cstdio>
 #include <memory>
 #include <stop_token>
 #include <string>
@@ -22,8 +21,12 @@ absl::Status ServeCommand(const ServeArguments& arguments) {
   RunOptions run{.fab_id = "fedumm/fine-tuning"};
   FEDUMM_ASSIGN_OR_RETURN(run.run_config, SettingsForNodes(config));
   if (!arguments.fab.empty()) {
-    FEDUMM_ASSIGN_OR_RETURN(Fab fab, Fab::Load(arguments.fab));
-    run.fab = std::make_shared<const Fab>(std::move(fab));
+    absl::StatusOr<Fab> fab = Fab::Load(arguments.fab);
+    if (!fab.ok()) {
+      return absl::Status(fab.status().code(),
+                          absl::StrCat(arguments.fab, ": ", fab.status().message()));
+    }
+    run.fab = std::make_shared<const Fab>(*std::move(fab));
   }
   const std::string run_dir =
       arguments.run_dir.empty() ? "runs/" + config.Text("name") : arguments.run_dir;
@@ -32,6 +35,7 @@ absl::Status ServeCommand(const ServeArguments& arguments) {
   RaiseDescriptorLimit();
   FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Experiment> experiment, Experiment::Create(config));
 
+  options.on_event = PrintLine;
   options.host_apps = true;  // `flwr list` and `flwr stop` see this run
   FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<SuperLink> link, SuperLink::Start(options));
   const std::stop_callback stop_link(signals.token(), [&] { link->Stop(); });
@@ -42,11 +46,9 @@ absl::Status ServeCommand(const ServeArguments& arguments) {
   if (!arguments.server.port_file.empty()) {
     FEDUMM_RETURN_IF_ERROR(WritePorts(*link, arguments.server.port_file));
   }
-  std::printf("SuperLink on %s, waiting for %lld nodes; results go to %s\n",
-              DescribePorts(*link, options).c_str(),
-              static_cast<long long>(config.Integer("federation.min-available-nodes")),
-              run_dir.c_str());
-  std::fflush(stdout);
+  PrintLine(absl::StrCat("SuperLink on ", DescribePorts(*link, options), ", waiting for ",
+                         config.Integer("federation.min-available-nodes"), " nodes; results go to ",
+                         run_dir));
   FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Grid> grid, link->CreateRun(run));
   FEDUMM_ASSIGN_OR_RETURN(const absl::Status recorded,
                           RunFederation(*experiment, *grid,

@@ -101,6 +101,7 @@ absl::Status Serve(const Arguments& arguments, const std::stop_token& stop) {
   }
   FEDUMM_RETURN_IF_ERROR(StartLog("", arguments.server.verbose));
   RaiseDescriptorLimit();
+  options.on_event = PrintLine;
   options.host_apps = true;
   options.max_pull_hold = absl::Seconds(15);
   FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<SuperLink> link, SuperLink::Start(options));

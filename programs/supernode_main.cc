@@ -1,6 +1,5 @@
 // fedumm-supernode: one client of a federated fine-tuning. Its data stays here; only adapters are
 // sent.
-#include <cstdio>
 #include <exception>
 #include <memory>
 #include <stop_token>
@@ -40,10 +39,6 @@ absl::Status Serve(Arguments arguments, const std::stop_token& stop) {
                        key, "'"));
     }
   }
-  const auto tell = [](const std::string& event) {
-    std::printf("%s\n", event.c_str());
-    std::fflush(stdout);
-  };
   // Where files lie is this node's own decision.
   ConfigRecord local;
   if (!arguments.config.empty()) {
@@ -52,8 +47,8 @@ absl::Status Serve(Arguments arguments, const std::stop_token& stop) {
   }
   if (!arguments.data.empty()) local.Set("data.folder", arguments.data);
   if (!arguments.checkpoint.empty()) local.Set("model.checkpoint", arguments.checkpoint);
-  NodeApp app(std::move(local), tell);
-  options.on_event = tell;
+  NodeApp app(std::move(local), PrintLine);
+  options.on_event = PrintLine;
   return RunSuperNode(app.AsClientApp(), std::move(options), stop);
 }
 

@@ -30,7 +30,7 @@ T
 "$programs/fedumm" simulate "$folder/run.toml" --data "$data" --run-dir "$folder/simulated" --no-evaluate
 
 "$programs/fedumm-superlink" --insecure --config "$folder/run.toml" --data "$data" --run-dir "$folder/deployed" --no-evaluate \
-  --fleet-api-address 127.0.0.1:0 --port-file "$folder/port" &
+  --fleet-api-address 127.0.0.1:0 --port-file "$folder/port" >"$folder/superlink.out" &
 superlink=$!
 pids+=("$superlink")
 for _ in $(seq 600); do
@@ -44,6 +44,12 @@ for i in 1 0; do
   pids+=($!)
 done
 wait "$superlink"
+cat "$folder/superlink.out"
+# It was told who came and who was missing, on the terminal and in the log.
+for output in superlink.out deployed/superlink.log; do
+  grep -q '0 of 2 nodes online' "$folder/$output"
+  test "$(grep -c 'node [0-9]* joined' "$folder/$output")" -eq 2
+done
 cmp "$folder/simulated/adapter/adapter_model.safetensors" "$folder/deployed/adapter/adapter_model.safetensors"
 cmp "$folder/simulated/adapter/adapter_config.json" "$folder/deployed/adapter/adapter_config.json"
 # And the adapter was trained at all: another seed gives another one.
