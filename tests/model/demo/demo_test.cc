@@ -322,6 +322,30 @@ TEST_F(DemoWorldTest, BalancedBatchesOfDrawingsAreASwitch) {
   EXPECT_NE(losses[0], losses[2]);
 }
 
+// The value of `key` in configs/demo.toml, without quotes and comment.
+std::string DemoSetting(const std::string& key) {
+  const std::string toml = "\n" + *ReadFile(kTiny + "/../demo.toml");
+  const size_t begin = toml.find("\n" + key + " = ");
+  if (begin == std::string::npos) return "";
+  const size_t value = begin + key.size() + 4;
+  std::string text = toml.substr(value, toml.find('\n', value) - value);
+  if (text[0] == '\'') return text.substr(1, text.rfind('\'') - 1);
+  return text.substr(0, text.find(' '));
+}
+
+TEST_F(DemoWorldTest, TheDemosAdapterIsMoreThanTenTimesSmallerThanTheModel) {
+  LoraConfig config;
+  config.r = std::stoll(DemoSetting("r"));
+  config.target_modules.pattern = DemoSetting("target-modules");
+  const auto adapter = LoraAdapter::Attach(world_->model().Linears(), config, 1);
+  ASSERT_THAT(adapter, IsOk());
+  int64_t adapter_bytes = 0, model_bytes = 0;
+  for (const auto& [key, array] : (*adapter)->ToArrays()) adapter_bytes += array.bytes().size();
+  for (const auto& [path, tensor] : world_->model().Parameters()) model_bytes += tensor->nbytes();
+  EXPECT_GT(model_bytes, 10 * adapter_bytes);
+  EXPECT_GT(adapter_bytes, 100'000);  // the pattern matched
+}
+
 TEST_F(DemoWorldTest, AnAdapterLearnsNewConcepts) {
   LoraConfig config;
   config.target_modules.names = {"q_proj", "k_proj", "v_proj", "o_proj"};
