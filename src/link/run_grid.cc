@@ -15,6 +15,7 @@
 #include "base/status_macros.h"
 #include "base/text.h"
 #include "link/reply_rules.h"
+#include "wire/object.h"
 #include "wire/proto.h"
 
 namespace fedumm::link {
@@ -104,7 +105,11 @@ absl::StatusOr<std::vector<uint64_t>> RunGrid::WaitForNodes(int64_t count, absl:
 }
 
 absl::StatusOr<std::vector<std::string>> RunGrid::PushMessages(std::vector<Message> messages) {
-  for (const Message& message : messages) FEDUMM_RETURN_IF_ERROR(CheckOwnInstruction(message));
+  for (const Message& message : messages) {
+    FEDUMM_RETURN_IF_ERROR(CheckOwnInstruction(message));
+    // Protobuf would write nothing for a larger record, without an error.
+    FEDUMM_RETURN_IF_ERROR(wire::CheckRecordSizes(message, state_.options.limits));
+  }
   Shared shared;
   std::vector<std::string> ids;
   ids.reserve(messages.size());
