@@ -9,8 +9,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "base/quoted.h"
 #include "base/status_macros.h"
@@ -76,7 +76,7 @@ absl::Status Flatten(const toml::table& table, const std::string& prefix,
     }
     const auto line = static_cast<int64_t>(node.source().begin.line);
     absl::StatusOr<ConfigValue> value = ValueOf(key, node);
-    if (!value.ok()) return AtLine(line, value.status().message().data());
+    if (!value.ok()) return AtLine(line, std::string(value.status().message()));
     entries.push_back({std::string(NewNameOf(key)), *std::move(value), line});
   }
   return absl::OkStatus();
@@ -129,14 +129,28 @@ std::string_view SectionOf(std::string_view key) {
   return dot == std::string_view::npos ? std::string_view() : key.substr(0, dot);
 }
 
+std::string TomlText(const std::string& text) {
+  const bool has_control = std::any_of(text.begin(), text.end(),
+                                       [](char c) { return (c >= 0 && c < ' ') || c == '\x7f'; });
+  if (!has_control && text.find('\'') == std::string::npos &&
+      text.find('\\') != std::string::npos) {
+    return absl::StrCat("'", text, "'");
+  }
+  std::string quoted = "\"";
+  for (const char c : text) {
+    if ((c >= 0 && c < ' ') || c == '\x7f') {
+      absl::StrAppendFormat(&quoted, "\\u%04x", static_cast<unsigned>(c));
+      continue;
+    }
+    if (c == '"' || c == '\\') quoted += '\\';
+    quoted += c;
+  }
+  return quoted + '"';
+}
+
 std::string TomlValue(const ConfigValue& value) {
   const std::string text = SettingText(value);
-  if (std::holds_alternative<std::string>(value)) {
-    if (text.find('\'') == std::string::npos && text.find('\\') != std::string::npos) {
-      return absl::StrCat("'", text, "'");
-    }
-    return absl::StrCat("\"", absl::StrReplaceAll(text, {{"\\", "\\\\"}, {"\"", "\\\""}}), "\"");
-  }
+  if (std::holds_alternative<std::string>(value)) return TomlText(text);
   if (std::holds_alternative<double>(value) && text.find_first_of(".en") == std::string::npos) {
     return text + ".0";
   }
@@ -201,10 +215,10 @@ ConfigRecord LocalSettings(const RunConfig& config) {
 
 absl::StatusOr<NodeSettings> SettingsOfNode(const ConfigRecord& received,
                                             const ConfigRecord& local) {
-  FEDUMM_ASSIGN_OR_RETURN(
-      const std::vector<Setting> table,
-      NodeTable(TextOr(received, kKindKey,
-                       TextOr(received, kOldNames.front().first, model::WorldKinds().front()))));
+  const std::string kind = TextOr(
+      received, kKindKey, TextOr(received, kOldNames.front().first, model::WorldKinds().front()));
+  FEDUMM_ASSIGN_OR_RETURN(const std::vector<Setting> table, NodeTable(kind));
+  FEDUMM_ASSIGN_OR_RETURN(const std::vector<Setting> of_world, model::WorldSettings(kind));
   ConfigRecord given = local;
   std::vector<std::string> unknown;
   for (const auto& [key, value] : received) {
@@ -226,7 +240,9 @@ absl::StatusOr<NodeSettings> SettingsOfNode(const ConfigRecord& received,
   std::vector<std::string> filled;
   for (const auto& [key, value] : completed.values) {
     const bool was_given = given.contains(key);
-    if (was_given || !absl::StartsWith(key, "train.")) node.config.values.Set(key, value);
+    const bool left_to_client =
+        absl::StartsWith(key, "train.") && FindSetting(of_world, key) == nullptr;
+    if (was_given || !left_to_client) node.config.values.Set(key, value);
     if (was_given || model::IsLocalSetting(key)) continue;
     filled.push_back(absl::StrCat(key, " = ", SettingText(value)));
   }

@@ -50,9 +50,9 @@ ConfigRecord LocalSettings(const RunConfig& config);
 
 // What a node makes of the settings that its server sent.
 struct NodeSettings {
-  // What was received, with the defaults of the world, the adapter and the mods for what is
-  // missing. The client of NewLoraClient completes those of the training, which depend on the
-  // message, too; the note names them all the same.
+  // What was received, with the defaults of the world (its tasks included), the adapter and the
+  // mods for what is missing. The client of NewLoraClient completes the other training settings,
+  // which depend on the message too; the note names their defaults as well.
   RunConfig config;
   // One line for the log: which keys took their defaults and which are not known here. Empty if
   // there is nothing to say.

@@ -201,7 +201,7 @@ def fine_tuning(version):
         for node in nodes:
             notes = [line for line in node.log().splitlines() if "lack some keys" in line]
             check(f"notes of {node.name}", len(notes), 1)
-            for text in ("train.learning-rate = 0.003", "lora.r = 6", "data.alpha = 0.5"):
+            for text in ("train.learning-rate = 0.005", "lora.r = 6", "data.alpha = 0.5"):
                 check(f"that {text} was filled in and told", text in notes[0], True)
             check("that local-steps was given", "local-steps" in notes[0], False)
         scenario.say("both nodes trained with the defaults that they named")

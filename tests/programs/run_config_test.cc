@@ -5,6 +5,8 @@
 
 #include <fstream>
 
+#include "fedumm/model/demo.h"
+#include "fedumm/model/world.h"
 #include "programs/program.h"
 #include "tests/testing/status_matchers.h"
 
@@ -65,12 +67,30 @@ TEST(RunConfig, AnOldKeyNameStillWorks) {
 TEST(RunConfig, PrintedSettingsAreReadBack) {
   ASSERT_OK_AND_ASSIGN(
       const RunConfig config,
-      LoadText("seed = 7\nmods = [\"arrays-size\"]\n[lora]\nr = 3\nlora-alpha = 1e-9\n"));
+      LoadText("seed = 7\nname = \"a 'quoted'\\\\ \\\"name\\\"\\nof\\ttwo lines\"\n"
+               "mods = [\"arrays-size\"]\n[lora]\nr = 3\nlora-alpha = 1e-9\n"));
   ASSERT_OK_AND_ASSIGN(const std::vector<Setting> table, RunSettings(config.Text("world.kind")));
   ASSERT_OK_AND_ASSIGN(const RunConfig read, LoadText(SettingsToml(table, config)));
   for (const Setting& setting : table) {
     EXPECT_EQ(*read.values.Find(setting.key), *config.values.Find(setting.key)) << setting.key;
   }
+}
+
+// A run config that lacks training settings must train as configs/demo.toml says.
+TEST(RunConfig, TheDemosFileHasTheDefaultsOfAdapterAndTraining) {
+  ASSERT_OK_AND_ASSIGN(const RunConfig demo,
+                       RunConfig::Load(FEDUMM_TEST_DATA "/../../configs/demo.toml"));
+  ASSERT_OK_AND_ASSIGN(const std::vector<Setting> table, RunSettings(demo.Text("world.kind")));
+  for (const Setting& setting : table) {
+    const bool of_adapter_or_training =
+        setting.key.starts_with("lora.") || setting.key.starts_with("train.");
+    // A task's batch size of 0 stands for the one of its defaults, below.
+    if (!of_adapter_or_training || setting.key.ends_with("-batch-size")) continue;
+    EXPECT_EQ(SettingText(*demo.values.Find(setting.key)), SettingText(setting.default_value))
+        << setting.key;
+  }
+  EXPECT_EQ(demo.Integer("train.vqa-batch-size"), model::kVqaDefaults.batch_size);
+  EXPECT_EQ(demo.Integer("train.draw-batch-size"), model::kDrawDefaults.batch_size);
 }
 
 TEST(RunConfig, AValueIsFoundByItsKey) {
@@ -115,9 +135,24 @@ TEST(NodeSettings, WhatTheRunLacksIsFilledInAndNamed) {
   EXPECT_THAT(node.note, HasSubstr("lora.lora-alpha = 12"));
   EXPECT_THAT(node.note, HasSubstr("train.local-steps = 10"));
   EXPECT_THAT(node.note, HasSubstr("'data.alfa' (did you mean 'data.alpha'?)"));
-  EXPECT_THAT(node.note, Not(HasSubstr("learning-rate = 0.003")));
+  EXPECT_THAT(node.note, Not(HasSubstr("train.learning-rate =")));
   EXPECT_THAT(node.note, Not(HasSubstr("federation.")));
   EXPECT_FALSE(node.config.values.contains("federation.rounds")) << "the server's own business";
+}
+
+TEST(NodeSettings, AWorldHasTheTasksOfItsTableIfTheRunNamesNone) {
+  for (const std::string& kind : model::WorldKinds()) {
+    ASSERT_OK_AND_ASSIGN(const NodeSettings node, SettingsOfNode({{"world.kind", kind}}, {}));
+    ASSERT_OK_AND_ASSIGN(const std::vector<Setting> table, model::WorldSettings(kind));
+    for (const Setting& setting : table) {
+      const ConfigValue* value = node.config.values.Find(setting.key);
+      const bool server_only = setting.key.starts_with("evaluate.");
+      ASSERT_EQ(value == nullptr, server_only) << setting.key;
+      if (server_only) continue;
+      EXPECT_EQ(*value, setting.default_value) << setting.key;
+    }
+    EXPECT_FALSE(node.config.values.contains("train.local-steps")) << "the client's own";
+  }
 }
 
 TEST(NodeSettings, AHostileRecordIsRefused) {
