@@ -201,6 +201,7 @@ class AnsweringTask final : public Task {
   }
 
   std::string name() const override { return "vqa"; }
+  TaskDefaults defaults() const override { return kAnsweringDefaults; }
   int64_t num_examples() const override { return batches_.size(); }
   void Seed(uint64_t seed) override { batches_.Seed(seed); }
 

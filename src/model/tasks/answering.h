@@ -17,6 +17,9 @@
 
 namespace fedumm::model {
 
+// Of NewAnsweringTask.
+inline constexpr TaskDefaults kAnsweringDefaults{.batch_size = 8, .loss_weight = 1};
+
 // What pictures and questions go through on their way to the decoder.
 struct AnsweringOptions {
   ImageProcessorOptions processor;  // patch sizes are those of the model

@@ -129,6 +129,7 @@ class CaptionDrawingTask final : public Task {
   }
 
   std::string name() const override { return "draw"; }
+  TaskDefaults defaults() const override { return kCaptionDrawingDefaults; }
   int64_t num_examples() const override { return batches_.size(); }
   void Seed(uint64_t seed) override { batches_.Seed(seed); }
 

@@ -16,6 +16,10 @@
 
 namespace fedumm::model {
 
+// Of NewCaptionDrawingTask. Flow matching's gradients in the decoder are small beside those of
+// answers.
+inline constexpr TaskDefaults kCaptionDrawingDefaults{.batch_size = 16, .loss_weight = 5};
+
 // The model's input for each caption. INVALID_ARGUMENT, naming the picture, for a text that
 // PromptFormat refuses.
 absl::StatusOr<std::vector<std::vector<int64_t>>> TokenizeCaptions(

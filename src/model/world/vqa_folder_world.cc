@@ -10,6 +10,7 @@
 #include "base/status_macros.h"
 #include "fedumm/model/backbone.h"
 #include "fedumm/model/checkpoint.h"
+#include "fedumm/model/client.h"
 #include "fedumm/model/image.h"
 #include "fedumm/model/tokenizer.h"
 #include "fedumm/model/vqa_folder.h"
@@ -261,7 +262,8 @@ class VqaFolderWorld final : public World {
             .metric = task + "-accuracy",
             .metric_title = answering ? "VQA accuracy" : "caption matches",
             .count_metric = task + "-num-examples",
-            .holding_title = answering ? "questions by label" : "captions"};
+            .holding_title = answering ? "questions by label" : "captions",
+            .defaults = answering ? kAnsweringDefaults : kCaptionDrawingDefaults};
   }
 
   // What the partitioner deals by, one per example.
@@ -364,33 +366,6 @@ std::vector<Setting> InputSettings() {
   };
 }
 
-std::vector<Setting> TaskSettings() {
-  return {
-      {.key = "train.tasks",
-       .default_value = "vqa",
-       .help = "answering, drawing from captions, or both",
-       .choices = {"vqa", "draw", "vqa,draw"}},
-      {.key = "train.vqa-batch-size",
-       .default_value = int64_t{8},
-       .help = "questions in a step",
-       .min = 1,
-       .max = 65'536},
-      {.key = "train.draw-batch-size",
-       .default_value = int64_t{16},
-       .help = "captions in a step",
-       .min = 1,
-       .max = 65'536},
-      {.key = "train.vqa-loss-weight",
-       .default_value = 1.0,
-       .help = "of the answers in a step's loss",
-       .min = 0},
-      {.key = "train.draw-loss-weight",
-       .default_value = 5.0,
-       .help = "of the drawings in a step's loss",
-       .min = 0},
-  };
-}
-
 }  // namespace
 
 std::vector<Setting> VqaFolderSettings() {
@@ -404,7 +379,13 @@ std::vector<Setting> VqaFolderSettings() {
                "without it; auto: chat if the tokenizer has <|im_start|>",
        .choices = {"auto", "chat", "plain"}},
   };
-  for (const auto& part : {FileSettings(), InputSettings(), ShareSettings(), TaskSettings()}) {
+  const std::vector<Setting> tasks = {{.key = "train.tasks",
+                                       .default_value = "vqa",
+                                       .help = "answering, drawing from captions, or both",
+                                       .choices = {"vqa", "draw", "vqa,draw"}}};
+  for (const auto& part :
+       {FileSettings(), InputSettings(), ShareSettings(), tasks,
+        TaskSettings(kVqa, kAnsweringDefaults), TaskSettings(kDraw, kCaptionDrawingDefaults)}) {
     settings.insert(settings.end(), part.begin(), part.end());
   }
   return settings;

@@ -98,6 +98,23 @@ TEST_F(VqaFolderWorldTest, ClientsSharesAreDisjointAndComplete) {
   EXPECT_THAT(world->ClientTasks(3, 3), StatusIs(absl::StatusCode::kInvalidArgument));
 }
 
+// A server that leaves a task's settings out gets what the table says.
+TEST_F(VqaFolderWorldTest, TasksHaveTheDefaultsOfTheTable) {
+  given_.Set("train.tasks", "vqa,draw");
+  ASSERT_OK_AND_ASSIGN(const auto world, NewWorld(Settings()));
+  ASSERT_OK_AND_ASSIGN(const auto tasks, world->ClientTasks(0, 1));
+  const WorldInfo info = world->Info();
+  ASSERT_EQ(tasks.size(), 2);
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    const TaskDefaults defaults = tasks[i]->defaults();
+    EXPECT_EQ(info.tasks[i].defaults.batch_size, defaults.batch_size);
+    EXPECT_EQ(info.tasks[i].defaults.loss_weight, defaults.loss_weight);
+    for (const Setting& setting : TaskSettings(tasks[i]->name(), defaults)) {
+      EXPECT_EQ(*Settings().Find(setting.key), setting.default_value) << setting.key;
+    }
+  }
+}
+
 TEST_F(VqaFolderWorldTest, DrawingWithoutACodecOrCaptionsIsRefusedWithTheReason) {
   given_.Set("train.tasks", "vqa,draw");
   given_.Set("model.checkpoint", ReleasedCheckpoint());
