@@ -37,7 +37,7 @@ struct ErrorHandler {
   std::longjmp(handler->jump, 1);
 }
 
-void OnMessage(j_common_ptr) {}  // damage that libjpeg repairs by itself, as Pillow accepts it
+void OnMessage(j_common_ptr) {}  // of damage that libjpeg repairs and Pillow accepts
 
 [[noreturn]] void Fail(j_common_ptr info, const char* message) {
   auto* const handler = reinterpret_cast<ErrorHandler*>(info->err);
@@ -163,7 +163,10 @@ struct JpegWriter {
 
 // Encodes to writer.buffer. False: see writer.errors.message.
 bool Write(JpegWriter& writer, const Image& image, int quality) {
-  if (setjmp(writer.errors.jump) != 0) return false;
+  if (setjmp(writer.errors.jump) != 0) {
+    writer.buffer = nullptr;  // libjpeg sets it at the end only, and may have freed the first one
+    return false;
+  }
   writer.info.err = &writer.errors.manager;
   jpeg_create_compress(&writer.info);
   jpeg_mem_dest(&writer.info, &writer.buffer, &writer.size);

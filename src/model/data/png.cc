@@ -54,6 +54,7 @@ bool ReadHeader(PngReader& reader) {
   png_set_read_fn(reader.png, &reader, &OnRead);
   png_set_benign_errors(reader.png, 1);
   png_set_user_limits(reader.png, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // CheckDeclaredSize is ours
+  png_set_chunk_cache_max(reader.png, 1);  // none of the texts, which may inflate to gigabytes
   png_read_info(reader.png, reader.info);
   return true;
 }
