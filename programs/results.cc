@@ -9,6 +9,7 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -52,7 +53,7 @@ RoundData RoundDataOf(const RoundResult& result, const std::vector<TaskData>& ta
 }
 
 // The rounds in metrics.jsonl, the last one of each number. A line that was cut short by a crash is
-// passed over.
+// skipped.
 std::vector<RoundData> RoundsIn(const std::string& path, const std::vector<TaskData>& tasks) {
   std::vector<RoundData> rounds;
   std::ifstream file(path);
@@ -73,6 +74,14 @@ void RemoveEarlierResults(const std::string& run_dir) {
         "adapter/adapter_model.safetensors", "adapter/adapter_config.json", "adapter"}) {
     std::filesystem::remove(run_dir + "/" + name, ignored);  // a folder only if it is empty
   }
+  std::vector<std::filesystem::path> events;
+  for (std::filesystem::directory_iterator it(run_dir, ignored), end; it != end;
+       it.increment(ignored)) {
+    if (absl::StartsWith(it->path().filename().string(), "events.out.tfevents.")) {
+      events.push_back(it->path());
+    }
+  }
+  for (const std::filesystem::path& path : events) std::filesystem::remove(path, ignored);
 }
 
 }  // namespace

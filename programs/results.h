@@ -14,8 +14,8 @@
 namespace fedumm::programs {
 
 // Collects the rounds of a run and writes metrics.jsonl and TensorBoard events while it goes on,
-// run.json at its end. A file that cannot be written costs nothing but itself: a warning is logged
-// at once, the run goes on, and problem() tells it at the end. Not thread-safe.
+// run.json at its end. If a file cannot be written, a warning is logged at once, the run continues
+// with the other files, and problem() returns the error at the end. Not thread-safe.
 class Results {
  public:
   // `data` has what is known before the first round. With `resume` the rounds that metrics.jsonl

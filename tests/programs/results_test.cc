@@ -68,7 +68,7 @@ TEST_F(ResultsTest, AResumedRunTakesOverTheRoundsOfItsFile) {
   }
   std::ofstream(folder_ + "/metrics.jsonl", std::ios::app) << "{\"event\": \"rou";  // a crash
   std::ofstream(folder_ + "/metrics.jsonl", std::ios::app) << "\n";
-  // The crash came before round 2 was in the checkpoint: it is played again.
+  // The crash came before round 2 was in the checkpoint: the round is run again.
   ASSERT_OK_AND_ASSIGN(Results results, Results::Open(folder_, Data(), /*resume=*/true));
   results.Add(Round(2, 0.9));
   ASSERT_EQ(results.data().rounds.size(), 3u);
@@ -77,16 +77,19 @@ TEST_F(ResultsTest, AResumedRunTakesOverTheRoundsOfItsFile) {
 }
 
 TEST_F(ResultsTest, WhatAnEarlierRunLeftIsNotThisRunsResult) {
-  for (const char* name : {"checkpoint", "run.json", "report.html", "summary.json",
-                           "adapter/adapter_model.safetensors", "adapter/adapter_config.json"}) {
+  for (const char* name :
+       {"checkpoint", "run.json", "report.html", "summary.json", "events.out.tfevents.1.host",
+        "adapter/adapter_model.safetensors", "adapter/adapter_config.json"}) {
     std::ofstream(folder_ + "/" + name) << "old";
   }
   std::ofstream(folder_ + "/notes.txt") << "the user's own";
   ASSERT_OK_AND_ASSIGN(const Results resumed, Results::Open(folder_, Data(), /*resume=*/true));
   EXPECT_TRUE(Exists("checkpoint"));
+  EXPECT_TRUE(Exists("events.out.tfevents.1.host"));
   EXPECT_TRUE(Exists("adapter/adapter_model.safetensors"));
   ASSERT_OK_AND_ASSIGN(const Results results, Results::Open(folder_, Data(), /*resume=*/false));
-  for (const char* name : {"checkpoint", "run.json", "report.html", "summary.json", "adapter"}) {
+  for (const char* name : {"checkpoint", "run.json", "report.html", "summary.json",
+                           "events.out.tfevents.1.host", "adapter"}) {
     EXPECT_FALSE(Exists(name)) << name;
   }
   EXPECT_TRUE(Exists("notes.txt"));
