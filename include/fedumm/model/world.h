@@ -106,7 +106,7 @@ std::vector<std::string> WorldKinds();
 absl::StatusOr<std::vector<Setting>> WorldSettings(std::string_view kind);
 // Whether a key names a file or folder of the machine that reads it: its last part is "checkpoint",
 // "folder" or "file", or ends in "-folder" or "-file" (model.checkpoint, data.folder). Such
-// settings are never sent to another machine, nor taken from one.
+// settings are neither sent to another machine nor accepted from one.
 bool IsLocalSetting(std::string_view key);
 
 // Loads the world that `settings` describe: complete, as by CompleteSettings with the kind's table.
@@ -125,7 +125,7 @@ absl::Status PretrainWorld(const ConfigRecord& settings,
 
 // The keys under [lora].
 std::vector<Setting> LoraSettings();
-// A fresh adapter on the world's model by the settings under [lora] and "seed".
+// A fresh adapter on the world's model by the settings under [lora], complete, and "seed".
 absl::StatusOr<std::unique_ptr<LoraAdapter>> NewAdapter(World& world, const ConfigRecord& settings);
 
 }  // namespace fedumm::model

@@ -50,8 +50,8 @@ std::vector<Setting> LoraSettings() {
 
 absl::StatusOr<std::unique_ptr<LoraAdapter>> NewAdapter(World& world,
                                                         const ConfigRecord& settings) {
-  LoraConfig lora{.r = static_cast<int64_t>(NumberOr(settings, "lora.r", 6)),
-                  .lora_alpha = NumberOr(settings, "lora.lora-alpha", 12),
+  LoraConfig lora{.r = static_cast<int64_t>(NumberOr(settings, "lora.r", 0)),
+                  .lora_alpha = NumberOr(settings, "lora.lora-alpha", 0),
                   .lora_dropout = NumberOr(settings, "lora.lora-dropout", 0),
                   .use_rslora = NumberOr(settings, "lora.use-rslora", 0) != 0};
   const std::string targets = TextOr(settings, "lora.target-modules", "");
