@@ -201,7 +201,7 @@ absl::Status CompareCommand(const CompareArguments& arguments) {
                     : run.seconds + absl::ToDoubleSeconds(absl::Now() - start);
 
   std::printf("\n%s", VerdictTable(run).c_str());
-  absl::Status written;  // one file that cannot be written does not cost the others
+  absl::Status written;  // the other files are written even if one cannot be
   written.Update(WriteFileAtomically(arguments.run_dir + "/run.json", ToJson(run)));
   written.Update(WriteFileAtomically(arguments.run_dir + "/report.html", ReportHtml(run)));
   written.Update(WriteFileAtomically(arguments.run_dir + "/summary.json", SummaryJson(run)));

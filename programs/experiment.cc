@@ -86,7 +86,7 @@ absl::StatusOr<ClientApp> NewExperimentClient(Experiment& experiment) {
       });
   const RunConfig& config = experiment.config();
   FEDUMM_ASSIGN_OR_RETURN(std::vector<Mod> mods, ModsFromNames(config.List("mods"), config.values));
-  // Each Wrap goes around those before it: the first mod of the list is to be the outermost.
+  // Each Wrap goes around those before it, and the first mod of the list must be the outermost.
   std::reverse(mods.begin(), mods.end());
   for (Mod& mod : mods) client.Wrap(std::move(mod));
   client.Wrap(AddPartition);

@@ -63,8 +63,7 @@ StartOptions StartOptionsOf(const RunConfig& config, const FederationOptions& op
 absl::StatusOr<MetricRecord> EvaluateRound(Experiment& experiment, int64_t round,
                                            const ArrayRecord& arrays) {
   const RunConfig& config = experiment.config();
-  // Before the first round and after the last every example counts: these are the figures of the
-  // verdict.
+  // The first and the last evaluation are the figures of the comparison: they take every example.
   const bool verdict = round == 0 || round == config.Integer("federation.rounds");
   if (!verdict && round % config.Integer("evaluate.every") != 0) return MetricRecord();
   return experiment.Evaluate(arrays, verdict ? 1 : config.Integer("evaluate.stride"));

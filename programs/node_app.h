@@ -13,7 +13,7 @@
 
 namespace fedumm::programs {
 
-// The model is loaded when the first message tells the run's settings, and again only if they
+// The model is loaded at the first message, which brings the run's settings, and again only if they
 // change. Messages are handled one at a time.
 class NodeApp {
  public:

@@ -44,7 +44,7 @@ std::string PngFromJson(const Json& json) {
   return png;
 }
 
-// Text that is no UTF-8 (a hostile reason of a node) is replaced, not thrown at.
+// Bytes that are no UTF-8 (in a node's reason) are replaced; by default nlohmann throws.
 std::string Dump(const Json& json, int indent) {
   return json.dump(indent, ' ', false, Json::error_handler_t::replace);
 }

@@ -1,4 +1,4 @@
-// Everything that a run leaves for people, in one value. run.json is this value in full;
+// All results of a run in one value. run.json is this value in full;
 // metrics.jsonl, the TensorBoard events, summary.json, the tables and the report are views of it.
 #pragma once
 
@@ -48,7 +48,7 @@ struct Verdict {
 
 // One client, with its sums over all rounds.
 struct ClientData {
-  int64_t partition_id = 0;  // -1: the node did not tell
+  int64_t partition_id = 0;  // -1: not reported by the node
   uint64_t node_id = 0;
   // Task -> (class, number of examples), in a fixed order of the classes.
   std::map<std::string, std::vector<std::pair<std::string, int64_t>>> histograms;

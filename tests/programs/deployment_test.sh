@@ -45,7 +45,7 @@ for i in 1 0; do
 done
 wait "$superlink"
 cat "$folder/superlink.out"
-# It was told who came and who was missing, on the terminal and in the log.
+# The terminal and the log show which nodes joined and how many were missing.
 for output in superlink.out deployed/superlink.log; do
   grep -q '0 of 2 nodes online' "$folder/$output"
   test "$(grep -c 'node [0-9]* joined' "$folder/$output")" -eq 2

@@ -20,7 +20,7 @@ namespace fedumm::model {
 using TasksFor = std::function<absl::StatusOr<std::vector<std::unique_ptr<Task>>>(
     int64_t partition_id, int64_t num_partitions)>;
 
-// The settings of a client's training, one table for all who read them: "seed", and
+// The settings of a client's training, one table for all readers: "seed", and
 // "train.learning-rate" and its like. Those of the tasks come from TaskSettings.
 std::vector<Setting> TrainSettings();
 // "train.<task>-batch-size" and "train.<task>-loss-weight". A batch size of 0, the default, is

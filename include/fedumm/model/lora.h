@@ -52,7 +52,7 @@ class LoraAdapter {
   // All A and B under PEFT's state-dict keys, in float32.
   ArrayRecord ToArrays() const;
   // The same with the keys, the order and the dtypes of `like`, which FromArrays has accepted: the
-  // answer to whoever sent it. INVALID_ARGUMENT, naming the key, for an unknown key, a dtype that
+  // form of a reply to `like`. INVALID_ARGUMENT, naming the key, for an unknown key, a dtype that
   // is no float type, or a value that overflows it.
   absl::StatusOr<ArrayRecord> ToArraysLike(const ArrayRecord& like) const;
   // Replaces all A and B. Accepts keys of either layout, with any adapter's name in them

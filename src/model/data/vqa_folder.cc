@@ -56,7 +56,7 @@ std::string FilePath(const VqaFolderOptions& options, const std::string& name) {
 }  // namespace
 
 absl::StatusOr<VqaFolder> VqaFolder::Load(const VqaFolderOptions& options) {
-  // A server may name the subset, and is not to lead out of the folder.
+  // A server may name the subset, which must not lead out of the folder.
   if (options.subset.find_first_of("/\\") != std::string::npos || options.subset == "..") {
     return absl::InvalidArgumentError(
         absl::StrCat("a subset must be a plain name without slashes: ", options.subset));

@@ -32,8 +32,8 @@ struct DrawingSet {
 };
 DrawingSet DrawingsOf(const EasyVqaSplit& split);
 
-// The set's image tokens; encoded when they are first asked for, because a client never needs the
-// test pictures, and a server never the others.
+// The set's image tokens; encoded at the first call, because a client never needs those of the test
+// pictures, and a server never those of the training pictures.
 absl::StatusOr<at::Tensor> TokensOf(const UnifiedModel& model, const QuestionSet& set);
 // The first token of the greedy answer to each sequence's prompt; `pictures` are indices into
 // image_tokens.

@@ -105,9 +105,8 @@ absl::Status Pretraining::Run(std::string_view name, const PretrainStage& stage,
   return absl::OkStatus();
 }
 
-// The tower and a throw-away head on its mean token tell a shape's form and how much red, green and
-// blue it has, in levels: this is the place of the CLIP-style pre-training that a released tower
-// comes with.
+// The tower and a temporary head on its mean token learn to classify a shape's form and its levels
+// of red, green and blue. Stands for the CLIP-style pre-training of a released tower.
 absl::Status Pretraining::Vision() {
   const int64_t width = model_.config().text.hidden_size;
   const int64_t outputs = kNumForms + 3 * kLevels;

@@ -15,9 +15,8 @@ namespace fedumm::model {
 
 // The two forms that there are:
 //   chat    Qwen2.5-VL's chat template, the picture before the question
-//   plain   <|vision_start|>picture<|vision_end|> question<|im_end|> answer<|im_end|>, which a
-//   small
-//           model without chat tokens (configs/tiny) was pre-trained on
+//   plain   <|vision_start|>picture<|vision_end|> question<|im_end|> answer<|im_end|>: that of the
+//           pre-training of configs/tiny, a small model without chat tokens
 // Immutable, thread-safe and cheap to copy.
 class PromptFormat {
  public:

@@ -204,7 +204,7 @@ class EasyVqaWorld final : public World {
   absl::StatusOr<std::unique_ptr<Task>> NewTask(const std::string& task, std::vector<int64_t> share,
                                                 int64_t stride) {
     if (task == kVqa) return demo_->NewVqaTask(std::move(share), stride);
-    // Few drawings between rounds, all of them for the verdict.
+    // The evaluations between the first and the last one draw each prompt once.
     return demo_->NewDrawTask(
         std::move(share),
         {.per_prompt = stride > 1 ? 1

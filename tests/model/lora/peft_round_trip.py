@@ -1,7 +1,7 @@
 """Adapters go from C++ to PEFT and back.
 
 C++ makes an adapter and writes its folder; PEFT loads it, must give the same output, and saves it
-again: the same tensors byte for byte, and the same configuration but for what PEFT derives. C++
+again: the same tensors byte for byte, and the same configuration except for what PEFT derives. C++
 loads PEFT's folder and must give PEFT's output, there with a new value of every tensor. Last, C++
 loads the state_dict() of a PEFT adapter with another name and another init_lora_weights.
 

@@ -1,4 +1,4 @@
-// A small set in VQA v2's files, made anew by each test: JPEG and PNG pictures of shapes.
+// A small set in VQA v2's files, written by each test: JPEG and PNG pictures of shapes.
 #pragma once
 
 #include <filesystem>
