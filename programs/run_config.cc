@@ -227,7 +227,8 @@ absl::StatusOr<NodeSettings> SettingsOfNode(const ConfigRecord& received,
     const std::string name = FindSetting(table, in_train) == nullptr || received.contains(in_train)
                                  ? std::string(NewNameOf(key))
                                  : in_train;
-    if (model::IsLocalSetting(name)) continue;
+    // The settings under [evaluate] are the server's own: NodeTable has no range to check them by.
+    if (model::IsLocalSetting(name) || absl::StartsWith(name, "evaluate.")) continue;
     given.Set(name, value);
     if (FindSetting(table, name) == nullptr) {
       const std::string hint = DidYouMean(table, name);

@@ -58,8 +58,8 @@ struct NodeSettings {
   // there is nothing to say.
   std::string note;
 };
-// Keys that name files are ignored if the server sent them; `local` has this node's own. Errors as
-// of CompleteSettings.
+// Keys that name files and those under [evaluate] are ignored if the server sent them; `local` has
+// this node's own files. Errors as of CompleteSettings.
 absl::StatusOr<NodeSettings> SettingsOfNode(const ConfigRecord& received,
                                             const ConfigRecord& local);
 

@@ -93,7 +93,7 @@ void AddVerdictRow(std::string& html, const TaskData& task, const std::string& c
 
 std::string Verdicts(const RunData& data) {
   if (data.verdicts.empty()) return "";
-  std::string html = "<h2>The verdict, on held-out examples</h2><div class='grid wide'>";
+  std::string html = "<h2>Results on held-out examples</h2><div class='grid wide'>";
   for (size_t i = 0; i < data.tasks.size(); ++i) {
     const TaskData& task = data.tasks[i];
     const Verdict* verdict = VerdictOf(data, task);

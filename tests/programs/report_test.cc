@@ -200,7 +200,7 @@ TEST(Report, LeavesOutWhatWasNotMeasured) {
   const std::string html = ReportHtml(RunData{.name = "empty"});
   EXPECT_THAT(html, HasSubstr("A federated run"));
   EXPECT_THAT(html, Not(HasSubstr("nan")));
-  EXPECT_THAT(html, Not(HasSubstr("The verdict")));
+  EXPECT_THAT(html, Not(HasSubstr("Results on held-out")));
 }
 
 TEST(LineChart, BreaksTheLineWhereAValueIsMissing) {

@@ -155,6 +155,12 @@ TEST(NodeSettings, AWorldHasTheTasksOfItsTableIfTheRunNamesNone) {
   }
 }
 
+TEST(NodeSettings, AnEvaluationSettingOfTheServerHasNoEffectOnANode) {
+  ASSERT_OK_AND_ASSIGN(const NodeSettings node,
+                       SettingsOfNode({{"evaluate.drawings-per-prompt", int64_t{1} << 60}}, {}));
+  EXPECT_FALSE(node.config.values.contains("evaluate.drawings-per-prompt"));
+}
+
 TEST(NodeSettings, AHostileRecordIsRefused) {
   EXPECT_THAT(SettingsOfNode({{"train.local-steps", int64_t{-1}}}, {}),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("train.local-steps")));
