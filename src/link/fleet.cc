@@ -394,7 +394,7 @@ absl::StatusOr<flwr::proto::GetFabResponse> Fleet::GetFab(
       if (state_.mailbox.FailOffered(request.node().node_id(), request.run_id(), NoBundle())) {
         state_.NotifyWaiters(answers);
       }
-      // Any other error would end the node for good.
+      // Any other error would end the node.
       return absl::PermissionDeniedError(
           absl::StrCat("run ", request.run_id(), " has no app bundle: its nodes bring their own"));
     }
