@@ -43,7 +43,7 @@ struct SuperLinkOptions {
   Limits limits;
   // What nodes do, for a program to print: a line when one joins, restarts, leaves, is lost (no
   // heartbeat came in time) or comes back. The logger "fedumm" has the same lines at level info.
-  // Called from the server's threads, one at a time for each node; must not wait.
+  // Called from the server's threads, perhaps from several at a time; must not wait.
   std::function<void(const std::string& event)> on_event;
   // Of signatures and messages. Leases and heartbeats run on the monotonic clock.
   std::function<absl::Time()> clock = absl::Now;

@@ -24,7 +24,7 @@ constexpr uint32_t kRefused = 1;  // in PushMessagesResponse.results; 0 is accep
 
 constexpr size_t kMaxKeylessName = 4096;
 constexpr int64_t kCallOverhead = int64_t{8} << 20;  // what is around an object in a call
-constexpr double kSlowBytesPerSecond = 1 << 20;      // of a large upload
+constexpr double kSlowBytesPerSecond = 64 << 10;     // of a large upload, as of the HTTP server
 
 // The key that a call names must be the key that signed it.
 absl::Status CheckOwnKey(const Caller& caller, const std::string& public_key) {

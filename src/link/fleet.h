@@ -77,7 +77,7 @@ class Fleet {
 
   // The longest call by which the caller may upload objects, to be asked before the call is read:
   // longer than Limits::max_call_bytes only for a node that was sent a message and whose signature
-  // is valid. Its upload then has time for `num_bytes`, however slow its line.
+  // is valid. Its upload then has time for `num_bytes` at 64 KiB/s.
   int64_t MaxUploadBytes(const Caller& caller, int64_t num_bytes);
 
   // Many objects in one call, of peers that know more than Flower's own. The caller is checked here

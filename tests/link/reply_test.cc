@@ -337,7 +337,7 @@ TEST_F(ReplyTest, ALargeUploadHasTimeUntilItIsThere) {
   const PackedReply reply = node_.PackReply(instruction_, Big(7));
   ASSERT_OK_AND_ASSIGN(const auto response, node_.Push(reply));
   fleet_.MaxUploadBytes(node_.Sign(), int64_t{600} << 20);
-  now_ += absl::Seconds(600);
+  now_ += absl::Seconds(3000);  // at 200 KiB/s
   ASSERT_THAT(node_.Heartbeat(), IsOk());
   fleet_.Tick();
   EXPECT_FALSE(node_.Offered()) << "the reply is still being uploaded";
