@@ -23,7 +23,7 @@ struct Contribution {
   static const RecordDict& NoContent();
 };
 
-// Combines the replies of one round as they arrive and forgets each. The base checks, the subclass
+// Combines the replies of one round as they arrive and keeps none. The base checks, the subclass
 // only computes. Not thread-safe.
 class Aggregator {
  public:

@@ -8,7 +8,7 @@
 namespace fedumm {
 
 // A Flower App Bundle: the zip that `flwr build` makes, checked. It is never unpacked; its files
-// are only looked at. Immutable; copying is dear, share it.
+// are only looked at. Immutable; copying is expensive, share it.
 class Fab {
  public:
   // INVALID_ARGUMENT, with the reason, for anything that is no sound bundle: not a zip, over

@@ -31,10 +31,10 @@ class Grid {
   virtual absl::StatusOr<std::vector<std::string>> PushMessages(std::vector<Message> messages) = 0;
   // Replies to `message_ids` that are complete, each returned once. Waits until at least one is
   // there or `deadline` has passed (then: empty). An instruction that cannot be answered any more
-  // (node gone, ttl passed) gives a reply with an error. CANCELLED once the server is stopping.
+  // (node lost, ttl passed) gives a reply with an error. CANCELLED once the server is stopping.
   virtual absl::StatusOr<std::vector<Message>> PullMessages(
       const std::vector<std::string>& message_ids, absl::Time deadline) = 0;
-  // Withdraws instructions that nobody waits for any more, and drops what came for them.
+  // Withdraws instructions whose replies are not needed any more, and drops these.
   virtual void Withdraw(const std::vector<std::string>& message_ids) = 0;
   // Bytes that crossed the wire to and from a node so far; zeros where nothing does (simulation).
   struct Traffic {

@@ -39,7 +39,7 @@ class FedProx : public FedAvg {
 class FedAvgMomentum : public FedAvg {
  public:
   explicit FedAvgMomentum(StrategyOptions options = {}, double server_learning_rate = 1,
-                   double server_momentum = 0)
+                          double server_momentum = 0)
       : FedAvg(std::move(options)),
         learning_rate_(server_learning_rate),
         momentum_(server_momentum) {}

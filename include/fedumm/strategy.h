@@ -113,7 +113,8 @@ struct StartOptions {
   // rounds' results are appended to `<path>.rounds` beside it. A run that finds them goes on after
   // that round, bit for bit as if it had never stopped. DATA_LOSS if one of them is damaged or the
   // second is missing, FAILED_PRECONDITION if they are those of a run with another seed or other
-  // arrays. A run that finds no file at the path begins anew and replaces `<path>.rounds`.
+  // arrays. A run that finds no file at the path starts from round 0 and
+  // replaces `<path>.rounds`.
   std::string checkpoint_path;
   std::function<absl::Time()> clock = absl::Now;  // for RoundResult::duration only
 };
@@ -142,7 +143,7 @@ struct Gathered {
 // The server's learning algorithm: Start is the loop, a subclass overrides the one step it changes.
 // Used from one thread at a time.
 //
-//   Select()         who takes part                 (default: the fraction of the online nodes)
+//   Select()         which nodes take part          (default: the fraction of the online nodes)
 //   Instruct()       what one of them is sent       (default: round.content)
 //   NewAggregator()  how replies combine            (default: the weighted mean)
 //   Step()           how the model moves            (default: to the aggregate)

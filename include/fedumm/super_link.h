@@ -43,7 +43,7 @@ struct SuperLinkOptions {
   Limits limits;
   // What nodes do, for a program to print: a line when one joins, restarts, leaves, is lost (no
   // heartbeat came in time) or comes back. The logger "fedumm" has the same lines at level info.
-  // Called from the server's threads, one at a time for each node; must not wait.
+  // Called from the server's threads, perhaps from several at a time; must not wait.
   std::function<void(const std::string& event)> on_event;
   // Of signatures and messages. Leases and heartbeats run on the monotonic clock.
   std::function<absl::Time()> clock = absl::Now;
@@ -72,11 +72,12 @@ class SuperLink {
   std::vector<NodeStatus> Nodes() const;
 
   // With `enable_supernode_auth`: from now on these public keys (PEM, or one line of OpenSSH's) may
-  // join, in place of those of the last call. The node of a key that is no longer among them
-  // is rejected at its next call. INVALID_ARGUMENT, naming the entry, for one that is no EC public
+  // join, in place of those of the last call. The node of a key that is no longer among them is
+  // rejected at its next call. INVALID_ARGUMENT, naming the entry, for one that is no EC public
   // key: nothing has changed then.
   absl::Status AllowKeys(const std::vector<std::string>& public_keys);
-  // As `flwr supernode register` and `unregister`: a node that has not joined yet, for good.
+  // As `flwr supernode register` and `unregister`. RegisterNode is for a node that has not joined
+  // yet; a key that was unregistered cannot be used again.
   absl::StatusOr<uint64_t> RegisterNode(const std::string& public_key);
   absl::Status UnregisterNode(uint64_t node_id);
 

@@ -32,7 +32,7 @@ struct SuperNodeOptions {
   // the end. A node with a key of its own keeps its registration.
   std::string private_key;
   ConfigRecord node_config;
-  int64_t max_retries = -1;  // consecutive failed tries before giving up; negative: for ever
+  int64_t max_retries = -1;  // consecutive failed tries before giving up; negative: no limit
   absl::Duration max_wait_time = absl::InfiniteDuration();  // likewise, time
   // How long a stopped node waits after its last reply before it deactivates, so that a server that
   // polls can fetch the reply. At most 1 s.

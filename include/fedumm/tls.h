@@ -4,7 +4,7 @@
 
 namespace fedumm {
 
-// How a server proves who it is. PEM texts, not paths.
+// The certificate of a server. PEM texts, not paths.
 struct ServerTls {
   std::string certificate_chain;  // the server's certificate first, then those that signed it
   std::string private_key;        // of the first certificate, without a passphrase

@@ -14,7 +14,7 @@ inline constexpr size_t kPrintableCharacters = 200;
 // so the escape sequences of terminals), line and paragraph separators, characters that change the
 // direction of text, and bytes that are not UTF-8. At most `max_characters` characters of `text`
 // are shown; "..." follows where it was cut. What this returned passes unchanged through it again
-// (but for the cut), so a text may go through it more than once.
+// (except for the cut), so a text may go through it more than once.
 std::string Printable(absl::string_view text, size_t max_characters = kPrintableCharacters);
 
 // `text` as valid UTF-8, which Protobuf's strings must be: bytes that are not UTF-8 become U+FFFD,

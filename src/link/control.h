@@ -13,8 +13,8 @@
 namespace fedumm::link {
 
 // The half of a SuperLink for its users' command line (`flwr run`, `flwr list`, …): one function
-// for each call of Flower's Control API, whatever the transport. There are no accounts: who may
-// call at all is the transport's to decide. Thread-safe; no function waits.
+// for each call of Flower's Control API, whatever the transport. There are no accounts:
+// the transport decides which peers may call. Thread-safe; no function waits.
 //
 // Errors: NOT_FOUND for an unknown run or node, FAILED_PRECONDITION for what a run's state, its
 // config or a key does not allow, INVALID_ARGUMENT for what must not be, UNAVAILABLE (try again).
@@ -30,7 +30,7 @@ class Control {
   absl::StatusOr<flwr::proto::ListRunsResponse> ListRuns(
       const flwr::proto::ListRunsRequest& request);
   absl::StatusOr<flwr::proto::StopRunResponse> StopRun(const flwr::proto::StopRunRequest& request);
-  // FAILED_PRECONDITION for what is no key, ALREADY_EXISTS for one that is or was a node's.
+  // FAILED_PRECONDITION for a text that is no key, ALREADY_EXISTS for one that is or was a node's.
   absl::StatusOr<flwr::proto::RegisterNodeResponse> RegisterNode(
       const flwr::proto::RegisterNodeRequest& request);
   absl::StatusOr<flwr::proto::UnregisterNodeResponse> UnregisterNode(
@@ -41,7 +41,7 @@ class Control {
   // A run's logs as they come. NOT_FOUND if there is no such run.
   struct Logs {
     flwr::proto::StreamLogsResponse part;  // what came since the time asked for; may be empty
-    bool finished = false;                 // and no more will come
+    bool finished = false;                 // no more will come
   };
   absl::StatusOr<Logs> ReadLogs(const flwr::proto::StreamLogsRequest& request);
   // Calls `on_more` whenever there may be more logs of the run, until Unwatch; it must not call

@@ -24,7 +24,7 @@ constexpr uint32_t kRefused = 1;  // in PushMessagesResponse.results; 0 is accep
 
 constexpr size_t kMaxKeylessName = 4096;
 constexpr int64_t kCallOverhead = int64_t{8} << 20;  // what is around an object in a call
-constexpr double kSlowBytesPerSecond = 1 << 20;      // of a large upload
+constexpr double kSlowBytesPerSecond = 64 << 10;     // of a large upload, as of the HTTP server
 
 // The key that a call names must be the key that signed it.
 absl::Status CheckOwnKey(const Caller& caller, const std::string& public_key) {
@@ -394,7 +394,7 @@ absl::StatusOr<flwr::proto::GetFabResponse> Fleet::GetFab(
       if (state_.mailbox.FailOffered(request.node().node_id(), request.run_id(), NoBundle())) {
         state_.NotifyWaiters(answers);
       }
-      // Any other error would end the node for good.
+      // Any other error would end the node.
       return absl::PermissionDeniedError(
           absl::StrCat("run ", request.run_id(), " has no app bundle: its nodes bring their own"));
     }

@@ -19,9 +19,9 @@ namespace fedumm::link {
 // The nodes' half of a SuperLink: one function for each call of `flwr.proto.Fleet`, whatever the
 // transport. Thread-safe; no function waits. Errors are those that a Flower node understands:
 // UNAVAILABLE (try again), PERMISSION_DENIED (the run has ended), UNAUTHENTICATED (not your node),
-// FAILED_PRECONDITION and INVALID_ARGUMENT (refused for good). FAILED_PRECONDITION of RegisterNode
-// and UnregisterNode means "only operators do that" where LinkOptions::known_keys_only is set, and
-// "the key was used" else.
+// FAILED_PRECONDITION and INVALID_ARGUMENT (refused permanently). FAILED_PRECONDITION of
+// RegisterNode and UnregisterNode means "only operators do that" where LinkOptions::known_keys_only
+// is set, and "the key was used" else.
 //
 // A node that restarts with its key takes over from the previous process with that key, which may
 // still be calling: ActivateNode ends its held pull and offers again what it had not answered. From
@@ -77,7 +77,7 @@ class Fleet {
 
   // The longest call by which the caller may upload objects, to be asked before the call is read:
   // longer than Limits::max_call_bytes only for a node that was sent a message and whose signature
-  // is valid. Its upload then has time for `num_bytes`, however slow its line.
+  // is valid. Its upload then has time for `num_bytes` at 64 KiB/s.
   int64_t MaxUploadBytes(const Caller& caller, int64_t num_bytes);
 
   // Many objects in one call, of peers that know more than Flower's own. The caller is checked here
@@ -97,7 +97,7 @@ class Fleet {
   void Stop();
 
  private:
-  // What the registry knows the caller by, who names `public_key` in the request; checked.
+  // The registry's name of the caller, which names `public_key` in the request. Checks the caller.
   absl::StatusOr<std::string> Identify(const Caller& caller, const std::string& public_key);
   // Whether the caller owns the node, and the server still serves.
   absl::Status Admit(const Caller& caller, uint64_t node);

@@ -70,11 +70,11 @@ struct LinkState {
                           .limits = options.limits}),
         gate(options.replies) {}
 
-  // Reports what a node did, with who it is and how many nodes are online now; see
+  // Reports what a node did, with its key, its address and the number of nodes online now; see
   // SuperLinkOptions::on_event.
   void Report(uint64_t node, std::string_view what, Answers& answers)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  // Logs something wrong with what a node sent, at most one line a node in ten seconds.
+  // Logs an error of a node, at most one line for each node in ten seconds.
   void Warn(uint64_t node, std::string_view what, Answers& answers)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
 

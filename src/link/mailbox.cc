@@ -206,6 +206,7 @@ void Mailbox::Withdraw(uint64_t run_id, const std::string& message_id) {
   Unlink(it->second);
   ReleaseInstruction(it->second);
   DropReply(it->second);
+  RemoveAnswered(it->second);
   entries_.erase(it);
 }
 
@@ -509,6 +510,14 @@ void Mailbox::SetAnswered(Entry& entry) {
   answered_[metadata.run_id].insert(metadata.message_id);
 }
 
+void Mailbox::RemoveAnswered(const Entry& entry) {
+  const Metadata& metadata = entry.instruction.metadata;
+  const auto run = answered_.find(metadata.run_id);
+  if (run == answered_.end()) return;
+  run->second.erase(metadata.message_id);
+  if (run->second.empty()) answered_.erase(run);
+}
+
 void Mailbox::Fail(Entry& entry, const Error& error) {
   SetAnswered(entry);
   entry.error = error;
@@ -527,14 +536,10 @@ void Mailbox::Close(Entry& entry, absl::Time now) {
   Unlink(entry);
   ReleaseInstruction(entry);
   DropReply(entry);
+  RemoveAnswered(entry);
   entry.stage = Stage::kClosed;
-  const Metadata& metadata = entry.instruction.metadata;
-  if (const auto run = answered_.find(metadata.run_id); run != answered_.end()) {
-    run->second.erase(metadata.message_id);
-    if (run->second.empty()) answered_.erase(run);
-  }
   entry.message.reset();
-  closed_.emplace_back(now + kKeepClosed, metadata.message_id);
+  closed_.emplace_back(now + kKeepClosed, entry.instruction.metadata.message_id);
   EvictClosed(now);
 }
 

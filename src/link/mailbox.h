@@ -79,7 +79,8 @@ class Mailbox {
     std::shared_ptr<const Parts> parts;
     flwr::proto::ObjectTree tree;
     std::vector<std::string> object_ids;
-    int64_t num_bytes = 0;  // of the objects, if the reply is to wait for room; see ReplyGate
+    int64_t num_bytes =
+        0;  // of the objects, if the reply waits for the memory budget; see ReplyGate
   };
   void Post(Instruction instruction, absl::Time now);
 
@@ -173,10 +174,10 @@ class Mailbox {
     std::string session;
     bool complete = false;
   };
-  // Announces a reply of `node` with these objects (children first, root last). The same reply
-  // again is welcome. An error takes the place of an incomplete reply. ALREADY_EXISTS for another
-  // one, INVALID_ARGUMENT with the reason for one that must not be: nothing has changed then.
-  // `wall_now` is compared with the reply's own times.
+  // Announces a reply of `node` with these objects (children first, root last). Idempotent: the
+  // same reply may be announced again. An error takes the place of an incomplete reply.
+  // ALREADY_EXISTS for another one, INVALID_ARGUMENT with the reason for one that must not be:
+  // nothing has changed then. `wall_now` is compared with the reply's own times.
   absl::StatusOr<Receipt> PushReply(uint64_t node, const Metadata& reply,
                                     std::vector<std::string> object_ids, absl::Time now,
                                     absl::Time wall_now);
@@ -241,7 +242,9 @@ class Mailbox {
   void Fail(Entry& entry, const Error& error);
   // It is answered: by its reply, or by an error.
   void SetAnswered(Entry& entry);
-  // Forgets old closed entries, and so perhaps this one.
+  // It is no longer to be taken.
+  void RemoveAnswered(const Entry& entry);
+  // Evicts old closed entries, and so perhaps this one.
   void Close(Entry& entry, absl::Time now);
   void EvictClosed(absl::Time now);
   void Unlink(const Entry& entry);
@@ -251,7 +254,7 @@ class Mailbox {
   const Options options_;
   std::map<std::string, Entry, std::less<>> entries_;      // by message id
   std::map<uint64_t, std::vector<Entry*>> live_;           // by node, not closed, oldest first
-  std::deque<std::pair<absl::Time, std::string>> closed_;  // when to forget which, oldest first
+  std::deque<std::pair<absl::Time, std::string>> closed_;  // when to evict which, oldest first
   std::map<uint64_t, std::set<std::string>> answered_;     // message ids by run
   std::map<std::string, Session, std::less<>> sessions_;
   std::weak_ptr<const Parts> last_parts_;  // of the instruction posted last

@@ -117,11 +117,11 @@ std::shared_ptr<evp_pkey_st> NodeAuth::FindKey(const std::string& public_key) {
 }
 
 void NodeAuth::RememberKey(const std::string& public_key, std::shared_ptr<evp_pkey_st> key) {
-  std::shared_ptr<evp_pkey_st> forgotten;  // freed after the lock is released
+  std::shared_ptr<evp_pkey_st> evicted;  // freed after the lock is released
   MutexLock lock(mu_);
   if (keys_.size() >= kMaxKeys) {
     const auto any = keys_.begin();
-    forgotten = std::move(any->second.key);
+    evicted = std::move(any->second.key);
     keys_.erase(any);
   }
   keys_.try_emplace(public_key, KnownKey{.key = std::move(key)});
@@ -129,10 +129,10 @@ void NodeAuth::RememberKey(const std::string& public_key, std::shared_ptr<evp_pk
 
 absl::Status NodeAuth::RememberSignature(const Caller& caller) {
   const uint64_t fingerprint = FingerprintOf(caller);
-  absl::flat_hash_set<uint64_t> forgotten;  // freed after the lock is released
+  absl::flat_hash_set<uint64_t> evicted;  // freed after the lock is released
   MutexLock lock(mu_);
   if (const absl::Time now = options_.timer(); now - began_ > kOldest + kMostAhead) {
-    forgotten = std::exchange(seen_before_, std::exchange(seen_, {}));
+    evicted = std::exchange(seen_before_, std::exchange(seen_, {}));
     began_ = now;
     ++generation_;
   }

@@ -18,9 +18,10 @@ struct evp_pkey_st;  // OpenSSL's EVP_PKEY
 
 namespace fedumm::link {
 
-// Who says that they are calling: what a node attaches to each call.
+// The identity that a caller claims: what a node attaches to each call.
 struct Caller {
-  // A peer of a transport that carries no keys. It can speak for nodes that came in that way only.
+  // A peer of a transport that carries no keys. It can act only for nodes that joined
+  // over such a transport.
   static Caller Keyless() { return {.keyless = true}; }
 
   std::string public_key;  // PEM of an EC public key, as sent
@@ -31,7 +32,7 @@ struct Caller {
 };
 
 // Checks that a caller holds the private key of the public key that it names, now. A signature is
-// good for one call. Thread-safe.
+// accepted for one call. Thread-safe.
 class NodeAuth {
  public:
   struct Options {

@@ -59,9 +59,10 @@ class NodeRegistry {
   // A node that has not joined yet. ALREADY_EXISTS for a key that is or was a node, UNAVAILABLE
   // when the registry is full.
   absl::StatusOr<uint64_t> Enrol(Enrolment enrolment, absl::Time now);
-  // Removes a node for good, whoever registered it. NOT_FOUND if there is none.
+  // Removes a node permanently, also one that registered itself. NOT_FOUND if there is none.
   absl::Status Revoke(uint64_t node, absl::Time now);
-  // Every node that ever was, ascending, as `flwr supernode list` shows them.
+  // All nodes, those that are unregistered included, ascending, as `flwr supernode list` shows
+  // them.
   std::vector<flwr::proto::NodeInfo> Describe(absl::Time now) const;
 
   // The node's side.
@@ -114,9 +115,9 @@ class NodeRegistry {
   std::vector<uint64_t> TakeLost(absl::Time now);
   absl::Time NextLeaseEnd() const;  // when TakeLost has more
   int64_t num_online() const { return static_cast<int64_t>(leases_.size()); }  // as of TakeLost
-  // Where the node calls from, for people: host:port.
+  // Where the node calls from, for log lines: host:port.
   void SetAddress(uint64_t node, const std::string& address);
-  // " (key 0123456789ab, address)": who it is, for people.
+  // " (key 0123456789ab, address)", for log lines.
   std::string Describe(uint64_t node) const;
 
   // Whether the node was sent a message since the server started.
@@ -131,7 +132,7 @@ class NodeRegistry {
     Enrolment enrolment;
     bool enrolled = false;     // by name
     uint64_t order = 0;        // of joining
-    bool registered = true;    // false: for good
+    bool registered = true;    // false: permanently
     bool key_revoked = false;  // its key is no longer allowed
     bool active = false;
     bool instructed = false;

@@ -22,7 +22,7 @@ struct Upload {
 };
 
 // Stores an object of a reply that was announced. False, and a line in the log, if it must not be
-// stored: nobody announced it, its bytes have another hash, it is too large. PERMISSION_DENIED if
+// stored: it was not announced, its bytes have another hash, it is too large. PERMISSION_DENIED if
 // the run is over, UNAVAILABLE if the server is full.
 absl::StatusOr<bool> StoreUpload(LinkState& state, const Upload& upload,
                                  const std::string& object_id, std::string bytes);

@@ -32,7 +32,7 @@ absl::StatusOr<uint64_t> Runs::Add(const RunOptions& options, absl::Time now) {
   flwr::proto::Run& run = entry.run;
   FEDUMM_RETURN_IF_ERROR(wire::ConfigToScalars(options.run_config, *run.mutable_override_config()));
   for (const auto& [key, value] : options.run_config) {
-    // A Python node that is told otherwise ends for good.
+    // A Python node exits at a key that the config of its app does not have.
     if (options.fab == nullptr || options.fab->config().contains(key)) continue;
     return absl::InvalidArgumentError(
         absl::StrCat("the app bundle's config has no key '", key, "' to override"));

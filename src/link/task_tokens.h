@@ -13,9 +13,10 @@
 
 namespace fedumm::link {
 
-// Which process may act for which run: a token for each run that has one, good for a while and
-// renewed by what the process does. Only hashes of tokens are kept, so that neither the time of a
-// lookup nor a memory dump reveals one. Times are the caller's monotonic `now`. Not thread-safe.
+// Which process may act for which run: a token for each run that has a process, valid for a while
+// and renewed by each call of the process. Only hashes of tokens are kept, so that neither the time
+// of a lookup nor a memory dump reveals one. Times are the caller's monotonic `now`. Not
+// thread-safe.
 class TaskTokens {
  public:
   // A new token, 256 hex digits, in place of the run's last. `ticket` names the request that it
@@ -24,7 +25,7 @@ class TaskTokens {
   void Revoke(uint64_t run_id);
   void Renew(uint64_t run_id, absl::Time until);
 
-  // The run of a good token.
+  // The run of a valid token.
   std::optional<uint64_t> Find(std::string_view token) const;
   // The run whose token answered that request.
   std::optional<uint64_t> FindTicket(uint64_t ticket) const;

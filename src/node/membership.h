@@ -25,16 +25,16 @@ class Membership {
  public:
   struct Options {
     std::string public_key_pem;
-    bool keeps_key =
-        false;  // outlives this process: never unregistered, after which it could not be used again
+    // The key outlives this process. It is never unregistered: it could not be used again.
+    bool keeps_key = false;
     uint64_t seed = 0;  // of the back-off
     std::function<void(const std::string&)> on_event;
   };
   explicit Membership(Options options);
 
   // Registers and activates; returns the node id. A node that may have been active before, in this
-  // process or with its key in another one, tries for as long as a server may still
-  // hold it for online. Any other refusal is final.
+  // process or with its key in another one, tries for as long as a server may still hold it
+  // for online. Any other refusal is final.
   absl::StatusOr<uint64_t> Join(Caller& caller);
   // Deactivates and, unless the key is kept, unregisters, as far as the server can be reached.
   void Leave(Caller& caller);

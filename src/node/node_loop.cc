@@ -29,14 +29,14 @@ constexpr absl::Duration kFinalReplyTimeout =
 constexpr int kMaxFailedSessions =
     12;  // in a row: joined, and refused before the first pull was answered
 
-// Errors after which the server cannot be talked to until the node has joined again, if at all. Any
+// Errors after which the server cannot be used until the node has joined again, if at all. Any
 // other concerns one message only.
 bool EndsSession(const absl::Status& status) {
   return absl::IsCancelled(status) || absl::IsUnavailable(status) || absl::IsAborted(status) ||
          IsRefusal(status);
 }
 
-// Whether the sender of an instruction is to hear of it: the server can be talked to, and the run
+// Whether the sender of an instruction is told of the error: the server can be reached, and the run
 // is not over.
 bool IsForSender(const absl::Status& status) {
   return !EndsSession(status) && !absl::IsPermissionDenied(status);
@@ -209,7 +209,7 @@ class Node {
                      ErrorCode::kReplyMessageUnavailable);
   }
 
-  // Tells the sender, who would wait until the instruction expires.
+  // Tells the sender, which would otherwise wait until the instruction expires.
   absl::Status PushError(Caller& caller, const Metadata& instruction, const absl::Status& reason,
                          ErrorCode code) {
     Message reply = MakeReply({.metadata = instruction}, reason, Now());

@@ -25,7 +25,7 @@ class ObjectStore {
   void Release(const std::vector<std::string>& ids);
 
   // Stores bytes from a peer. INVALID_ARGUMENT if they are no well-formed object, DATA_LOSS if they
-  // are not what `id` names, NOT_FOUND if nobody announced it. OK if the bytes are here already.
+  // are not what `id` names, NOT_FOUND if it was not announced. OK if the bytes are here already.
   absl::Status PutChecked(const std::string& id, std::string bytes, const Limits& limits);
   // Takes a reference and stores bytes of our own making, whose id is known to be right.
   void Add(const wire::Object& object);

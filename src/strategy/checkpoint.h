@@ -1,5 +1,5 @@
 // The state of a run after a whole round: one file, replaced after every round, whose size does not
-// depend on the number of rounds. The rounds' results are in a file beside it; see RoundLog.
+// depend on the number of rounds. The results of the rounds are in a second file; see RoundLog.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,7 @@ struct Checkpoint {
 std::string EncodeCheckpoint(const Checkpoint& checkpoint);
 // DATA_LOSS for anything but what EncodeCheckpoint writes.
 absl::StatusOr<Checkpoint> DecodeCheckpoint(std::string_view bytes);
-// The part of DecodeCheckpoint behind the checksum.
+// What DecodeCheckpoint does after the checksum.
 absl::StatusOr<Checkpoint> DecodeCheckpointBody(std::string_view body);
 
 // Needs no memory for a copy of the arrays.
@@ -37,7 +37,7 @@ absl::Status WriteCheckpoint(const std::string& path, const Checkpoint& checkpoi
 // NOT_FOUND if there is no file. Each array is read into its own buffer.
 absl::StatusOr<Checkpoint> ReadCheckpoint(const std::string& path);
 
-// Where the log of a checkpoint's rounds is.
+// The path of the log of a checkpoint's rounds.
 std::string RoundLogPath(const std::string& checkpoint_path);
 
 }  // namespace fedumm

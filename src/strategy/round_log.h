@@ -14,8 +14,8 @@ namespace fedumm {
 
 // A frame for each round, with round 0 first: the length of what follows the hash (8 bytes, little
 // endian), the SHA-256 of the hash before it and of what follows, and the result as a
-// flwr.proto.RecordDict. Where the log ends, and the last hash, stand in the checkpoint: what is
-// behind that was written by a process that was killed before its checkpoint, and is cut off. Not
+// flwr.proto.RecordDict. The checkpoint has the length of the log and the last hash: what follows
+// was written by a process that was killed before it wrote its checkpoint, and is cut off. Not
 // thread-safe.
 class RoundLog {
  public:
@@ -51,7 +51,7 @@ class RoundLog {
   Mark mark_;
 };
 
-// The part of a frame behind its hash.
+// The part of a frame after its hash.
 absl::StatusOr<std::string> EncodeRound(const RoundResult& round);
 // DATA_LOSS for anything but what EncodeRound writes.
 absl::StatusOr<RoundResult> DecodeRound(std::string_view bytes);

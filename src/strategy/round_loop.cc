@@ -152,7 +152,7 @@ absl::Status RoundLoop::Save(const RoundResult& result) {
 void RoundLoop::Keep(RoundResult result) {
   std::vector<RoundResult>& rounds = result_.rounds;
   rounds.push_back(std::move(result));
-  if (static_cast<int64_t>(rounds.size()) > 1 + options_.keep_rounds) {
+  if (static_cast<int64_t>(rounds.size()) - 1 > options_.keep_rounds) {
     rounds.erase(rounds.begin() + 1);
   }
 }

@@ -65,7 +65,13 @@ absl::StatusOr<ArrayRecord> FedAvgMomentum::Step(const Round& round, ArrayRecord
       next.Set(key, mean);
       continue;
     }
-    std::vector<double> x = round.arrays.Find(key)->ToDoubles();
+    const Array* current = round.arrays.Find(key);
+    if (current == nullptr || !SameShape(*current, mean)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the aggregate's tensor ", Quoted(key),
+                       current == nullptr ? " is not in the model" : " has another shape"));
+    }
+    std::vector<double> x = current->ToDoubles();
     const std::vector<double> target = mean.ToDoubles();
     const Array* before = velocity_.Find(key);
     std::vector<double> velocity =
@@ -137,7 +143,7 @@ absl::StatusOr<std::unique_ptr<Strategy>> NewStrategy(std::string_view name,
   }
   if (name == kFedAvgM) {
     return std::make_unique<FedAvgMomentum>(std::move(options), number(kServerLearningRate),
-                                     number(kServerMomentum));
+                                            number(kServerMomentum));
   }
   return std::make_unique<FedAvg>(std::move(options));
 }

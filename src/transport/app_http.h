@@ -13,9 +13,9 @@ inline constexpr char kControlPath[] = "/v1/control/";
 inline constexpr char kRuntimePath[] = "/v1/runtime/";
 
 struct AppHttpOptions {
-  // Whether peers on other machines may run apps. There are no accounts: whoever may call Control
-  // or acquire tasks runs code here and on all nodes. If false, a request is refused that comes
-  // from another machine, or from this one through a proxy or a web page.
+  // Whether peers on other machines may run apps. There are no accounts: a peer that may call
+  // Control or acquire tasks runs code here and on all nodes. If false, a request is refused that
+  // comes from another machine, or from this one through a proxy or a web page.
   bool allow_remote_control = false;
 };
 

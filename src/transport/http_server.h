@@ -71,8 +71,8 @@ class HttpServer {
     std::string address;           // host:port; port 0 picks a free one
     std::optional<ServerTls> tls;  // none: plaintext
     int64_t max_body_bytes = int64_t{24} << 20;
-    // The limit of one request in place of max_body_bytes, from its header: a peer that proves who
-    // it is may send more. Must not wait.
+    // The limit of one request in place of max_body_bytes, from its header: an authenticated peer
+    // may send more. Must not wait.
     std::function<int64_t(const HttpRequest& head)> max_body_of;
     int64_t max_header_bytes = 32 << 10;
     // Memory budget for bodies over 64 KiB that are being read or handled, of all connections;

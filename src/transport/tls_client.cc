@@ -21,7 +21,7 @@
 namespace fedumm::transport {
 namespace {
 
-// OpenSSL's socket BIO raises SIGPIPE when the peer is gone, which would end the program.
+// OpenSSL's socket BIO raises SIGPIPE when the peer has disconnected, which would end the program.
 int SendBio(BIO* bio, const char* data, int size) {
   BIO_clear_retry_flags(bio);
   int fd = -1;

@@ -51,20 +51,27 @@ absl::Status ParseChildren(std::string_view text, int64_t max_children, ObjectVi
   return absl::OkStatus();
 }
 
+size_t VarintBytes(uint64_t number) {
+  size_t num_bytes = 1;
+  while (number >>= 7) ++num_bytes;
+  return num_bytes;
+}
+
 // About as many bytes as a value takes in an object, and not more.
 struct ValueBytes {
+  size_t operator()(double /*value*/) const { return sizeof(double); }
+  size_t operator()(int64_t value) const {  // sint64: zigzag
+    return VarintBytes((static_cast<uint64_t>(value) << 1) ^ static_cast<uint64_t>(value >> 63));
+  }
+  size_t operator()(uint64_t value) const { return VarintBytes(value); }
+  size_t operator()(bool /*value*/) const { return 1; }
   size_t operator()(const std::string& value) const { return value.size(); }
   size_t operator()(const Bytes& value) const { return value.value.size(); }
-  size_t operator()(const std::vector<double>& values) const { return 8 * values.size(); }
   template <typename T>
   size_t operator()(const std::vector<T>& values) const {
     size_t num_bytes = 0;
-    for (const auto& value : values) num_bytes += (*this)(value);
+    for (const T& value : values) num_bytes += (*this)(value);
     return num_bytes;
-  }
-  template <typename T>
-  size_t operator()(const T& /*number*/) const {
-    return 1;
   }
 };
 
@@ -73,8 +80,9 @@ struct RecordBytes {
   template <typename Value>
   size_t operator()(const Record<Value>& record) const {
     size_t num_bytes = 0;
-    for (const auto& [key, value] : record)
+    for (const auto& [key, value] : record) {
       num_bytes += key.size() + std::visit(ValueBytes(), value);
+    }
     return num_bytes;
   }
 };

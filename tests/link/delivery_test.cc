@@ -200,7 +200,7 @@ TEST_F(DeliveryTest, SharedContentIsStoredOnce) {
   EXPECT_EQ(state_.objects.num_objects(), alone + 1) << "the second message's own object";
 }
 
-TEST_F(DeliveryTest, WithdrawnMessageIsGone) {
+TEST_F(DeliveryTest, WithdrawnMessageIsNotOffered) {
   ASSERT_OK_AND_ASSIGN(const auto ids, grid_->PushMessages({Instruction(node_.id)}));
   grid_->Withdraw(ids);
   EXPECT_FALSE(node_.Offered());

@@ -153,7 +153,7 @@ TEST_F(ObjectStreamsTest, PushOfOtherBytesIsRefused) {
   EXPECT_EQ(push.response().refused_object_id(), missing_[0].id);
 }
 
-TEST_F(ObjectStreamsTest, PushThatStopsHalfWayIsGoneOnWith) {
+TEST_F(ObjectStreamsTest, PushThatStopsHalfWayIsContinued) {
   Announce();
   {
     ObjectPush push = StartPush();

@@ -82,7 +82,7 @@ TEST_F(ReplyGateTest, AReplyThatNeverLeavesKeepsOthersOutForItsPatienceOnly) {
   EXPECT_THAT(came_, ElementsAre("b"));
 }
 
-TEST_F(ReplyGateTest, NobodyWaitsLongerThanTheLongestHoldWhereNothingMoves) {
+TEST_F(ReplyGateTest, AReplyIsAdmittedAfterTheLongestHoldIfNoneWasUsedUp) {
   EXPECT_TRUE(Announce("a", 100));
   for (const char* id : {"b", "c", "d"}) EXPECT_FALSE(Announce(id, 100));
   now_ += absl::Seconds(10);
@@ -96,7 +96,7 @@ TEST_F(ReplyGateTest, NobodyWaitsLongerThanTheLongestHoldWhereNothingMoves) {
   EXPECT_EQ(gate_.next_due(), absl::InfiniteFuture());
 }
 
-TEST_F(ReplyGateTest, WhoHasWaitedWhileOthersWereServedIsAskedToTryAgain) {
+TEST_F(ReplyGateTest, AReplyThatWaitedWhileOthersWereAdmittedIsAskedToTryAgain) {
   EXPECT_TRUE(Announce("a", 100));
   for (const char* id : {"b", "c", "d"}) EXPECT_FALSE(Announce(id, 100));
   now_ += absl::Seconds(9);
@@ -204,7 +204,7 @@ TEST_F(GatedServerTest, ARefusedReplyTakesNoRoom) {
   EXPECT_TRUE(second.has_value());
 }
 
-TEST_F(GatedServerTest, StoppingAnswersWhoIsHeld) {
+TEST_F(GatedServerTest, StopAnswersHeldAnnouncements) {
   Answer first, second;
   Announce(first_, Reply(first_), first);
   Announce(second_, Reply(second_), second);
@@ -222,7 +222,7 @@ TEST_F(GatedServerTest, AReplyWithoutArraysNeverWaits) {
   EXPECT_THAT(second->status(), testing::IsOk());
 }
 
-TEST_F(GatedServerTest, WhoAnnouncesAgainKeepsThePlaceAndTheFormerCallIsAnswered) {
+TEST_F(GatedServerTest, ARepeatedAnnouncementKeepsItsPlaceAndThePreviousCallIsAnswered) {
   Answer first, second, again;
   const PackedReply reply = Reply(first_);
   Announce(first_, reply, first);

@@ -91,7 +91,7 @@ TEST_F(ReplyTest, ErrorReplyIsOneObject) {
   EXPECT_EQ(replies[0].error->code, ErrorCode::kClientAppRaisedException);
 }
 
-TEST_F(ReplyTest, F5_SameReplyAgainIsWelcome) {
+TEST_F(ReplyTest, F5_SameReplyAgainIsAccepted) {
   const PackedReply reply = node_.PackReply(instruction_, Big(7));
   ASSERT_OK_AND_ASSIGN(const auto first, node_.Push(reply));
   ASSERT_THAT(node_.PushObject(instruction_.run_id, reply.objects[0]), IsOk());
@@ -123,7 +123,7 @@ TEST_F(ReplyTest, F5_SecondDifferentReplyIsRefused) {
   EXPECT_EQ(replies[0].content, Big(7));
 }
 
-TEST_F(ReplyTest, F1_NodeThatRestartsMayAnswerAnew) {
+TEST_F(ReplyTest, F1_NodeThatRestartsMayReplyAgain) {
   const PackedReply first = node_.PackReply(instruction_, Big(7));
   ASSERT_THAT(node_.Push(first), IsOk());
   ASSERT_THAT(node_.PushObject(instruction_.run_id, first.objects[0]), IsOk());
@@ -225,7 +225,7 @@ TEST_F(ReplyTest, F18_HostileTreeIsRefused) {
   ExpectRefused(node_, reply);
 }
 
-TEST_F(ReplyTest, F19_ObjectsThatNobodyAnnouncedOrThatAreOthersAreNotStored) {
+TEST_F(ReplyTest, F19_ObjectsThatWereNotAnnouncedOrAreOfAnotherNodeAreNotStored) {
   const PackedReply reply = node_.PackReply(instruction_, Big(7));
   ASSERT_OK_AND_ASSIGN(const auto response, node_.Push(reply));
   const int64_t bytes = state_.objects.num_bytes();
@@ -337,7 +337,7 @@ TEST_F(ReplyTest, ALargeUploadHasTimeUntilItIsThere) {
   const PackedReply reply = node_.PackReply(instruction_, Big(7));
   ASSERT_OK_AND_ASSIGN(const auto response, node_.Push(reply));
   fleet_.MaxUploadBytes(node_.Sign(), int64_t{600} << 20);
-  now_ += absl::Seconds(600);
+  now_ += absl::Seconds(3000);  // at 200 KiB/s
   ASSERT_THAT(node_.Heartbeat(), IsOk());
   fleet_.Tick();
   EXPECT_FALSE(node_.Offered()) << "the reply is still being uploaded";

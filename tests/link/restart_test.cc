@@ -49,7 +49,7 @@ TEST_F(RestartTest, NodeComesBackWithItsNextPullAndIsInstructed) {
   EXPECT_EQ(Replies({instruction.message_id}).size(), 1);
 }
 
-TEST_F(RestartTest, NodeKeepsItsIdWhenItRegistersAnew) {
+TEST_F(RestartTest, NodeKeepsItsIdWhenItRegistersAgain) {
   const uint64_t id = node_.id;
   EXPECT_THAT(node_.Join(), IsOk());
   EXPECT_EQ(node_.id, id);

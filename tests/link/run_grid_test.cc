@@ -9,6 +9,7 @@ namespace fedumm::link {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::IsOk;
 using testing::IsOkAndHolds;
@@ -94,6 +95,15 @@ TEST_F(RunGridTest, ExpiredReplyIsError4) {
   ASSERT_THAT(node_.PushAll(node_.PackReply(instruction, Content(1))), IsOk());
   now_ += absl::Seconds(6);
   ExpectError(instruction, ErrorCode::kReplyMessageUnavailable);
+}
+
+TEST_F(RunGridTest, NothingIsLeftOfAReplyThatIsWithdrawnBeforeItIsPulled) {
+  const Metadata instruction = Send(node_);
+  ASSERT_THAT(node_.PushAll(node_.PackReply(instruction, Content(1))), IsOk());
+  grid_->Withdraw({instruction.message_id});
+  MutexLock lock(state_.mu);
+  EXPECT_THAT(state_.mailbox.Answered(grid_->run_id()), IsEmpty());
+  EXPECT_EQ(state_.objects.num_objects(), 0);
 }
 
 TEST_F(RunGridTest, F1_NodeWithoutHeartbeatIsError5) {
@@ -254,7 +264,7 @@ TEST_F(RunGridTest, NothingIsLeftOfAnInstructionWhoseRunEndsMeanwhile) {
   EXPECT_FALSE(node.Offered());
 }
 
-TEST_F(RunGridTest, NodeThatAnnouncesAShorterIntervalIsGoneEarlier) {
+TEST_F(RunGridTest, NodeThatAnnouncesAShorterIntervalIsLostEarlier) {
   const Metadata instruction = Send(node_);
   EXPECT_THAT(Replies({instruction.message_id}), IsEmpty());
   ASSERT_THAT(node_.Heartbeat(/*interval=*/10), IsOk());
@@ -390,6 +400,20 @@ TEST_F(RunGridTest, ManyNodesAtOnceLoseNothing) {
   grid.reset();
   fleet.Stop();
   timers.join();
+}
+
+class SmallRecordsTest : public LinkFixture {
+ protected:
+  SmallRecordsTest() : LinkFixture(false, {.max_object_bytes = 5000}) {}
+};
+
+TEST_F(SmallRecordsTest, AnInstructionWithARecordThatIsTooLargeIsRefusedByName) {
+  ASSERT_THAT(node_.Join(), IsOk());
+  Message instruction = Instruction(node_.id);
+  instruction.content->Set("blob", ConfigRecord{{"bytes", Bytes{std::string(6000, 'x')}}});
+  EXPECT_THAT(grid_->PushMessages({instruction}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("record 'blob'")));
+  EXPECT_EQ(state_.objects.num_objects(), 0);
 }
 
 }  // namespace

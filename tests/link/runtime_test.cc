@@ -70,7 +70,7 @@ TEST_F(RuntimeTest, AnExecutorOfOtherTasksGetsNone) {
   EXPECT_FALSE(task->has_task());
 }
 
-TEST_F(RuntimeTest, ARunThatNobodyStartsInTimeIsPendingAgain) {
+TEST_F(RuntimeTest, ARunThatIsNotStartedInTimeIsPendingAgain) {
   ASSERT_OK_AND_ASSIGN(const uint64_t run_id, StartRun());
   const std::string token = Token();
   now_ += absl::Seconds(30);
@@ -203,7 +203,7 @@ TEST_F(RuntimeTest, ARepeatedAnnouncementGoesOn) {
   EXPECT_FALSE(node_.Offered()) << "it is one message";
 }
 
-TEST_F(RuntimeTest, ObjectsThatNobodyAnnouncedOrThatAreWrongAreNotStored) {
+TEST_F(RuntimeTest, ObjectsThatWereNotAnnouncedOrAreWrongAreNotStored) {
   const auto [run_id, token] = RunningRun();
   const Packed packed = Pack(run_id, node_.id);
   EXPECT_THAT(PushObject(token, run_id, packed.objects[0], ""), IsOkAndHolds(false));
@@ -442,7 +442,7 @@ TEST_F(RuntimeTest, AStoppingServerAsksToTryAgain) {
   EXPECT_THAT(runtime_.GetNodes(token, {}), StatusIs(absl::StatusCode::kUnavailable));
 }
 
-TEST_F(RuntimeTest, APullWhoseCallerHasGoneIsNotAnswered) {
+TEST_F(RuntimeTest, APullWhoseCallerHasDisconnectedIsNotAnswered) {
   const auto [run_id, token] = RunningRun();
   const Metadata instruction = SendHosted(token, run_id, node_);
   Replies held;

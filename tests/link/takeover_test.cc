@@ -119,7 +119,7 @@ TEST(NodeRegistryTest, NodesThatLeftMakeRoomForNewOnes) {
   EXPECT_EQ(registry.List(kStart).size(), 2);
 }
 
-TEST(NodeRegistryTest, KeysThatNeverCameMakeRoomFirstThenTheOneSilentLongest) {
+TEST(NodeRegistryTest, KeysThatNeverJoinedAreEvictedFirstThenTheNodeThatWasLostFirst) {
   NodeRegistry registry({.max_nodes = 3});
   for (const char* key : {"idle", "silent", "there"}) {
     ASSERT_THAT(registry.Register(key, kStart), IsOk());

@@ -62,7 +62,7 @@ TEST(NodeKey, IsPemSubjectPublicKeyInfo) {
   EXPECT_EQ(key.public_key_pem().size(), 178);  // as Flower's own nodes send it
 }
 
-TEST(NodeKey, SignsAnewEachTime) {
+TEST(NodeKey, EachSignatureDiffersFromTheLast) {
   ASSERT_OK_AND_ASSIGN(const NodeKey key, NodeKey::Generate());
   EXPECT_NE(*key.Sign("t"), *key.Sign("t"));
 }

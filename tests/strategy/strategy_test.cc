@@ -218,7 +218,7 @@ std::vector<BadReply> BadReplies() {
 INSTANTIATE_TEST_SUITE_P(All, BadReplyTest, ::testing::ValuesIn(BadReplies()),
                          [](const auto& info) { return info.param.name; });
 
-TEST_F(StrategyTest, ASilentNodeIsLeftOutAndItsInstructionWithdrawn) {
+TEST_F(StrategyTest, ANodeWithoutAReplyIsLeftOutAndItsInstructionWithdrawn) {
   AddStepper(grid_, 2, 1, 1);
   grid_.nodes[3] = [](const Message&) { return std::nullopt; };
   ASSERT_OK_AND_ASSIGN(const Result result, Start());
@@ -700,6 +700,16 @@ TEST_F(StrategyTest, FedAvgMTakesHandWorkedStepsWithMomentum) {
   // v = -2, -3, -3.5; x = 4, 10, 17
   EXPECT_EQ(result.arrays, Model({17}));
   EXPECT_EQ(strategy->SaveState(), (ArrayRecord{{"w", Array::FromDoubles({1}, {{-3.5}})}}));
+}
+
+TEST(FedAvgMomentumTest, AnAggregateOfAnotherFormIsRefusedByName) {
+  const ArrayRecord model = {{"w", Array::FromFloats({1}, {{1}})}};
+  const Round round = {.arrays = model};
+  FedAvgMomentum strategy({}, /*server_learning_rate=*/0.5, /*server_momentum=*/0.9);
+  EXPECT_THAT(strategy.Step(round, {{"v", Array::FromFloats({1}, {{1}})}}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'v' is not in the model")));
+  EXPECT_THAT(strategy.Step(round, {{"w", Array::FromFloats({2}, {{1, 2}})}}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'w' has another shape")));
 }
 
 TEST(NewStrategyTest, EveryNameGivesAStrategy) {

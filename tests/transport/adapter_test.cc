@@ -102,7 +102,7 @@ TEST_F(AdapterTest, NodeJoinsAndPollsWithoutBeingHeld) {
   EXPECT_LT(absl::Now() - before, absl::Seconds(5)) << "the other transports hold it for ten";
 }
 
-TEST_F(AdapterTest, NobodySpeaksForANodeThatSigns) {
+TEST_F(AdapterTest, AKeylessCallerCannotActForANodeThatSigns) {
   StubClient signing(link_->fleet_port());
   ASSERT_TRUE(signing.Join().ok());
   EXPECT_FALSE(Beat(signing.node_id));

@@ -29,7 +29,7 @@ class BodyQuotaTest : public ::testing::Test {
   Body a_, b_, c_, d_;
 };
 
-TEST_F(BodyQuotaTest, WhoFindsNoRoomWaitsForIt) {
+TEST_F(BodyQuotaTest, ABodyWaitsUntilTheBudgetAdmitsIt) {
   Take(a_, 300);
   Take(b_, 200);
   Take(c_, 50);
@@ -41,7 +41,7 @@ TEST_F(BodyQuotaTest, WhoFindsNoRoomWaitsForIt) {
   EXPECT_TRUE(c_.has_room);
 }
 
-TEST_F(BodyQuotaTest, OnePeerHasAQuarterAndHoldsUpNobodyElse) {
+TEST_F(BodyQuotaTest, OnePeerHasAQuarterAndDoesNotDelayOthers) {
   Take(a_, 80, "10.0.0.1");
   Take(b_, 30, "10.0.0.1");
   Take(c_, 30, "10.0.0.2");
@@ -60,7 +60,7 @@ TEST_F(BodyQuotaTest, ABodyThatIsLargerThanAllGetsAll) {
   EXPECT_TRUE(b_.has_room);
 }
 
-TEST_F(BodyQuotaTest, WhoLeavesTheQueueHoldsUpNobody) {
+TEST_F(BodyQuotaTest, AWithdrawnBodyDoesNotDelayOthers) {
   Take(a_, 300);
   Take(b_, 200);
   Take(c_, 100);
@@ -103,7 +103,7 @@ TEST_F(BodyQuotaTest, FastAndFinishedBodiesStay) {
   EXPECT_FALSE(quota_.IsCancelled(&b_, 0));
 }
 
-TEST_F(BodyQuotaTest, WhoWaitsForItsShareDrivesOutItsOwnOnly) {
+TEST_F(BodyQuotaTest, ABodyThatWaitsForItsShareCancelsBodiesOfItsPeerOnly) {
   Take(a_, 50, "10.0.0.1");
   Take(b_, 80, "10.0.0.2");
   Take(c_, 80, "10.0.0.2");

@@ -133,7 +133,7 @@ TEST_F(DiscoveryTest, OtherTransportThanTheOneNamedIsRefused) {
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("speaks gRPC")));
 }
 
-TEST_F(DiscoveryTest, NobodyThereIsForLater) {
+TEST_F(DiscoveryTest, AServerThatIsNotThereIsTriedLater) {
   std::string address;
   { address = RawServer(SpeakHttp).address(); }
   const auto discovery = New(address);

@@ -193,7 +193,7 @@ TEST_F(FleetHttpTest, RefusesWhatIsNoCall) {
   EXPECT_THAT(node.Post("pull-messages", "\xff", node.Signed()), IsError(400, 1003));
 }
 
-TEST_F(FleetHttpTest, RefusesACallerThatDoesNotProveWhoItIs) {
+TEST_F(FleetHttpTest, RefusesACallerThatIsNotAuthenticated) {
   HttpStub node(server_->port());
   HttpStub other(server_->port());
   HttpStub unknown(server_->port());
@@ -289,7 +289,7 @@ TEST_F(FleetHttpTest, RefusesAReplyThatIsNone) {
   EXPECT_THAT(node.Post("push-messages", node.New<PushMessagesRequest>()), IsError(400, 1003));
 }
 
-TEST_F(FleetHttpTest, RefusesToActivateWhoIsNotRegistered) {
+TEST_F(FleetHttpTest, RefusesToActivateANodeThatIsNotRegistered) {
   HttpStub node(server_->port());
   flwr::proto::ActivateNodeRequest activate;
   activate.set_public_key(node.public_key());

@@ -150,7 +150,7 @@ TEST(HttpClientTest, AnswerThatBeganIsNotAskedForAgain) {
   EXPECT_EQ(server.num_connections(), 1);
 }
 
-TEST(HttpClientTest, NobodyThereIsUnavailable) {
+TEST(HttpClientTest, AServerThatIsNotThereIsUnavailable) {
   std::string address;
   { address = RawServer(Echo).address(); }
   HttpClient client(At(address), nullptr, {});
@@ -445,7 +445,7 @@ TEST_F(TlsTest, StrangersClientCertificateIsRefused) {
                                               HasSubstr("refused the client certificate")));
 }
 
-TEST_F(TlsTest, SilentHandshakeEndsAtTheDeadline) {
+TEST_F(TlsTest, HandshakeWithoutAnAnswerEndsAtTheDeadline) {
   RawServer server([](RawPeer& peer, int) { peer.AwaitEnd(); });
   const auto tls = Client();
   HttpClient client(At(server.address()), tls.get(), {});

@@ -533,7 +533,7 @@ TEST_F(HttpServerTest, NoticesAPeerThatLeavesWhileItWaits) {
   ExpectServes();
 }
 
-TEST_F(HttpServerTest, APeerThatHasItsAnswerIsNotGone) {
+TEST_F(HttpServerTest, APeerThatHasItsAnswerIsNotReportedAsDisconnected) {
   Start();
   Event gone;
   {
@@ -689,7 +689,7 @@ TEST_F(HttpServerTest, ShutdownEndsIdleConnectionsAndAnswersTheRest) {
   server_->Shutdown();
 }
 
-TEST_F(HttpServerTest, ShutdownWaitsTwoSecondsForNobody) {
+TEST_F(HttpServerTest, ShutdownWaitsTwoSecondsForAnswersThatAreHeld) {
   Start();
   RawClient peer(port());
   peer.Send(Post("/hold", ""));
@@ -703,7 +703,7 @@ TEST_F(HttpServerTest, ShutdownWaitsTwoSecondsForNobody) {
   EXPECT_LT(absl::Now() - start, absl::Seconds(5));
   EXPECT_TRUE(gone.IsSet());
   server_.reset();
-  exchange->Respond({});  // nobody is there any more
+  exchange->Respond({});  // the peer has disconnected
 }
 
 TEST_F(HttpServerTest, SaysWhyItCannotStart) {

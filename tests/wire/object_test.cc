@@ -208,5 +208,18 @@ TEST(ObjectTest, TreeIds_NeedsNoStackForDepth) {
   EXPECT_THAT(TreeIds(deep, Limits()), StatusIs(kInvalid, HasSubstr("deeper than 6")));
 }
 
+TEST(ObjectTest, CheckRecordSizes_CountsIntegersAsTheyAreWritten) {
+  const auto size_check = [](const ConfigRecord& record) {
+    Message message;
+    message.content = RecordDict{{"config", record}};
+    return CheckRecordSizes(message, {.max_object_bytes = 1000});
+  };
+  EXPECT_THAT(size_check({{"mask", std::vector<int64_t>(900, -1)}}), IsOk());
+  EXPECT_THAT(size_check({{"mask", std::vector<int64_t>(200, INT64_MIN)}}),
+              StatusIs(kInvalid, HasSubstr("record 'config' has 2004 bytes, limit 1000")));
+  EXPECT_THAT(size_check({{"mask", std::vector<uint64_t>(200, UINT64_MAX)}}), StatusIs(kInvalid));
+  EXPECT_THAT(size_check({{"mask", std::vector<bool>(900, true)}}), IsOk());
+}
+
 }  // namespace
 }  // namespace fedumm::wire
