@@ -142,7 +142,7 @@ class Flags(unittest.TestCase):
         summary = json.loads((run_dir / 'summary.json').read_text())
         self.assertGreater(summary['seconds'], 1e9)
         # One round of two clients, one step each, two pictures a step.
-        self.assertEqual(summary['draw']['examples'], {'local_mean': 2, 'federated': 4, 'centralized': 8})
+        self.assertEqual(summary['draw']['examples'], {'local_mean': 2, 'federated': 4, 'centralized': 4})
         self.assertRefused(fedumm('compare', self.settings, '--run-dir', run_dir, '--jobs', '0'), '--jobs')
 
     def test_compare_with_other_settings(self):

@@ -74,7 +74,7 @@ std::string Names(std::span<const std::string_view> names) {
 // The colour and the shape that a prompt names, in any words: the model draws nothing else.
 absl::StatusOr<Concept> ParsePrompt(const std::string& prompt) {
   Concept wanted;
-  for (const absl::string_view word : absl::StrSplit(prompt, ' ')) {
+  for (const absl::string_view word : absl::StrSplit(prompt, absl::ByAnyChar(" \t\n,.;:!?\"'"))) {
     for (size_t i = 0; i < kColors.size(); ++i) {
       if (word == Text(kColors[i])) wanted.color = static_cast<int>(i);
     }

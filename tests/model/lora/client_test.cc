@@ -202,7 +202,7 @@ TEST_F(LoraClientTest, ARunConfigThatLacksKeysTrainsWithTheTablesValues) {
   EXPECT_THAT((fakes_[{0, "vqa"}]->batch_sizes), ::testing::Each(8));
   EXPECT_EQ((fakes_[{0, "vqa"}]->batch_sizes.size()), 10);
   app_ = NewApp();
-  EXPECT_EQ(Trained(rounds, {{"train.max-grad-norm", 1.0}, {"learning-rate", 3e-3}}), expected);
+  EXPECT_EQ(Trained(rounds, {{"train.max-grad-norm", 1.0}, {"learning-rate", 5e-3}}), expected);
   app_ = NewApp();
   EXPECT_FALSE(Trained(rounds, {{"train.learning-rate", 3e-4}}) == expected);
 }
@@ -213,7 +213,7 @@ TEST_F(LoraClientTest, WhatARunConfigLacksIsLoggedOnceARun) {
   ASSERT_THAT(Handle(TrainMessage()), IsOk());
   const std::string first = ::testing::internal::GetCapturedStdout();
   EXPECT_THAT(first, HasSubstr("run 1: its config lacks training settings"));
-  EXPECT_THAT(first, HasSubstr("train.learning-rate = 0.003"));
+  EXPECT_THAT(first, HasSubstr("train.learning-rate = 0.005"));
   EXPECT_THAT(first, HasSubstr("train.draw-batch-size = 8"));
   EXPECT_THAT(first, Not(HasSubstr("train.local-steps =")));
   EXPECT_THAT(first, HasSubstr("the learning rate stays constant"));
