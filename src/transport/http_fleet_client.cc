@@ -1,6 +1,5 @@
 #include "transport/http_fleet_client.h"
 
-
 #include <algorithm>
 #include <iterator>
 #include <span>
