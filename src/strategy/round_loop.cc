@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/countdown.h"
 #include "base/log.h"
+#include "base/printable.h"
 #include "base/status_macros.h"
 #include "record/form.h"
 #include "strategy/checkpoint.h"
@@ -16,6 +17,8 @@
 
 namespace fedumm {
 namespace {
+
+constexpr size_t kMaxReasonCharacters = 1000;
 
 MetricRecord Aggregate(const MetricsAggregation& aggregation, const std::vector<NodeMetrics>& nodes,
                        const std::string& weight_key) {
@@ -295,7 +298,8 @@ absl::StatusOr<Gathered> RoundLoop::Gather(std::string_view phase, std::vector<u
     }
     const absl::Status status = on_reply(node_id, reply);
     outcomes[node_id].accepted = status.ok();
-    outcomes[node_id].reason = std::string(status.message());
+    // The log of rounds holds UTF-8, and an aggregator of a user may say anything.
+    outcomes[node_id].reason = ValidUtf8(status.message(), kMaxReasonCharacters);
     if (status.ok()) ++gathered.num_accepted;
     return true;
   };

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -37,6 +39,15 @@ TEST(NodeApp, APathThatTheServerNamesIsNotOpened) {
   }
   // The error does not tell whether the path exists.
   for (const std::string& error : errors) EXPECT_EQ(error, errors.front());
+}
+
+TEST(NodeApp, AMalformedFileOfTheNodeIsNotNamedToTheServer) {
+  const std::string folder = ::testing::TempDir() + "/malformed-model";
+  std::filesystem::create_directories(folder);
+  std::ofstream(folder + "/config.json") << "{";
+  NodeApp app({{"model.checkpoint", folder}, {"data.folder", folder}}, [](const std::string&) {});
+  EXPECT_THAT(Answer(app, {}),
+              StatusIs(absl::StatusCode::kFailedPrecondition, Not(HasSubstr("malformed-model"))));
 }
 
 TEST(NodeApp, FilledInSettingsAreToldOnce) {
