@@ -258,11 +258,13 @@ absl::StatusOr<flwr::proto::PushAppMessagesResponse> Runtime::PushMessages(
     }
   }
   std::set<std::string> refused;
-  std::erase_if(instructions, [&](const Mailbox::Instruction& instruction) {
-    if (state_.nodes.IsRegistered(instruction.metadata.dst_node_id)) return false;
-    refused.insert(instruction.metadata.message_id);
-    return true;
-  });
+  std::erase_if(instructions, [&](const Mailbox::Instruction& instruction)
+                                  ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_.mu) {
+                                    if (state_.nodes.IsRegistered(instruction.metadata.dst_node_id))
+                                      return false;
+                                    refused.insert(instruction.metadata.message_id);
+                                    return true;
+                                  });
   for (std::string& id : *response.mutable_message_ids()) {
     if (refused.contains(id)) id.clear();
   }

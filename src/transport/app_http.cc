@@ -139,11 +139,12 @@ class LogStream : public std::enable_shared_from_this<LogStream> {
       : control_(control),
         exchange_(std::move(exchange)),
         ticket_(ticket),
+        run_id_(request.run_id()),
         request_(std::move(request)) {}
 
   void Start() {
     // The watch keeps the exchange alive until the stream ends or the peer disconnects.
-    control_.WatchLogs(request_.run_id(), ticket_, [self = shared_from_this()] { self->Pump(); });
+    control_.WatchLogs(run_id_, ticket_, [self = shared_from_this()] { self->Pump(); });
     exchange_->OnGone([&control = control_, ticket = ticket_] { control.UnwatchLogs(ticket); });
     Pump();
   }
@@ -186,6 +187,7 @@ class LogStream : public std::enable_shared_from_this<LogStream> {
   Control& control_;
   const std::shared_ptr<HttpExchange> exchange_;
   const uint64_t ticket_;
+  const uint64_t run_id_;
   Mutex mu_;
   flwr::proto::StreamLogsRequest request_ ABSL_GUARDED_BY(mu_);
   bool started_ ABSL_GUARDED_BY(mu_) = false;
