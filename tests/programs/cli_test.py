@@ -67,6 +67,13 @@ class Cli(unittest.TestCase):
     def test_a_setting_without_a_name_is_refused(self):
         self.assertRefused(run('fedumm', 'settings', '--get', ''), "''")
 
+    def test_a_simulation_that_needs_more_nodes_than_it_has_is_refused(self):
+        for key in ('min-available-nodes', 'quorum'):
+            with self.subTest(key), tempfile.NamedTemporaryFile('w', suffix='.toml') as file:
+                file.write('[federation]\nclients = 2\nquorum = 1\nmin-available-nodes = 2\n'.replace(f'{key} = {1 if key == "quorum" else 2}', f'{key} = 3'))
+                file.flush()
+                self.assertRefused(run('fedumm', 'simulate', file.name), f"'federation.{key}' is 3")
+
     def test_a_mistake_in_the_adapter_settings_names_the_section(self):
         with tempfile.NamedTemporaryFile('w', suffix='.toml') as file:
             file.write('[lora]\ntarget-modules = "("\n')
