@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -75,9 +76,9 @@ absl::Status GenerateCommand(const GenerateArguments& arguments);
 
 // Prints the settings of a run as a commented TOML file, or the value of one.
 struct SettingsArguments {
-  std::string config;  // empty: the defaults
-  std::string world;   // the kind whose defaults are printed; empty: the default kind
-  std::string get;     // one key; empty: all of them
+  std::string config;              // empty: the defaults
+  std::string world;               // the kind whose defaults are printed; empty: the default kind
+  std::optional<std::string> get;  // one key; unset: all of them
 };
 absl::Status SettingsCommand(const SettingsArguments& arguments);
 

@@ -3,12 +3,15 @@
 #include <array>
 #include <cmath>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "base/file.h"
+#include "base/quoted.h"
 #include "base/status_macros.h"
+#include "fedumm/settings.h"
 #include "programs/program.h"
 
 namespace fedumm::programs {
@@ -127,6 +130,35 @@ absl::StatusOr<SuperNodeOptions> ToSuperNodeOptions(const NodeFlags& flags) {
   }
   if (flags.max_wait_time_s >= 0) options.max_wait_time = absl::Seconds(flags.max_wait_time_s);
   return options;
+}
+
+absl::Status CheckNodeConfig(const ConfigRecord& node_config,
+                             const std::function<void(const std::string&)>& tell) {
+  const std::array<Setting, 2> table = {{{.key = "partition-id"}, {.key = "num-partitions"}}};
+  for (const Setting& setting : table) {
+    const ConfigValue* value = node_config.Find(setting.key);
+    if (value == nullptr || !std::holds_alternative<int64_t>(*value)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--node-config must say which part of the data is here: 'partition-id=0 "
+                       "num-partitions=4'; it lacks a whole number for '",
+                       setting.key, "'"));
+    }
+  }
+  const auto id = std::get<int64_t>(*node_config.Find("partition-id"));
+  const auto count = std::get<int64_t>(*node_config.Find("num-partitions"));
+  if (count < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--node-config: num-partitions must be at least 1: ", count));
+  }
+  if (id < 0 || id >= count) {
+    return absl::InvalidArgumentError(absl::StrCat("--node-config: partition-id must be from 0 to ",
+                                                   count - 1, " (num-partitions - 1): ", id));
+  }
+  for (const auto& [key, value] : node_config) {
+    if (FindSetting(table, key) != nullptr) continue;
+    tell(absl::StrCat("--node-config: ", Quoted(key), " has no effect", DidYouMean(table, key)));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace fedumm::programs

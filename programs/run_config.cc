@@ -15,7 +15,9 @@
 #include "base/quoted.h"
 #include "base/status_macros.h"
 #include "base/text.h"
+#include "fedumm/mod.h"
 #include "fedumm/model/world.h"
+#include "fedumm/strategies.h"
 
 #define TOML_EXCEPTIONS 0
 #include <toml++/toml.h>
@@ -120,7 +122,12 @@ absl::StatusOr<RunConfig> Complete(const std::vector<Entry>& entries) {
     given.Set(entry.key, *std::move(value));
   }
   FEDUMM_ASSIGN_OR_RETURN(CompletedSettings completed, CompleteSettings(*table, given));
-  return RunConfig{std::move(completed.values)};
+  RunConfig config{std::move(completed.values)};
+  // What needs several settings to be checked, before anything starts.
+  FEDUMM_RETURN_IF_ERROR(ModsFromNames(config.List("mods"), config.values).status());
+  FEDUMM_RETURN_IF_ERROR(
+      NewStrategy(config.Text("federation.strategy"), {}, config.values).status());
+  return config;
 }
 
 // "federation" of "federation.rounds", "" of "name".

@@ -17,8 +17,8 @@ absl::Status SettingsCommand(const SettingsArguments& arguments) {
   FEDUMM_ASSIGN_OR_RETURN(const RunConfig config, arguments.config.empty()
                                                       ? RunConfig::Defaults(arguments.world)
                                                       : RunConfig::Load(arguments.config));
-  if (!arguments.get.empty()) {
-    FEDUMM_ASSIGN_OR_RETURN(const std::string value, SettingValue(config, arguments.get));
+  if (arguments.get.has_value()) {
+    FEDUMM_ASSIGN_OR_RETURN(const std::string value, SettingValue(config, *arguments.get));
     std::printf("%s\n", value.c_str());
     return absl::OkStatus();
   }

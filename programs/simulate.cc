@@ -1,6 +1,8 @@
+#include <cstdint>
 #include <memory>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "fedumm/simulation.h"
 #include "programs/commands.h"
@@ -9,9 +11,25 @@
 #include "programs/program.h"
 
 namespace fedumm::programs {
+namespace {
+
+// No other node can come: a run that needs more of them than there are would wait for ever.
+absl::Status CheckNodes(const RunConfig& config) {
+  const int64_t clients = config.Integer("federation.clients");
+  for (const char* key : {"federation.min-available-nodes", "federation.quorum"}) {
+    const int64_t needed = config.Integer(key);
+    if (needed <= clients) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", key, "' is ", needed, ", but 'federation.clients' is ", clients));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
 
 absl::Status SimulateCommand(const SimulateArguments& arguments) {
   FEDUMM_ASSIGN_OR_RETURN(const RunConfig config, LoadConfig(arguments));
+  FEDUMM_RETURN_IF_ERROR(CheckNodes(config));
   const std::string run_dir =
       arguments.run_dir.empty() ? "runs/" + config.Text("name") : arguments.run_dir;
   FEDUMM_RETURN_IF_ERROR(MakeRunDir(run_dir));

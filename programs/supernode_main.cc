@@ -30,15 +30,7 @@ absl::Status Serve(Arguments arguments, const std::stop_token& stop) {
   FEDUMM_RETURN_IF_ERROR(StartLog("", arguments.verbose));
   RaiseDescriptorLimit();
   FEDUMM_ASSIGN_OR_RETURN(SuperNodeOptions options, ToSuperNodeOptions(arguments.node));
-  for (const char* key : {"partition-id", "num-partitions"}) {
-    const ConfigValue* value = options.node_config.Find(key);
-    if (value == nullptr || !std::holds_alternative<int64_t>(*value)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--node-config must say which part of the data is here: 'partition-id=0 "
-                       "num-partitions=4'; it lacks a whole number for '",
-                       key, "'"));
-    }
-  }
+  FEDUMM_RETURN_IF_ERROR(CheckNodeConfig(options.node_config, PrintLine));
   // Where files lie is this node's own decision.
   ConfigRecord local;
   if (!arguments.config.empty()) {

@@ -36,7 +36,8 @@ Mod ArraysSizeMod();
 
 // The mods of these names, in their order, the first one outermost: "fixed-clipping"
 // (FixedClippingMod with the setting "mod.clipping-norm"), "arrays-size". INVALID_ARGUMENT, naming
-// it, for an unknown name or for a setting that the mod needs and that is missing or wrong.
+// it, for an unknown name, for a setting that the mod needs and that is missing or wrong, and for
+// one that none of the mods would use.
 absl::StatusOr<std::vector<Mod>> ModsFromNames(const std::vector<std::string>& names,
                                                const ConfigRecord& settings);
 std::vector<std::string> ModNames();

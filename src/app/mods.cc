@@ -234,12 +234,12 @@ absl::StatusOr<std::vector<Mod>> ModsFromNames(const std::vector<std::string>& n
                                                const ConfigRecord& settings) {
   FEDUMM_ASSIGN_OR_RETURN(const CompletedSettings completed,
                           CompleteSettings(ModSettings(), settings));
+  const double norm = NumberOr(completed.values, "mod.clipping-norm", 0);
   std::vector<Mod> mods;
   for (const std::string& name : names) {
     if (name == "arrays-size") {
       mods.push_back(ArraysSizeMod());
     } else if (name == "fixed-clipping") {
-      const double norm = NumberOr(completed.values, "mod.clipping-norm", 0);
       if (!(norm > 0)) {
         return absl::InvalidArgumentError(
             "mod 'fixed-clipping' needs the setting 'mod.clipping-norm' above 0");
@@ -249,6 +249,12 @@ absl::StatusOr<std::vector<Mod>> ModsFromNames(const std::vector<std::string>& n
       return absl::InvalidArgumentError(absl::StrCat("there is no mod '", name, "': known are ",
                                                      absl::StrJoin(ModNames(), ", ")));
     }
+  }
+  if (norm > 0 && std::find(names.begin(), names.end(), "fixed-clipping") == names.end()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("'mod.clipping-norm' is a setting of the mod 'fixed-clipping', which is not "
+                     "among the mods: ",
+                     norm));
   }
   return mods;
 }

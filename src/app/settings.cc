@@ -86,7 +86,9 @@ absl::StatusOr<ConfigValue> CheckSetting(const Setting& setting, const ConfigVal
 
 std::string DidYouMean(std::span<const Setting> table, std::string_view key) {
   const Setting* nearest = nullptr;
-  size_t least = std::max<size_t>(2, LastPart(key).size() / 3) + 1;
+  // A name of one or two letters is near to any other.
+  const size_t length = LastPart(key).size();
+  size_t least = std::min(std::max<size_t>(2, length / 3) + 1, std::max<size_t>(length, 2));
   for (const Setting& setting : table) {
     // The right name in a wrong section counts as near, too.
     const size_t distance = std::min(EditDistance(key, setting.key),

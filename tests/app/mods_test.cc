@@ -161,6 +161,13 @@ TEST(ModsFromNames, AnUnknownNameAndAMissingSettingAreNamed) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("mod.clipping-norm")));
 }
 
+TEST(ModsFromNames, ASettingThatNoModUsesIsNamed) {
+  EXPECT_THAT(ModsFromNames({"arrays-size"}, {{"mod.clipping-norm", 1.0}}).status(),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("'mod.clipping-norm' is a setting of the mod 'fixed-clipping'")));
+  EXPECT_THAT(ModsFromNames({"arrays-size"}, {{"mod.clipping-norm", 0.0}}), IsOk());
+}
+
 TEST(ArraysSizeMod, ReturnsTheReplyAsItIs) {
   Context context;
   const Message message = Model({1, 2});

@@ -77,6 +77,9 @@ TEST(SettingsTest, AMisspeltKeyIsToldTheNearestOne) {
   EXPECT_EQ(DidYouMean(Table(), "federation.learning-rate"),
             " (did you mean 'train.learning-rate'?)");
   EXPECT_EQ(DidYouMean(Table(), "something-else-altogether"), "");
+  const Setting rank = {.key = "lora.r", .default_value = int64_t{6}};
+  EXPECT_EQ(DidYouMean({&rank, 1}, "federation.extra.x"), "");
+  EXPECT_EQ(DidYouMean({&rank, 1}, "lora.R"), " (did you mean 'lora.r'?)");
 }
 
 }  // namespace

@@ -64,6 +64,25 @@ class Cli(unittest.TestCase):
         self.assertRefused(run('fedumm-supernode', '--insecure', '--node-config', 'partition-id'), "'partition-id'")
         self.assertRefused(run('fedumm', 'generate', 'a purple circle'), 'purple')
 
+    def test_a_setting_without_a_name_is_refused(self):
+        self.assertRefused(run('fedumm', 'settings', '--get', ''), "''")
+
+    def test_a_simulation_that_needs_more_nodes_than_it_has_is_refused(self):
+        for key in ('min-available-nodes', 'quorum'):
+            with self.subTest(key), tempfile.NamedTemporaryFile('w', suffix='.toml') as file:
+                file.write('[federation]\nclients = 2\nquorum = 1\nmin-available-nodes = 2\n'.replace(f'{key} = {1 if key == "quorum" else 2}', f'{key} = 3'))
+                file.flush()
+                self.assertRefused(run('fedumm', 'simulate', file.name), f"'federation.{key}' is 3")
+
+    def test_a_mistake_in_the_adapter_settings_names_the_section(self):
+        with tempfile.NamedTemporaryFile('w', suffix='.toml') as file:
+            file.write('[lora]\ntarget-modules = "("\n')
+            file.flush()
+            self.assertRefused(run('fedumm', 'generate', 'a teal circle', '--config', file.name), '[lora]', 'parenthesis')
+
+    def test_a_part_of_the_data_that_cannot_exist_is_refused(self):
+        self.assertRefused(run('fedumm-supernode', '--insecure', '--node-config', 'partition-id=2 num-partitions=2'), 'from 0 to 1')
+
     def test_inspect_knows_what_we_write(self):
         result = run('fedumm', 'inspect', 'configs/tiny')
         self.assertEqual(result.returncode, 0)

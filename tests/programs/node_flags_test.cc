@@ -155,5 +155,29 @@ TEST(NodeFlagsTest, ContradictionsAreNamed) {
   refused({"--auth-supernode-private-key", WithFile("empty", "")}, "private-key", "empty");
 }
 
+TEST(NodeConfig, APartThatCannotExistIsRefusedAndAnUnknownKeyIsNamed) {
+  std::vector<std::string> told;
+  const auto check = [&](const ConfigRecord& config) {
+    return CheckNodeConfig(config, [&](const std::string& line) { told.push_back(line); });
+  };
+  const ConfigRecord good = {{"partition-id", int64_t{1}}, {"num-partitions", int64_t{2}}};
+  EXPECT_THAT(check(good), IsOk());
+  EXPECT_THAT(check({{"partition-id", int64_t{1}}}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'num-partitions'")));
+  EXPECT_THAT(check({{"partition-id", int64_t{2}}, {"num-partitions", int64_t{2}}}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("from 0 to 1")));
+  EXPECT_THAT(check({{"partition-id", int64_t{-1}}, {"num-partitions", int64_t{2}}}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("partition-id")));
+  EXPECT_THAT(check({{"partition-id", int64_t{0}}, {"num-partitions", int64_t{0}}}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("at least 1")));
+  EXPECT_TRUE(told.empty());
+  ConfigRecord misspelt = good;
+  misspelt.Set("partition_id", int64_t{3});
+  EXPECT_THAT(check(misspelt), IsOk());
+  ASSERT_EQ(told.size(), 1);
+  EXPECT_THAT(told[0], AllOf(HasSubstr("'partition_id' has no effect"),
+                             HasSubstr("did you mean 'partition-id'?")));
+}
+
 }  // namespace
 }  // namespace fedumm::programs

@@ -74,7 +74,7 @@ class Outcomes(unittest.TestCase):
         self.assertIn('checkpoint', result.stderr.splitlines()[-1])
 
     def test_mods_of_the_settings_are_around_the_clients_messages(self):
-        lines = self.simulate(extra='[mod]\nclipping-norm = 1e-6\n', flags=['-v'])
+        lines = self.simulate(flags=['-v'])
         self.assertEqual(lines.returncode, 0, lines.stderr)
         plain = (self.run_dir / 'adapter/adapter_model.safetensors').read_bytes()
         settings = 'mods = ["fixed-clipping", "arrays-size"]\n'

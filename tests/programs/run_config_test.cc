@@ -13,6 +13,7 @@
 namespace fedumm::programs {
 namespace {
 
+using ::fedumm::testing::IsOk;
 using ::fedumm::testing::IsOkAndHolds;
 using ::fedumm::testing::StatusIs;
 using ::testing::AllOf;
@@ -57,6 +58,18 @@ TEST(RunConfig, NamesFileLineAndKeyOfAMistake) {
       StatusIs(absl::StatusCode::kInvalidArgument, AllOf(HasSubstr("line 2"), HasSubstr("moon"))));
   EXPECT_THAT(LoadText("[lora\n"),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("line 1")));
+}
+
+TEST(RunConfig, SettingsThatDoNotFitEachOtherAreRefusedBeforeAnythingStarts) {
+  EXPECT_THAT(LoadText("mods = [\"fixed-cliping\"]\n"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'fixed-cliping'")));
+  EXPECT_THAT(LoadText("mods = [\"fixed-clipping\"]\n"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'mod.clipping-norm'")));
+  EXPECT_THAT(LoadText("[mod]\nclipping-norm = 1.0\n"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'mod.clipping-norm'")));
+  EXPECT_THAT(LoadText("[strategy]\nproximal-mu = 0.1\n"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'strategy.proximal-mu'")));
+  EXPECT_THAT(LoadText("mods = [\"fixed-clipping\"]\n[mod]\nclipping-norm = 1.0\n"), IsOk());
 }
 
 TEST(RunConfig, AnOldKeyNameStillWorks) {

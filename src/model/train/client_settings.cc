@@ -23,6 +23,8 @@ constexpr size_t kMaxNotices = 100;  // of one run: a server must not fill the l
 constexpr char kPrefix[] = "train.";
 constexpr char kBatchSize[] = "-batch-size";
 constexpr char kLossWeight[] = "-loss-weight";
+// The rounds of a run in the run config of Flower's templates; the schedule reads it.
+constexpr char kFlowersNumRounds[] = "num-server-rounds";
 constexpr char kFlowersLearningRate[] = "lr";  // in the message config of Flower's templates
 // Keys of a message that are no settings of a run. MessageClippingMod obeys the last one.
 constexpr std::array<const char*, 4> kMessageKeys = {"server-round", "num-rounds", "proximal-mu",
@@ -165,7 +167,7 @@ absl::StatusOr<int64_t> RunSettings::GetCount(const ConfigRecord* message,
 absl::StatusOr<int64_t> RunSettings::NumRounds(const ConfigRecord* message) const {
   const ConfigValue* value = FindIn(message, "num-rounds");
   if (value == nullptr) value = FindIn(&run_config_, "num-rounds");
-  for (const char* key : {"federation.rounds", "num-server-rounds"}) {
+  for (const char* key : {"federation.rounds", kFlowersNumRounds}) {
     if (value == nullptr) value = run_config_.Find(key);
   }
   if (value == nullptr) return 0;
@@ -308,6 +310,7 @@ void RunSettings::NameUnknownKeys(const ConfigRecord* message,
     for (const auto& [key, value] : run_config_) {
       // Keys without a section may be the app's own.
       const bool is_ours = absl::StartsWith(key, kPrefix);
+      if (key == kFlowersNumRounds) continue;
       if (is_ours || !absl::StrContains(key, '.')) check(key, "the run config", !is_ours);
     }
   }

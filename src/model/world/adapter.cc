@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "fedumm/model/world.h"
 #include "model/world/shares.h"
@@ -60,7 +61,11 @@ absl::StatusOr<std::unique_ptr<LoraAdapter>> NewAdapter(World& world,
   } else {
     lora.target_modules.pattern = targets;
   }
-  return LoraAdapter::Attach(world.Linears(), std::move(lora), SeedOf(settings));
+  absl::StatusOr<std::unique_ptr<LoraAdapter>> adapter =
+      LoraAdapter::Attach(world.Linears(), std::move(lora), SeedOf(settings));
+  if (adapter.ok()) return adapter;
+  return absl::Status(adapter.status().code(),
+                      absl::StrCat("[lora] of the settings: ", adapter.status().message()));
 }
 
 }  // namespace fedumm::model

@@ -228,6 +228,7 @@ TEST_F(LoraClientTest, UnknownKeysAreNamedOnceARun) {
   context_.run_config.Set("my-own-key", int64_t{1});
   context_.run_config.Set("lora.r", int64_t{1});
   context_.run_config.Set("learnig-rate", 0.1);
+  context_.run_config.Set("num-server-rounds", int64_t{5});
   const Message message = TrainMessage({{"server-round", int64_t{1}},
                                         {"num-rounds", int64_t{5}},
                                         {"proximal-mu", 0.1},
@@ -243,8 +244,9 @@ TEST_F(LoraClientTest, UnknownKeysAreNamedOnceARun) {
   EXPECT_THAT(first, HasSubstr("a message's train config has the key 'batch_size'"));
   EXPECT_THAT(first, HasSubstr("(did you mean 'batch-size'?)"));
   EXPECT_THAT(first, HasSubstr("a message's train config has the key 'temperature'"));
-  for (const char* known : {"'my-own-key'", "'lora.r'", "'num-rounds'", "'proximal-mu'",
-                            "'clipping_norm'", "'seed'", "'train.vqa-batch-size'"}) {
+  for (const char* known :
+       {"'my-own-key'", "'lora.r'", "'num-server-rounds'", "'num-rounds'", "'proximal-mu'",
+        "'clipping_norm'", "'seed'", "'train.vqa-batch-size'"}) {
     EXPECT_THAT(first, Not(HasSubstr(absl::StrCat("key ", known))));
   }
   ::testing::internal::CaptureStdout();
