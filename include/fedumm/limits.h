@@ -25,7 +25,7 @@ struct Limits {
   int64_t max_tree_depth = 6;  // Message, RecordDict, record, Array, chunk, and one to spare
   int64_t max_header_bytes = int64_t{8} << 20;  // text before an object's NUL
   int64_t max_record_items = 100'000;           // entries of one record
-  int64_t max_list_values = 1'000'000;          // elements of one list value
+  int64_t max_list_values = 10'000'000;         // elements of one list value
   int64_t max_record_values = 10'000'000;       // entries and list elements of one record together
   int64_t max_key_bytes = 4096;                 // a record key or message type
   int64_t max_array_dims = 32;

@@ -51,6 +51,13 @@ TEST(ProtoTest, MetricRecord_ComesBackWithEveryKindOfValue) {
               IsOkAndHolds(Eq(record)));
 }
 
+TEST(ProtoTest, MetricRecord_ComesBackWithAListOfMillionsOfValues) {
+  const MetricRecord record{{"doubles", std::vector<double>(4'000'000, 0.1)}};
+  ASSERT_OK_AND_ASSIGN(const MetricRecord parsed,
+                       MetricRecordFromProto(MetricRecordToProto(record), Limits()));
+  EXPECT_TRUE(parsed == record);
+}
+
 TEST(ProtoTest, RecordDict_ComesBackWithItsArraysInline) {
   ASSERT_OK_AND_ASSIGN(const Array brain, Array::Create(DType::kBFloat16, {1}, "\x80\x3f"));
   ASSERT_OK_AND_ASSIGN(const Array wide, Array::Create(DType::kInt8, {int64_t{1} << 40, 0}, ""));
