@@ -160,15 +160,24 @@ void RoundLoop::Keep(RoundResult result) {
   }
 }
 
+std::string RoundLoop::LastReason() const {
+  if (result_.rounds.empty()) return "";
+  for (const NodeOutcome& node : result_.rounds.back().nodes) {
+    if (!node.accepted) return absl::StrCat(" (node ", node.node_id, ": ", node.reason, ")");
+  }
+  return "";
+}
+
 absl::Status RoundLoop::CheckLearnt() const {
   if (last_round_ == 0 || strategy_.options().fraction_train == 0) return absl::OkStatus();
   if (num_updated_ == 0) {
+    const std::string rounds = absl::StrCat(last_round_, last_round_ == 1 ? " round" : " rounds");
     const std::string why =
-        num_accepted_ == 0 ? absl::StrCat("no reply was ever accepted in ", last_round_, " rounds")
-                           : absl::StrCat("in none of ", last_round_, " rounds were ",
-                                          options_.quorum, " replies accepted");
+        num_accepted_ == 0
+            ? absl::StrCat("no reply was ever accepted in ", rounds)
+            : absl::StrCat("in none of ", rounds, " were ", options_.quorum, " replies accepted");
     return absl::FailedPreconditionError(
-        absl::StrCat(why, ": the model is the one that it began with"));
+        absl::StrCat(why, ": the model is the one that it began with", LastReason()));
   }
   if (num_updated_ < last_round_) {
     Log()->warn("{} of {} rounds did not change the model: too few replies were accepted",

@@ -47,6 +47,8 @@ class RoundLoop {
   void Keep(RoundResult result);
   // FAILED_PRECONDITION if training never changed the model.
   absl::Status CheckLearnt() const;
+  // " (node 7: …)" with the reason of the first reply that the last round did not use, or "".
+  std::string LastReason() const;
 
   // Waits for nodes and selects some.
   absl::StatusOr<std::vector<uint64_t>> SelectNodes(const Phase& phase, const Round& round);
