@@ -45,6 +45,7 @@ class Record {
   Record(const Record& other) : storage_(other.storage_) { MarkShared(); }
   Record(Record&&) noexcept = default;
   Record& operator=(const Record& other) {
+    if (this == &other) return *this;
     storage_ = other.storage_;
     MarkShared();
     return *this;

@@ -26,7 +26,8 @@ int Distance(Rgb a, Rgb b) {
 }
 
 int Between(int least, int most, Random& random) {
-  return least + static_cast<int>(random.Below(static_cast<uint64_t>(most - least + 1)));
+  const uint64_t count = static_cast<uint64_t>(most) - static_cast<uint64_t>(least) + 1;
+  return least + static_cast<int>(random.Below(count));
 }
 
 // Whether (u, v) is inside the form that fills the unit square; v points down.
@@ -93,9 +94,9 @@ std::vector<double> CoverageOf(Form form, const Box& box) {
       for (int py = (y - 1) / 2; py <= (y + 1) / 2; ++py) {
         for (int px = (x - 1) / 2; px <= (x + 1) / 2; ++px) {
           if (py >= kSize || px >= kSize) continue;
-          const size_t row = static_cast<size_t>(y - 2 * py + 1);
-          const size_t column = static_cast<size_t>(x - 2 * px + 1);
-          if (row >= 4 || column >= 4) continue;
+          const int row = y - 2 * py + 1;
+          const int column = x - 2 * px + 1;
+          if (row < 0 || row >= 4 || column < 0 || column >= 4) continue;
           coverage[py * kSize + px] += kFilter[row] * kFilter[column];
         }
       }
