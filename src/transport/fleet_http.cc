@@ -299,8 +299,10 @@ std::function<int64_t(const HttpRequest& head)> FleetBodyLimit(Fleet& fleet, int
   return [&fleet, usual](const HttpRequest& head) {
     const bool uploads = head.path == absl::StrCat(kFleetPath, "push-object") ||
                          head.path == absl::StrCat(kObjectsPath, "push-objects");
-    int64_t length = usual + 1;  // not known where the body is chunked
-    absl::SimpleAtoi(Text(head.Header("content-length")), &length);
+    int64_t length = 0;
+    if (!absl::SimpleAtoi(Text(head.Header("content-length")), &length)) {
+      length = usual + 1;  // not known where the body is chunked
+    }
     if (!uploads || length <= usual) return usual;
     const absl::StatusOr<Caller> caller = CallerOf(head);
     return caller.ok() ? std::max(usual, fleet.MaxUploadBytes(*caller, length)) : usual;
