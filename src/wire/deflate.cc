@@ -130,7 +130,7 @@ class Deflater::Impl {
     std::set<std::string> seen_ids;
     for (const auto& [name, record] : records) {
       std::shared_ptr<const DeflatedRecord> part =
-          std::visit([this](const auto& kind) { return RecordOf(kind); }, record);
+          std::visit([this](const auto& kind) { return this->RecordOf(kind); }, record);
       const std::string& id = part->tree.object_id();
       ids.emplace_back(name, id);
       if (!seen_ids.insert(id).second) continue;
