@@ -6,7 +6,7 @@ CMAKE_ARGS ?=
 JOBS ?= $(shell nproc)
 DEPS := $(shell scripts/setup.sh --print-dir)
 
-PROGRAMS := fedumm fedumm-superlink fedumm-supernode
+PROGRAMS := fedumm fedumm-superlink fedumm-supernode example_to_jpeg
 CONFIGURE = test -e $(BUILD)/build.ninja -a -z "$(CMAKE_ARGS)" || cmake --preset release -B $(BUILD) -DFEDUMM_TORCH_DIR=$(DEPS)/torch $(CMAKE_ARGS)
 
 .PHONY: demo test build programs setup clean help
