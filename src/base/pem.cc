@@ -34,6 +34,15 @@ std::unique_ptr<BIO, FreeBio> Reader(std::string_view pem) {
 // Without a callback OpenSSL would ask for a passphrase on the terminal.
 int NoPassphrase(char* /*buffer*/, int /*size*/, int /*writing*/, void* /*user*/) { return -1; }
 
+// Null if `pem` is too large or has no such key.
+PemKey ReadKey(std::string_view pem, decltype(PEM_read_bio_PrivateKey)* read) {
+  const auto reader = Reader(pem);
+  if (reader == nullptr) return nullptr;
+  PemKey key(read(reader.get(), nullptr, NoPassphrase, nullptr));
+  ERR_clear_error();
+  return key;
+}
+
 }  // namespace
 
 void PemFree::operator()(evp_pkey_st* key) const { EVP_PKEY_free(key); }
@@ -63,21 +72,9 @@ absl::StatusOr<std::vector<PemCertificate>> ReadPemCertificates(std::string_view
   return result;
 }
 
-PemKey ReadPemPrivateKey(std::string_view pem) {
-  const auto reader = Reader(pem);
-  if (reader == nullptr) return nullptr;
-  PemKey key(PEM_read_bio_PrivateKey(reader.get(), nullptr, NoPassphrase, nullptr));
-  ERR_clear_error();
-  return key;
-}
+PemKey ReadPemPrivateKey(std::string_view pem) { return ReadKey(pem, PEM_read_bio_PrivateKey); }
 
-PemKey ReadPemPublicKey(std::string_view pem) {
-  const auto reader = Reader(pem);
-  if (reader == nullptr) return nullptr;
-  PemKey key(PEM_read_bio_PUBKEY(reader.get(), nullptr, NoPassphrase, nullptr));
-  ERR_clear_error();
-  return key;
-}
+PemKey ReadPemPublicKey(std::string_view pem) { return ReadKey(pem, PEM_read_bio_PUBKEY); }
 
 std::string_view PemLabel(std::string_view text) {
   constexpr std::string_view kBegin = "-----BEGIN ";
