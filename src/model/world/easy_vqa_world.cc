@@ -13,6 +13,7 @@
 #include "fedumm/model/demo.h"
 #include "fedumm/model/easy_vqa.h"
 #include "fedumm/model/image.h"
+#include "model/world/labelled_world.h"
 #include "model/world/shares.h"
 
 namespace fedumm::model {
@@ -88,7 +89,7 @@ absl::StatusOr<Concept> ParsePrompt(const std::string& prompt) {
                                                  ")"));
 }
 
-class EasyVqaWorld final : public World {
+class EasyVqaWorld final : public LabelledWorld {
  public:
   static absl::StatusOr<std::unique_ptr<World>> Load(const ConfigRecord& settings,
                                                      std::shared_ptr<const EasyVqa> data) {
@@ -110,52 +111,6 @@ class EasyVqaWorld final : public World {
         "At the sizes of a real 8B model an adapter (rank 16, all linear layers of the "
         "decoder) is some 240 times smaller than the model.");
     return info;
-  }
-
-  std::vector<NamedLinear> Linears() override { return demo_->model().Linears(); }
-
-  int64_t ModelBytes() const override {
-    int64_t bytes = 0;
-    for (const auto& [name, tensor] : demo_->model().Parameters()) {
-      bytes += static_cast<int64_t>(tensor->nbytes());
-    }
-    return bytes;
-  }
-
-  absl::StatusOr<std::vector<std::unique_ptr<Task>>> ClientTasks(int64_t partition_id,
-                                                                 int64_t num_partitions) override {
-    FEDUMM_RETURN_IF_ERROR(CheckPartition(partition_id, num_partitions));
-    std::vector<std::unique_ptr<Task>> tasks;
-    for (const std::string& name : tasks_) {
-      FEDUMM_ASSIGN_OR_RETURN(auto shares, Shares(settings_, LabelsOf(name), num_partitions));
-      FEDUMM_ASSIGN_OR_RETURN(
-          std::unique_ptr<Task> task,
-          NewTask(name, std::move(shares[static_cast<size_t>(partition_id)]), /*stride=*/1));
-      tasks.push_back(std::move(task));
-    }
-    return tasks;
-  }
-
-  absl::StatusOr<std::vector<Holding>> Describe(int64_t partition_id,
-                                                int64_t num_partitions) override {
-    FEDUMM_RETURN_IF_ERROR(CheckPartition(partition_id, num_partitions));
-    std::vector<Holding> holdings;
-    for (const std::string& name : tasks_) {
-      const std::vector<std::string> labels = LabelsOf(name);
-      FEDUMM_ASSIGN_OR_RETURN(const auto shares, Shares(settings_, labels, num_partitions));
-      holdings.push_back({name, CountLabels(labels, shares[static_cast<size_t>(partition_id)])});
-    }
-    return holdings;
-  }
-
-  absl::StatusOr<MetricRecord> Evaluate(int64_t stride) override {
-    MetricRecord metrics;
-    for (const std::string& name : tasks_) {
-      FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Task> task, NewTask(name, {}, stride));
-      FEDUMM_ASSIGN_OR_RETURN(const MetricRecord measured, task->Evaluate());
-      for (const auto& [key, value] : measured) metrics.Set(key, value);
-    }
-    return metrics;
   }
 
   absl::StatusOr<std::vector<Sample>> Samples() override {
@@ -184,13 +139,11 @@ class EasyVqaWorld final : public World {
  private:
   EasyVqaWorld(const ConfigRecord& settings, std::shared_ptr<const EasyVqa> data,
                std::unique_ptr<DemoWorld> demo)
-      : settings_(settings),
-        data_(std::move(data)),
-        demo_(std::move(demo)),
-        tasks_(absl::StrSplit(TextOr(settings, "train.tasks", ""), ',', absl::SkipEmpty())) {}
+      : LabelledWorld(settings), data_(std::move(data)), demo_(std::move(demo)) {}
 
-  // What the partitioner deals by, one per example.
-  std::vector<std::string> LabelsOf(const std::string& task) const {
+  UnifiedModel& model() const override { return demo_->model(); }
+
+  std::vector<std::string> LabelsOf(const std::string& task) const override {
     if (task == kDraw) return demo_->draw_labels();
     if (TextOr(settings_, "data.label", "") != "question-type") return demo_->vqa_labels();
     std::vector<std::string> types;
@@ -202,7 +155,7 @@ class EasyVqaWorld final : public World {
   }
 
   absl::StatusOr<std::unique_ptr<Task>> NewTask(const std::string& task, std::vector<int64_t> share,
-                                                int64_t stride) {
+                                                int64_t stride) const override {
     if (task == kVqa) return demo_->NewVqaTask(std::move(share), stride);
     // The evaluations between the first and the last one draw each prompt once.
     return demo_->NewDrawTask(
@@ -256,10 +209,8 @@ class EasyVqaWorld final : public World {
     return absl::OkStatus();
   }
 
-  const ConfigRecord settings_;
   const std::shared_ptr<const EasyVqa> data_;
   const std::unique_ptr<DemoWorld> demo_;  // uses data_
-  const std::vector<std::string> tasks_;
 };
 
 }  // namespace

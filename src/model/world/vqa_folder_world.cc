@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "fedumm/model/backbone.h"
@@ -17,6 +16,7 @@
 #include "model/tasks/answering.h"
 #include "model/tasks/caption_drawing.h"
 #include "model/tasks/pixel_codec.h"
+#include "model/world/labelled_world.h"
 #include "model/world/shares.h"
 
 namespace fedumm::model {
@@ -46,10 +46,6 @@ struct FolderData {
   Subset train;
   Subset test;
 };
-
-std::vector<std::string> TasksOf(const ConfigRecord& settings) {
-  return absl::StrSplit(TextOr(settings, "train.tasks", kVqa), ',', absl::SkipEmpty());
-}
 
 bool HasTask(const ConfigRecord& settings, const char* task) {
   const std::vector<std::string> tasks = TasksOf(settings);
@@ -136,7 +132,7 @@ absl::StatusOr<std::shared_ptr<const FolderData>> LoadData(const ConfigRecord& s
                  std::move(format), std::move(train), std::move(test)});
 }
 
-class VqaFolderWorld final : public World {
+class VqaFolderWorld final : public LabelledWorld {
  public:
   static absl::StatusOr<std::unique_ptr<World>> Create(const ConfigRecord& settings,
                                                        std::shared_ptr<const FolderData> data) {
@@ -158,50 +154,6 @@ class VqaFolderWorld final : public World {
           "caption than by another one; half of them by chance.");
     }
     return info;
-  }
-
-  std::vector<NamedLinear> Linears() override { return model_->Linears(); }
-
-  int64_t ModelBytes() const override {
-    int64_t bytes = 0;
-    for (const auto& [name, tensor] : model_->Parameters()) {
-      bytes += static_cast<int64_t>(tensor->nbytes());
-    }
-    return bytes;
-  }
-
-  absl::StatusOr<std::vector<std::unique_ptr<Task>>> ClientTasks(int64_t partition_id,
-                                                                 int64_t num_partitions) override {
-    FEDUMM_RETURN_IF_ERROR(CheckPartition(partition_id, num_partitions));
-    std::vector<std::unique_ptr<Task>> tasks;
-    for (const std::string& name : tasks_) {
-      FEDUMM_ASSIGN_OR_RETURN(auto shares, Shares(settings_, LabelsOf(name), num_partitions));
-      tasks.push_back(
-          NewTask(name, std::move(shares[static_cast<size_t>(partition_id)]), /*stride=*/1));
-    }
-    return tasks;
-  }
-
-  absl::StatusOr<std::vector<Holding>> Describe(int64_t partition_id,
-                                                int64_t num_partitions) override {
-    FEDUMM_RETURN_IF_ERROR(CheckPartition(partition_id, num_partitions));
-    std::vector<Holding> holdings;
-    for (const std::string& name : tasks_) {
-      const std::vector<std::string> labels = LabelsOf(name);
-      FEDUMM_ASSIGN_OR_RETURN(const auto shares, Shares(settings_, labels, num_partitions));
-      holdings.push_back({name, CountLabels(labels, shares[static_cast<size_t>(partition_id)])});
-    }
-    return holdings;
-  }
-
-  absl::StatusOr<MetricRecord> Evaluate(int64_t stride) override {
-    if (stride < 1) return absl::InvalidArgumentError(absl::StrCat("stride is ", stride));
-    MetricRecord metrics;
-    for (const std::string& name : tasks_) {
-      FEDUMM_ASSIGN_OR_RETURN(const MetricRecord measured, NewTask(name, {}, stride)->Evaluate());
-      for (const auto& [key, value] : measured) metrics.Set(key, value);
-    }
-    return metrics;
   }
 
   // Questions from all over the held-out set.
@@ -250,10 +202,9 @@ class VqaFolderWorld final : public World {
  private:
   VqaFolderWorld(const ConfigRecord& settings, std::shared_ptr<const FolderData> data,
                  std::unique_ptr<UnifiedModel> model)
-      : settings_(settings),
-        data_(std::move(data)),
-        model_(std::move(model)),
-        tasks_(TasksOf(settings)) {}
+      : LabelledWorld(settings), data_(std::move(data)), model_(std::move(model)) {}
+
+  UnifiedModel& model() const override { return *model_; }
 
   static TaskInfo InfoOf(const std::string& task) {
     const bool answering = task == kVqa;
@@ -266,8 +217,7 @@ class VqaFolderWorld final : public World {
             .defaults = answering ? kAnsweringDefaults : kCaptionDrawingDefaults};
   }
 
-  // What the partitioner deals by, one per example.
-  std::vector<std::string> LabelsOf(const std::string& task) const {
+  std::vector<std::string> LabelsOf(const std::string& task) const override {
     std::vector<std::string> labels;
     if (task == kDraw) {
       for (const PictureCaption& caption : data_->train.folder.captions()) {
@@ -286,8 +236,8 @@ class VqaFolderWorld final : public World {
 
   Drawer drawer() const { return {*model_, *data_->codec}; }
 
-  std::unique_ptr<Task> NewTask(const std::string& task, std::vector<int64_t> share,
-                                int64_t stride) const {
+  absl::StatusOr<std::unique_ptr<Task>> NewTask(const std::string& task, std::vector<int64_t> share,
+                                                int64_t stride) const override {
     if (task == kDraw) {
       return NewCaptionDrawingTask(drawer(), data_->options.reading, data_->options.threads,
                                    data_->train.caption_source(), std::move(share),
@@ -297,10 +247,8 @@ class VqaFolderWorld final : public World {
                             std::move(share), data_->test.question_source(), stride);
   }
 
-  const ConfigRecord settings_;
   const std::shared_ptr<const FolderData> data_;
   const std::unique_ptr<UnifiedModel> model_;
-  const std::vector<std::string> tasks_;
 };
 
 std::vector<Setting> FileSettings() {

@@ -1,0 +1,65 @@
+#include "model/world/labelled_world.h"
+
+#include <ATen/core/Tensor.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "base/status_macros.h"
+#include "model/world/shares.h"
+
+namespace fedumm::model {
+
+std::vector<std::string> TasksOf(const ConfigRecord& settings) {
+  return absl::StrSplit(TextOr(settings, "train.tasks", ""), ',', absl::SkipEmpty());
+}
+
+std::vector<NamedLinear> LabelledWorld::Linears() { return model().Linears(); }
+
+int64_t LabelledWorld::ModelBytes() const {
+  int64_t bytes = 0;
+  for (const auto& [name, tensor] : model().Parameters()) {
+    bytes += static_cast<int64_t>(tensor->nbytes());
+  }
+  return bytes;
+}
+
+absl::StatusOr<std::vector<std::unique_ptr<Task>>> LabelledWorld::ClientTasks(
+    int64_t partition_id, int64_t num_partitions) {
+  FEDUMM_RETURN_IF_ERROR(CheckPartition(partition_id, num_partitions));
+  std::vector<std::unique_ptr<Task>> tasks;
+  for (const std::string& name : tasks_) {
+    FEDUMM_ASSIGN_OR_RETURN(auto shares, Shares(settings_, LabelsOf(name), num_partitions));
+    FEDUMM_ASSIGN_OR_RETURN(
+        std::unique_ptr<Task> task,
+        NewTask(name, std::move(shares[static_cast<size_t>(partition_id)]), /*stride=*/1));
+    tasks.push_back(std::move(task));
+  }
+  return tasks;
+}
+
+absl::StatusOr<std::vector<Holding>> LabelledWorld::Describe(int64_t partition_id,
+                                                             int64_t num_partitions) {
+  FEDUMM_RETURN_IF_ERROR(CheckPartition(partition_id, num_partitions));
+  std::vector<Holding> holdings;
+  for (const std::string& name : tasks_) {
+    const std::vector<std::string> labels = LabelsOf(name);
+    FEDUMM_ASSIGN_OR_RETURN(const auto shares, Shares(settings_, labels, num_partitions));
+    holdings.push_back({name, CountLabels(labels, shares[static_cast<size_t>(partition_id)])});
+  }
+  return holdings;
+}
+
+absl::StatusOr<MetricRecord> LabelledWorld::Evaluate(int64_t stride) {
+  if (stride < 1) return absl::InvalidArgumentError(absl::StrCat("stride is ", stride));
+  MetricRecord metrics;
+  for (const std::string& name : tasks_) {
+    FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Task> task, NewTask(name, {}, stride));
+    FEDUMM_ASSIGN_OR_RETURN(const MetricRecord measured, task->Evaluate());
+    for (const auto& [key, value] : measured) metrics.Set(key, value);
+  }
+  return metrics;
+}
+
+}  // namespace fedumm::model

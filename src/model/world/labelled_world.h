@@ -1,0 +1,46 @@
+// What worlds have in common whose examples are dealt to clients by their labels.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "fedumm/model/backbone.h"
+#include "fedumm/model/world.h"
+
+namespace fedumm::model {
+
+// The names in "train.tasks", in their order.
+std::vector<std::string> TasksOf(const ConfigRecord& settings);
+
+// A world on one UnifiedModel whose tasks are those of "train.tasks". Thread rule as of World.
+class LabelledWorld : public World {
+ public:
+  std::vector<NamedLinear> Linears() final;
+  int64_t ModelBytes() const final;
+  absl::StatusOr<std::vector<std::unique_ptr<Task>>> ClientTasks(int64_t partition_id,
+                                                                 int64_t num_partitions) final;
+  absl::StatusOr<std::vector<Holding>> Describe(int64_t partition_id, int64_t num_partitions) final;
+  // INVALID_ARGUMENT unless `stride` is positive.
+  absl::StatusOr<MetricRecord> Evaluate(int64_t stride) final;
+
+ protected:
+  explicit LabelledWorld(const ConfigRecord& settings)
+      : settings_(settings), tasks_(TasksOf(settings)) {}
+
+  virtual UnifiedModel& model() const = 0;
+  // What the partitioner deals by, one per training example of the task.
+  virtual std::vector<std::string> LabelsOf(const std::string& task) const = 0;
+  // The task on the training examples `share` (indices into its labels), judged on every
+  // `stride`th held-out example.
+  virtual absl::StatusOr<std::unique_ptr<Task>> NewTask(const std::string& task,
+                                                        std::vector<int64_t> share,
+                                                        int64_t stride) const = 0;
+
+  const ConfigRecord settings_;
+  const std::vector<std::string> tasks_;
+};
+
+}  // namespace fedumm::model
