@@ -76,7 +76,7 @@ std::vector<Setting> ProgramSettings() {
        .min = 1},
       {.key = "evaluate.stride",
        .default_value = int64_t{5},
-       .help = "these take every so many-th held-out example; the first and the last take all",
+       .help = "these use every n-th held-out example; the first and the last evaluation use all",
        .min = 1},
       {.key = "centralized.batch-factor",
        .default_value = int64_t{2},

@@ -13,7 +13,7 @@
 namespace fedumm::programs {
 namespace {
 
-// No other node can come: a run that needs more of them than there are would wait for ever.
+// No other node can come: a run that needs more of them than there are would never start.
 absl::Status CheckNodes(const RunConfig& config) {
   const int64_t clients = config.Integer("federation.clients");
   for (const char* key : {"federation.min-available-nodes", "federation.quorum"}) {

@@ -34,7 +34,7 @@ uint64_t NodeIdOf(std::string_view public_key);
 // that was unregistered cannot come back. When the registry is full, nodes that registered
 // themselves are evicted once their lease has ended: first those that were never online or have
 // left, then those that were lost longest ago. Keys are PEM texts, of which a key has one
-// (base/ec_key.h). Times are the caller's monotonic `now`, but for `signed_at`: the node's own
+// (base/ec_key.h). Times are the caller's monotonic `now`, except `signed_at`: the node's own
 // clock, which orders the calls of one node. Not thread-safe.
 class NodeRegistry {
  public:
