@@ -5,6 +5,7 @@
 #include <string>
 
 #include "programs/commands.h"
+#include "programs/model_commands.h"
 #include "programs/program.h"
 #include "programs/threads.h"
 
@@ -17,7 +18,7 @@ int Main(int argc, char** argv) {
       "evaluate, draw, inspect.",
       "fedumm");
   app.require_subcommand(0, 1);  // an unknown flag is then named; none at all is noticed below
-  std::function<absl::Status()> command;
+  Command command;
   std::string data;
   bool verbose = false;
   const auto with_data = [&](CLI::App* subcommand) {
@@ -107,7 +108,18 @@ int Main(int argc, char** argv) {
   with_config(evaluate, evaluate_arguments);
   evaluate->add_option("--adapter", evaluate_arguments.adapter, "Adapter folder in PEFT's format")
       ->check(CLI::ExistingDirectory);
-  evaluate->callback([&] { command = [&] { return EvaluateCommand(evaluate_arguments); }; });
+  evaluate->callback([&] {
+    if (evaluate->get_subcommands().empty()) {
+      command = [&] { return EvaluateCommand(evaluate_arguments); };
+    }
+  });
+
+  AddEvaluateVqa(*evaluate, command);
+  AddEvaluateGeneval(*evaluate, command);
+  AddAnswer(app, command);
+  AddDraw(app, command);
+  AddEncode(app, command);
+  AddMerge(app, command);
 
   GenerateArguments generate_arguments;
   CLI::App* generate = app.add_subcommand("generate", "Draw a prompt as a PNG");

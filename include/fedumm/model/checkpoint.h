@@ -1,6 +1,11 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -8,6 +13,18 @@
 #include "fedumm/model/backbone.h"
 
 namespace fedumm::model {
+
+struct LoadOptions {
+  std::optional<at::ScalarType> dtype;  // of all weights; unset: that of most of them in the file
+  at::Device device = at::kCPU;
+  // Called as tensors become ready. False stops the loading with CANCELLED. May be null.
+  std::function<bool(int64_t bytes_done, int64_t bytes_in_all)> progress;
+};
+
+// The model of a checkpoint folder: config.json with model.safetensors or the shards of
+// model.safetensors.index.json.
+absl::StatusOr<std::unique_ptr<UnifiedModel>> Load(const std::string& folder,
+                                                   const LoadOptions& options = {});
 
 // Reads a safetensors file, or a folder that holds model.safetensors or the shards of
 // model.safetensors.index.json. Names come back in the published files' layout, whichever of the

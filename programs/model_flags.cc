@@ -1,0 +1,57 @@
+#include "programs/model_flags.h"
+
+#include <ATen/Parallel.h>
+
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "fedumm/model/checkpoint.h"
+
+namespace fedumm::programs {
+namespace {
+
+absl::StatusOr<std::optional<at::ScalarType>> ParseDType(const std::string& name) {
+  if (name == "auto") return std::nullopt;
+  if (name == "float32") return at::kFloat;
+  if (name == "bfloat16") return at::kBFloat16;
+  if (name == "float16") return at::kHalf;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--dtype must be auto, float32, bfloat16 or float16: ", name));
+}
+
+}  // namespace
+
+void AddModelFlags(CLI::App& command, ModelFlags& flags) {
+  command.add_option("--model", flags.folder, "Checkpoint folder")
+      ->required()
+      ->check(CLI::ExistingDirectory);
+  command.add_option("--adapter", flags.adapter, "Adapter folder in PEFT's format")
+      ->check(CLI::ExistingDirectory);
+  command
+      .add_option("--dtype", flags.dtype, "auto (that of the files), float32, bfloat16, float16")
+      ->capture_default_str();
+  command.add_option("--device", flags.device, "cpu")->capture_default_str();
+  command.add_option("--threads", flags.threads, "Threads; 0: one for each core")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+}
+
+absl::StatusOr<OpenedModel> OpenModel(const ModelFlags& flags) {
+  if (flags.device != "cpu") {
+    return absl::UnimplementedError(absl::StrCat("--device must be cpu: ", flags.device));
+  }
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  at::set_num_threads(flags.threads > 0 ? flags.threads : cores > 0 ? cores : 1);
+  model::LoadOptions options;
+  FEDUMM_ASSIGN_OR_RETURN(options.dtype, ParseDType(flags.dtype));
+  OpenedModel opened;
+  FEDUMM_ASSIGN_OR_RETURN(opened.model, model::Load(flags.folder, options));
+  if (!flags.adapter.empty()) {
+    FEDUMM_ASSIGN_OR_RETURN(opened.adapter,
+                            model::LoraAdapter::Load(opened.model->Linears(), flags.adapter));
+  }
+  return opened;
+}
+
+}  // namespace fedumm::programs
