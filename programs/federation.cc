@@ -19,9 +19,11 @@ namespace {
 
 StrategyOptions StrategyOptionsOf(const RunConfig& config) {
   return {.fraction_train = config.Number("federation.fraction-train"),
-          .fraction_evaluate = 0,  // the server evaluates on held-out examples
+          .fraction_evaluate = config.Number("federation.fraction-evaluate"),
           .min_train_nodes = config.Integer("federation.min-train-nodes"),
-          .min_available_nodes = config.Integer("federation.min-available-nodes")};
+          .min_evaluate_nodes = 1,
+          .min_available_nodes = config.Integer("federation.min-available-nodes"),
+          .evaluate_metrics_aggr_fn = MetricsOverNodes};
 }
 
 RunData DataBefore(Experiment& experiment, const FederationOptions& options) {
@@ -47,11 +49,17 @@ StartOptions StartOptionsOf(const RunConfig& config, const FederationOptions& op
       .num_rounds = num_rounds,
       .timeout = absl::Seconds(config.Number("federation.round-timeout")),
       .quorum = config.Integer("federation.quorum"),
+      .evaluate_every = config.Integer("evaluate.nodes-every"),
       .wait_for_nodes = wait > 0 ? absl::Seconds(wait) : absl::InfiniteDuration(),
       .seed = static_cast<uint64_t>(config.Integer("seed")),
       .checkpoint_path = options.run_dir + "/checkpoint",
   };
   start.train_config = {{"num-rounds", num_rounds}};
+  if (const int64_t steps = config.Integer("evaluate.personalise-steps"); steps > 0) {
+    start.evaluate_config = {
+        {"personalise-steps", steps},
+        {"personalise-learning-rate", config.Number("evaluate.personalise-learning-rate")}};
+  }
   start.on_wait = [](int64_t online, int64_t needed) {
     PrintLine(absl::StrCat(online, " of ", needed, " nodes online"));
     Log()->info("waiting: {} of {} nodes online", online, needed);

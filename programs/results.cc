@@ -22,6 +22,16 @@ namespace {
 
 double Now() { return absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()); }
 
+// The figure of that key in what MetricsOverNodes gives, if it is there.
+void AddOverClients(const MetricRecord& metrics, const std::string& key, const std::string& task,
+                    std::map<std::string, OverClients>& figures) {
+  if (!metrics.contains(key + "-std")) return;
+  figures[task] = {.mean = NumberOr(metrics, key + "-mean", 0),
+                   .worst = NumberOr(metrics, key + "-min", 0),
+                   .best = NumberOr(metrics, key + "-max", 0),
+                   .spread = NumberOr(metrics, key + "-std", 0)};
+}
+
 RoundData RoundDataOf(const RoundResult& result, const std::vector<TaskData>& tasks) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   RoundData round{.number = result.number,
@@ -33,6 +43,9 @@ RoundData RoundDataOf(const RoundResult& result, const std::vector<TaskData>& ta
     if (std::isfinite(loss)) round.losses[task.name] = loss;
     const double accuracy = NumberOr(result.server_metrics, task.metric, nan);
     if (std::isfinite(accuracy)) round.accuracies[task.name] = accuracy;
+    AddOverClients(result.evaluate_metrics, task.metric, task.name, round.on_clients);
+    AddOverClients(result.evaluate_metrics, task.metric + "-personalised", task.name,
+                   round.personalised);
   }
   for (const NodeOutcome& node : result.nodes) {
     const double partition = NumberOr(node.metrics, "partition-id", -1);

@@ -49,6 +49,11 @@ using MetricsAggregation = std::function<MetricRecord(const std::vector<NodeMetr
 // left out. Any order of `replies` gives the same bits.
 MetricRecord WeightedMetricsMean(const std::vector<NodeMetrics>& replies,
                                  const std::string& weighted_by_key);
+// The same with how the nodes differ: for each metric that is a number and a key K, also "K-mean"
+// (each node counts once), "K-min", "K-max" and "K-std" (of the nodes, not of a sample of them),
+// over the nodes that report it. For evaluate_metrics_aggr_fn.
+MetricRecord MetricsOverNodes(const std::vector<NodeMetrics>& replies,
+                              const std::string& weighted_by_key);
 
 // Flower 1.42's common options, with its names and defaults.
 struct StrategyOptions {
@@ -95,6 +100,9 @@ struct StartOptions {
   absl::Duration timeout = absl::Hours(1);
   // Accepted train replies that a round needs; fewer leave the model as it was.
   int64_t quorum = 1;
+  // Rounds between evaluations by the nodes (fraction_evaluate); the last round always has one. 0:
+  // only the last.
+  int64_t evaluate_every = 1;
   // DEADLINE_EXCEEDED if too few nodes are online for so long.
   absl::Duration wait_for_nodes = absl::InfiniteDuration();
   // While too few nodes are online: when the wait begins, whenever the number changes (noticed

@@ -125,6 +125,31 @@ std::string Verdicts(const RunData& data) {
   return html;
 }
 
+std::string OnClients(const RunData& data) {
+  const RoundData* judged = LastJudgedByClients(data);
+  if (judged == nullptr) return "";
+  std::string html =
+      "<h2>On each client's own held-out examples</h2><div class='scroll'><table><tr><th></th><th "
+      "class='n'>mean</th><th class='n'>worst client</th><th class='n'>best client</th><th "
+      "class='n'>spread</th></tr>";
+  for (const TaskData& task : data.tasks) {
+    const auto row = [&](const std::map<std::string, OverClients>& figures, const char* how) {
+      const auto it = figures.find(task.name);
+      if (it == figures.end()) return;
+      absl::StrAppend(&html, "<tr><td>", EscapeHtml(task.title), how, "</td>");
+      for (const double value :
+           {it->second.mean, it->second.worst, it->second.best, it->second.spread}) {
+        absl::StrAppend(&html, "<td class='n'>", Percent(value), "</td>");
+      }
+      html += "</tr>";
+    };
+    row(judged->on_clients, ", federated");
+    row(judged->personalised, ", after a few steps of its own");
+  }
+  return absl::StrCat(html, "</table></div><p class='soft'>After round ", judged->number,
+                      ". Each client counts once; spread is the standard deviation.</p>");
+}
+
 std::string Curves(const RunData& data) {
   if (data.rounds.empty()) return "";
   LineChart accuracy{
@@ -292,10 +317,10 @@ std::string ReportHtml(const RunData& data) {
       "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
       "content='width=device-width,initial-scale=1'><title>fedumm: ",
       EscapeHtml(data.name), "</title><style>", Text(kStyle), "</style></head><body><main>",
-      Headline(data), Verdicts(data), Curves(data), Samples(data), Clients(data), Ledger(data),
-      Settings(data), "<footer>", EscapeHtml(data.strategy), ", seed ", data.seed, ", ",
-      absl::StrFormat("%.0f", data.seconds), " s in all. Made by <code>", EscapeHtml(data.command),
-      "</code></footer></main></body></html>\n");
+      Headline(data), Verdicts(data), OnClients(data), Curves(data), Samples(data), Clients(data),
+      Ledger(data), Settings(data), "<footer>", EscapeHtml(data.strategy), ", seed ", data.seed,
+      ", ", absl::StrFormat("%.0f", data.seconds), " s in all. Made by <code>",
+      EscapeHtml(data.command), "</code></footer></main></body></html>\n");
 }
 
 }  // namespace fedumm::programs

@@ -49,6 +49,27 @@ std::string Dump(const Json& json, int indent) {
   return json.dump(indent, ' ', false, Json::error_handler_t::replace);
 }
 
+Json ToJsonValue(const std::map<std::string, OverClients>& figures) {
+  Json json = Json::object();
+  for (const auto& [task, figure] : figures) {
+    json[task] = {{"mean", NumberToJson(figure.mean)},
+                  {"worst", NumberToJson(figure.worst)},
+                  {"best", NumberToJson(figure.best)},
+                  {"spread", NumberToJson(figure.spread)}};
+  }
+  return json;
+}
+std::map<std::string, OverClients> OverClientsAt(const Json& json, const char* key) {
+  std::map<std::string, OverClients> figures;
+  const auto it = json.find(key);
+  if (it == json.end()) return figures;
+  for (const auto& [task, figure] : it->items()) {
+    figures[task] = {NumberFromJson(figure.at("mean")), NumberFromJson(figure.at("worst")),
+                     NumberFromJson(figure.at("best")), NumberFromJson(figure.at("spread"))};
+  }
+  return figures;
+}
+
 Json NodeToJson(const NodeRound& node) {
   return {{"node_id", node.node_id},           {"partition_id", node.partition_id},
           {"accepted", node.accepted},         {"reason", node.reason},
@@ -79,6 +100,8 @@ Json RoundToJson(const RoundData& round) {
           {"train_loss", NumberToJson(round.train_loss)},
           {"losses", losses},
           {"accuracies", accuracies},
+          {"on_clients", ToJsonValue(round.on_clients)},
+          {"personalised", ToJsonValue(round.personalised)},
           {"num_nodes", round.num_nodes},
           {"num_accepted", round.num_accepted},
           {"bytes_down", round.bytes_down},
@@ -97,6 +120,8 @@ RoundData RoundFromJson(const Json& json) {
   for (const auto& [task, accuracy] : json.at("accuracies").items()) {
     round.accuracies[task] = NumberFromJson(accuracy);
   }
+  round.on_clients = OverClientsAt(json, "on_clients");
+  round.personalised = OverClientsAt(json, "personalised");
   round.num_nodes = json.at("num_nodes");
   round.num_accepted = json.at("num_accepted");
   round.bytes_down = json.at("bytes_down");
@@ -306,6 +331,8 @@ std::string RoundLine(const RoundData& round, const std::vector<TaskData>& tasks
     const auto accuracy = round.accuracies.find(task.name);
     if (accuracy != round.accuracies.end()) scalar(task.metric, accuracy->second);
   }
+  if (!round.on_clients.empty()) line["on_clients"] = ToJsonValue(round.on_clients);
+  if (!round.personalised.empty()) line["personalised"] = ToJsonValue(round.personalised);
   line["nodes"] = Json::array();
   for (const NodeRound& node : round.nodes) line["nodes"].push_back(NodeToJson(node));
   return Dump(line, -1);
@@ -325,6 +352,8 @@ absl::StatusOr<RoundData> RoundFromLine(const std::string& text,
       const double accuracy = NumberAt(line, task.metric);
       if (std::isfinite(accuracy)) round.accuracies[task.name] = accuracy;
     }
+    round.on_clients = OverClientsAt(line, "on_clients");
+    round.personalised = OverClientsAt(line, "personalised");
     for (const Json& item : line.at("nodes")) {
       const NodeRound node = NodeFromJson(item);
       ++round.num_nodes;
@@ -339,8 +368,16 @@ absl::StatusOr<RoundData> RoundFromLine(const std::string& text,
   }
 }
 
+const RoundData* LastJudgedByClients(const RunData& data) {
+  for (auto round = data.rounds.rbegin(); round != data.rounds.rend(); ++round) {
+    if (!round->on_clients.empty()) return &*round;
+  }
+  return nullptr;
+}
+
 std::string SummaryJson(const RunData& data) {
   Json json = Json::object();
+  const RoundData* judged = LastJudgedByClients(data);
   for (const auto& [task, verdict] : data.verdicts) {
     const Bar alone = verdict.AloneMean();
     json[task] = {{"frozen", NumberToJson(verdict.frozen.score.all)},
@@ -353,6 +390,10 @@ std::string SummaryJson(const RunData& data) {
     json[task]["steps"] = {{"local_mean", alone.steps},
                            {"federated", verdict.federated.steps},
                            {"centralized", verdict.centralized.steps}};
+  }
+  if (judged != nullptr) {
+    json["on_clients"] = ToJsonValue(judged->on_clients);
+    if (!judged->personalised.empty()) json["personalised"] = ToJsonValue(judged->personalised);
   }
   json["bytes"] = {{"adapter_per_round", data.adapter_bytes},
                    {"full_model_per_round", data.full_model_bytes}};

@@ -59,6 +59,15 @@ struct ClientData {
   double num_examples = 0;  // as its last accepted reply said, its weight
 };
 
+// A figure of a task over the clients, each judged on held-out examples of its own; each client
+// counts once.
+struct OverClients {
+  double mean = 0;
+  double worst = 0;
+  double best = 0;
+  double spread = 0;  // standard deviation
+};
+
 struct NodeRound {
   uint64_t node_id = 0;
   bool accepted = false;
@@ -76,7 +85,10 @@ struct RoundData {
   double train_loss = 0;                     // NaN: none
   std::map<std::string, double> losses;      // by task
   std::map<std::string, double> accuracies;  // by task, on held-out examples
-  int64_t num_nodes = 0;                     // that were asked to train
+  // By task, on the clients' own; empty: the clients were not asked.
+  std::map<std::string, OverClients> on_clients;
+  std::map<std::string, OverClients> personalised;  // after a few steps of each client's own
+  int64_t num_nodes = 0;                            // that were asked to train
   int64_t num_accepted = 0;
   uint64_t bytes_down = 0;  // over all nodes
   uint64_t bytes_up = 0;
@@ -131,8 +143,11 @@ std::string RoundLine(const RoundData& round, const std::vector<TaskData>& tasks
 absl::StatusOr<RoundData> RoundFromLine(const std::string& line,
                                         const std::vector<TaskData>& tasks);
 
-// summary.json: for each task frozen, local_mean, federated, centralized and what each was given;
-// bytes, clients, rounds, seconds, seed.
+// The last round in which the clients judged the adapter themselves; null: there is none.
+const RoundData* LastJudgedByClients(const RunData& data);
+
+// summary.json: for each task frozen, local_mean, federated, centralized and what each was given,
+// and what the clients' own held-out examples say; bytes, clients, rounds, seconds, seed.
 std::string SummaryJson(const RunData& data);
 
 }  // namespace fedumm::programs

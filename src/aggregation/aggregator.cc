@@ -2,6 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/quoted.h"
@@ -64,6 +69,36 @@ ArrayRecord Aligned(const ArrayRecord& manifest, const ArrayRecord& arrays) {
   return aligned;
 }
 
+// The shares of a contribution in the order of `aligned`, which has the same keys.
+std::vector<double> AlignedShares(const Contribution& contribution, const ArrayRecord& aligned) {
+  if (contribution.tensor_shares.empty()) return {};
+  std::map<std::string_view, double> share_of;
+  size_t i = 0;
+  for (const auto& [key, array] : contribution.arrays) {
+    share_of[key] = contribution.tensor_shares[i++];
+  }
+  std::vector<double> shares;
+  for (const auto& [key, array] : aligned) shares.push_back(share_of[key]);
+  return shares;
+}
+
+absl::Status CheckShares(const Contribution& contribution) {
+  const std::span<const double> shares = contribution.tensor_shares;
+  if (shares.empty()) return absl::OkStatus();
+  const std::string node = absl::StrCat("node ", contribution.node_id);
+  if (shares.size() != contribution.arrays.size()) {
+    return absl::InvalidArgumentError(absl::StrCat(node, ": ", shares.size(), " shares for ",
+                                                   contribution.arrays.size(), " tensors"));
+  }
+  for (const double share : shares) {
+    if (!(share >= 0 && share <= 1)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(node, ": a tensor's share must be from 0 to 1: ", share));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 const MetricRecord& Contribution::NoMetrics() {
@@ -97,14 +132,17 @@ absl::Status Aggregator::Add(const Contribution& contribution) {
         absl::StrCat("node ", contribution.node_id,
                      ": weight must be positive and finite: ", contribution.weight));
   }
+  FEDUMM_RETURN_IF_ERROR(CheckShares(contribution));
   FEDUMM_RETURN_IF_ERROR(Check(contribution));
   if (IsAligned(manifest_, contribution.arrays)) {
     FEDUMM_RETURN_IF_ERROR(DoAdd(contribution));
   } else {
     const ArrayRecord aligned = Aligned(manifest_, contribution.arrays);
+    const std::vector<double> shares = AlignedShares(contribution, aligned);
     FEDUMM_RETURN_IF_ERROR(DoAdd({.node_id = contribution.node_id,
                                   .arrays = aligned,
                                   .weight = contribution.weight,
+                                  .tensor_shares = shares,
                                   .metrics = contribution.metrics,
                                   .content = contribution.content}));
   }

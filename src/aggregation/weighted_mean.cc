@@ -147,7 +147,8 @@ class BlockSum {
 
 class WeightedMean final : public Aggregator {
  public:
-  explicit WeightedMean(const ArrayRecord& manifest) : Aggregator(manifest) {
+  explicit WeightedMean(const ArrayRecord& manifest)
+      : Aggregator(manifest), weight_sums_(manifest.size()) {
     for (const auto& [key, array] : manifest) {
       sums_.emplace_back((array.num_elements() + kBlock - 1) / kBlock);
     }
@@ -156,13 +157,23 @@ class WeightedMean final : public Aggregator {
  private:
   absl::Status DoAdd(const Contribution& contribution) override {
     FEDUMM_RETURN_IF_ERROR(CheckRanges(contribution));
-    double weight = contribution.weight;
-    weight_sum_.Add(1, weight, &weight, arena_);
     size_t t = 0;
     for (const auto& [key, array] : contribution.arrays) {
-      AddTensor(array, contribution.weight, sums_[t++]);
+      const double weight = WeightOf(contribution, t);
+      if (weight > 0) {
+        double addend = weight;
+        weight_sums_[t].Add(1, weight, &addend, arena_);
+        AddTensor(array, weight, sums_[t]);
+      }
+      ++t;
     }
     return absl::OkStatus();
+  }
+
+  // Of the tensor number `t`.
+  static double WeightOf(const Contribution& contribution, size_t t) {
+    return contribution.tensor_shares.empty() ? contribution.weight
+                                              : contribution.weight * contribution.tensor_shares[t];
   }
 
   absl::Status CheckRanges(const Contribution& contribution) const {
@@ -171,12 +182,14 @@ class WeightedMean final : public Aggregator {
       return absl::ResourceExhaustedError(
           absl::StrCat(node, ": more than ", kMaxContributions, " contributions"));
     }
-    if (contribution.weight < 1 / kMaxWeight || contribution.weight > kMaxWeight) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(node, ": weight is outside [2^-40, 2^40]: ", contribution.weight));
-    }
     auto want = manifest().begin();
+    size_t t = 0;
     for (const auto& [key, array] : contribution.arrays) {
+      const double weight = WeightOf(contribution, t++);
+      if (weight != 0 && (weight < 1 / kMaxWeight || weight > kMaxWeight)) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(node, ": weight is outside [2^-40, 2^40]: ", weight));
+      }
       if (const std::string why = RangeError(want->second, array); !why.empty()) {
         return absl::InvalidArgumentError(absl::StrCat(node, ": tensor ", Quoted(key), " ", why));
       }
@@ -233,12 +246,12 @@ class WeightedMean final : public Aggregator {
   }
 
   absl::StatusOr<ArrayRecord> DoTakeResult() override {
-    double total_weight;
-    weight_sum_.Round(1, &total_weight);
     ArrayRecord result;
     size_t t = 0;
     for (const auto& [key, array] : manifest()) {
-      if (array.dtype() == DType::kBool) {
+      double total_weight;
+      weight_sums_[t].Round(1, &total_weight);
+      if (array.dtype() == DType::kBool || total_weight == 0) {
         result.Set(key, array);
       } else {
         FEDUMM_ASSIGN_OR_RETURN(Array mean, Mean(array, sums_[t], total_weight));
@@ -266,7 +279,7 @@ class WeightedMean final : public Aggregator {
 
   ZeroedArena arena_;
   std::vector<std::vector<BlockSum>> sums_;  // for each tensor its blocks
-  BlockSum weight_sum_;
+  std::vector<BlockSum> weight_sums_;        // for each tensor
 };
 
 }  // namespace

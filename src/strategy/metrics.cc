@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <optional>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -97,6 +99,32 @@ MetricRecord WeightedMetricsMean(const std::vector<NodeMetrics>& replies,
       std::optional<MetricValue> mean = MeanOfMetric(by_node, key, weighted_by_key);
       if (mean) result.Set(key, *std::move(mean));
     }
+  }
+  return result;
+}
+
+MetricRecord MetricsOverNodes(const std::vector<NodeMetrics>& replies,
+                              const std::string& weighted_by_key) {
+  MetricRecord result = WeightedMetricsMean(replies, weighted_by_key);
+  std::map<std::string, std::vector<double>> values;
+  for (const NodeMetrics& reply : replies) {
+    for (const auto& [key, metric] : reply.metrics) {
+      const Numbers numbers = ToNumbers(metric);
+      if (key == weighted_by_key || numbers.is_list || !std::isfinite(numbers.values[0])) continue;
+      values[key].push_back(numbers.values[0]);
+    }
+  }
+  for (auto& [key, column] : values) {
+    std::sort(column.begin(), column.end());  // any order of the replies gives the same sums
+    const auto count = static_cast<double>(column.size());
+    double mean = 0;
+    for (const double value : column) mean += value / count;
+    double variance = 0;
+    for (const double value : column) variance += (value - mean) * (value - mean) / count;
+    result.Set(key + "-mean", mean);
+    result.Set(key + "-min", column.front());
+    result.Set(key + "-max", column.back());
+    result.Set(key + "-std", std::sqrt(variance));
   }
   return result;
 }

@@ -1,10 +1,12 @@
 #include "strategy/reply.h"
 
 #include <variant>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/quoted.h"
 #include "base/status_macros.h"
+#include "fedumm/aggregator.h"
 
 namespace fedumm {
 namespace {
@@ -92,6 +94,21 @@ absl::Status CheckMetricsSize(const MetricRecord& metrics) {
 
 }  // namespace
 
+namespace {
+
+absl::StatusOr<std::span<const double>> TensorShares(const RecordDict& content) {
+  const ConfigRecord* config = content.FindConfig(kTensorSharesRecord);
+  if (config == nullptr) return std::span<const double>();
+  const ConfigValue* value = config->Find(kTensorSharesKey);
+  const auto* shares = value == nullptr ? nullptr : std::get_if<std::vector<double>>(value);
+  if (shares != nullptr) return std::span<const double>(*shares);
+  return absl::InvalidArgumentError(absl::StrCat("the record ", Quoted(kTensorSharesRecord),
+                                                 " holds no list of numbers named ",
+                                                 Quoted(kTensorSharesKey)));
+}
+
+}  // namespace
+
 absl::StatusOr<TrainReply> ReadTrainReply(const Message& reply, const std::string& array_key,
                                           const std::string& weight_key) {
   FEDUMM_RETURN_IF_ERROR(CheckContent(reply));
@@ -100,7 +117,9 @@ absl::StatusOr<TrainReply> ReadTrainReply(const Message& reply, const std::strin
                           OnlyRecord<MetricRecord>(*reply.content, "MetricRecord"));
   FEDUMM_RETURN_IF_ERROR(CheckMetricsSize(*metrics));
   FEDUMM_ASSIGN_OR_RETURN(const double weight, ReadWeight(*metrics, weight_key));
-  return TrainReply{.arrays = *arrays, .metrics = *metrics, .weight = weight};
+  FEDUMM_ASSIGN_OR_RETURN(const std::span<const double> shares, TensorShares(*reply.content));
+  return TrainReply{
+      .arrays = *arrays, .metrics = *metrics, .weight = weight, .tensor_shares = shares};
 }
 
 absl::StatusOr<const MetricRecord*> ReadEvaluateReply(const Message& reply,

@@ -61,6 +61,8 @@ absl::Status RoundLoop::CheckOptions() const {
       check(options_.num_rounds >= 0, "num_rounds must not be negative", options_.num_rounds));
   FEDUMM_RETURN_IF_ERROR(
       check(options_.keep_rounds >= 0, "keep_rounds must not be negative", options_.keep_rounds));
+  FEDUMM_RETURN_IF_ERROR(check(options_.evaluate_every >= 0, "evaluate_every must not be negative",
+                               options_.evaluate_every));
   FEDUMM_RETURN_IF_ERROR(check(options_.quorum >= 1, "quorum must be at least 1", options_.quorum));
   const bool timeout_ok =
       options_.timeout > absl::ZeroDuration() && options_.timeout < absl::InfiniteDuration();
@@ -207,6 +209,7 @@ absl::Status RoundLoop::Train(RoundResult& result) {
     FEDUMM_RETURN_IF_ERROR(aggregator->Add({.node_id = node_id,
                                             .arrays = reply.arrays,
                                             .weight = reply.weight,
+                                            .tensor_shares = reply.tensor_shares,
                                             .metrics = reply.metrics,
                                             .content = *message.content}));
     metrics[node_id] = reply.metrics;
@@ -249,7 +252,9 @@ absl::Status RoundLoop::Evaluate(RoundResult& result) {
                        .fraction = strategy.fraction_evaluate,
                        .min_nodes = strategy.min_evaluate_nodes,
                        .config = options_.evaluate_config};
-  if (phase.fraction == 0) return absl::OkStatus();
+  const bool due = result.number == options_.num_rounds ||
+                   (options_.evaluate_every > 0 && result.number % options_.evaluate_every == 0);
+  if (phase.fraction == 0 || !due) return absl::OkStatus();
   Round round = RoundOf(phase, result.number);
   FEDUMM_ASSIGN_OR_RETURN(round.nodes, SelectNodes(phase, round));
   std::vector<NodeMetrics> accepted;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -67,6 +68,51 @@ TEST(WeightedMeanTest, OneContributionComesBackAsItWas) {
   EXPECT_THAT(MeanOf({{x, 3}}), IsOkAndHolds(x));
   EXPECT_THAT(MeanOf({{x, 0.1}}), IsOkAndHolds(x));
   EXPECT_THAT(MeanOf({{x, 7}, {x, 11}, {x, 1}}), IsOkAndHolds(x));
+}
+
+TEST(WeightedMeanTest, EachTensorIsAveragedOverTheNodesThatTrainedIt) {
+  const ArrayRecord global = {
+      {"decoder", Floats({0})}, {"dit", Floats({5})}, {"nobody", Floats({7})}};
+  const std::unique_ptr<Aggregator> aggregator = NewWeightedMean(global);
+  // 8 questions and 2 pictures; the tensors come in another order.
+  const ArrayRecord both = {
+      {"dit", Floats({10})}, {"nobody", Floats({7})}, {"decoder", Floats({1})}};
+  EXPECT_THAT(aggregator->Add({.node_id = 1,
+                               .arrays = both,
+                               .weight = 10,
+                               .tensor_shares = std::array<double, 3>{0.2, 0, 1}}),
+              IsOk());
+  // 6 pictures.
+  const ArrayRecord draws = {
+      {"decoder", Floats({2})}, {"dit", Floats({14})}, {"nobody", Floats({7})}};
+  EXPECT_THAT(aggregator->Add({.node_id = 2,
+                               .arrays = draws,
+                               .weight = 6,
+                               .tensor_shares = std::array<double, 3>{1, 1, 0}}),
+              IsOk());
+  // 4 questions: its copy of the DiT does not count.
+  EXPECT_THAT(aggregator->Add({.node_id = 3,
+                               .arrays = global,
+                               .weight = 4,
+                               .tensor_shares = std::array<double, 3>{1, 0, 0}}),
+              IsOk());
+  EXPECT_THAT(std::move(*aggregator).TakeResult(),
+              IsOkAndHolds(ArrayRecord{{"decoder", Floats({(10 * 1 + 6 * 2 + 4 * 0) / 20.0f})},
+                                       {"dit", Floats({(2 * 10 + 6 * 14) / 8.0f})},
+                                       {"nobody", Floats({7})}}));
+}
+
+TEST(WeightedMeanTest, SharesThatAreNoSharesAreRefused) {
+  const ArrayRecord global = {{"a", Floats({1})}, {"b", Floats({2})}};
+  const std::unique_ptr<Aggregator> aggregator = NewWeightedMean(global);
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const std::vector<double>& shares :
+       {std::vector<double>{1}, {1, 1, 1}, {1, -0.5}, {2, 1}, {nan, 1}}) {
+    EXPECT_THAT(
+        aggregator->Add({.node_id = 9, .arrays = global, .weight = 1, .tensor_shares = shares}),
+        StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("node 9")));
+  }
+  EXPECT_EQ(aggregator->num_added(), 0);
 }
 
 TEST(WeightedMeanTest, AnyOrderGivesTheSameBitsWithinOneUlpOfTheTruth) {

@@ -81,6 +81,42 @@ TEST_F(StrategyTest, FedAvgMovesToTheWeightedMeanEachRound) {
   EXPECT_EQ(last.nodes[1].traffic.bytes_down, 200);  // of this round: train and evaluate
 }
 
+TEST_F(StrategyTest, ATensorIsAveragedOverTheNodesThatTrainedIt) {
+  const auto reply = [](float a, float b, double weight, std::vector<double> shares) {
+    return [=](const Message&) -> absl::StatusOr<RecordDict> {
+      RecordDict content = TrainContent({{"a", Floats({a})}, {"b", Floats({b})}}, weight);
+      content.Set(kTensorSharesRecord, ConfigRecord{{kTensorSharesKey, shares}});
+      return content;
+    };
+  };
+  grid_.AddNode(2, reply(1, 5, 10, {1, 0.2}));
+  grid_.AddNode(3, reply(4, 9, 5, {1, 0}));
+  grid_.AddNode(4, reply(4, 9, 5, {1}));
+  strategy_options_.fraction_evaluate = 0;
+  ASSERT_OK_AND_ASSIGN(
+      const Result result,
+      FedAvg(strategy_options_)
+          .Start(grid_, {{"a", Floats({0})}, {"b", Floats({0})}}, {.num_rounds = 1}));
+  EXPECT_EQ(result.arrays, (ArrayRecord{{"a", Floats({2})}, {"b", Floats({5})}}));
+  EXPECT_THAT(result.rounds[1].nodes[2].reason, HasSubstr("1 shares for 2 tensors"));
+}
+
+TEST_F(StrategyTest, NodesEvaluateAsOftenAsAskedAndAfterTheLastRound) {
+  AddStepper(grid_, 2, 1, 1);
+  AddStepper(grid_, 3, 1, 1);
+  const auto rounds_with_figures = [&](int64_t every) {
+    const Result result = Start({.num_rounds = 5, .evaluate_every = every}).value();
+    std::vector<int64_t> numbers;
+    for (const RoundResult& round : result.rounds) {
+      if (!round.evaluate_metrics.empty()) numbers.push_back(round.number);
+    }
+    return numbers;
+  };
+  EXPECT_THAT(rounds_with_figures(1), ElementsAre(1, 2, 3, 4, 5));
+  EXPECT_THAT(rounds_with_figures(2), ElementsAre(2, 4, 5));
+  EXPECT_THAT(rounds_with_figures(0), ElementsAre(5));
+}
+
 TEST_F(StrategyTest, InstructionsShareTheArraysAndCarryTheConfiguration) {
   AddStepper(grid_, 2, 1, 1);
   AddStepper(grid_, 3, 1, 1);
@@ -739,6 +775,23 @@ TEST(NewStrategyTest, WhatIsNotKnownOrNotUsedIsRefusedByName) {
 
 MetricRecord Metrics(double weight, double loss, std::vector<double> list) {
   return {{"num-examples", weight}, {"loss", loss}, {"list", std::move(list)}};
+}
+
+TEST(MetricsOverNodesTest, TellsHowTheNodesDiffer) {
+  const MetricRecord metrics =
+      MetricsOverNodes({{1, {{"num-examples", 1.0}, {"acc", 0.25}, {"nan", kNan}}},
+                        {2, {{"num-examples", 3.0}, {"acc", 0.75}, {"only", int64_t{4}}}}},
+                       "num-examples");
+  EXPECT_EQ(metrics, (MetricRecord{{"acc", 0.625},
+                                   {"only", 4.0},
+                                   {"acc-mean", 0.5},
+                                   {"acc-min", 0.25},
+                                   {"acc-max", 0.75},
+                                   {"acc-std", 0.25},
+                                   {"only-mean", 4.0},
+                                   {"only-min", 4.0},
+                                   {"only-max", 4.0},
+                                   {"only-std", 0.0}}));
 }
 
 TEST(WeightedMetricsMeanTest, HandWorkedNumbers) {

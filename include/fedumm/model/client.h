@@ -48,9 +48,18 @@ std::vector<Setting> TaskSettings(const std::string& task, const TaskDefaults& d
 //                  adapter of the message. train-loss does not contain it
 //   clipping_norm  of Flower's client-side differential privacy: see MessageClippingMod
 //
+// and in the message of an evaluation:
+//
+//   personalise-steps          steps of training on the node's own examples, after which the node
+//   is
+//                              judged again: figures with the suffix "-personalised"
+//   personalise-learning-rate  of those steps, constant
+//
 // A step's loss is the weighted sum of the tasks' losses; the next batch is prepared while the
 // backbone runs. Metrics of training: num-examples, train-loss (of that sum), <task>-loss
-// (unweighted), grad-norm, seconds; of evaluation: num-examples, seconds and what the tasks say. An
+// (unweighted), grad-norm, seconds; of evaluation: num-examples, seconds and what the tasks say. A
+// tensor counts in the average with the examples of the tasks that train it (Task::Trains): where
+// that is not all of num-examples, the reply says so by kTensorSharesRecord (aggregator.h). An
 // adapter that does not fit, a loss that is not finite or a node without examples is an error
 // reply.
 ClientApp NewLoraClient(LoraAdapter& adapter, TasksFor tasks,

@@ -55,6 +55,9 @@ class LoraAdapter {
   // form of a reply to `like`. INVALID_ARGUMENT, naming the key, for an unknown key, a dtype that
   // is no float type, or a value that overflows it.
   absl::StatusOr<ArrayRecord> ToArraysLike(const ArrayRecord& like) const;
+  // The path (in the checkpoint's own layout) of the module that an array of that key belongs to.
+  // Keys as FromArrays accepts; null for an unknown one.
+  const std::string* ModulePathOf(const std::string& key) const;
   // Replaces all A and B. Accepts keys of either layout, with any adapter's name in them
   // ("….lora_A.vqa.weight", the same name in all keys) or with none, in any order, of any float
   // dtype. INVALID_ARGUMENT, naming the key, for one that is missing, unknown, of another adapter
@@ -89,6 +92,7 @@ class LoraAdapter {
   std::vector<Module> modules_;
   FlatParameters parameters_;
   std::map<std::string, at::Tensor, std::less<>> by_key_;  // in both layouts
+  std::map<std::string, std::string> path_of_;             // by the same keys
   bool merged_ = false;
 };
 

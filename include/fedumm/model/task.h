@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "fedumm/record.h"
@@ -33,6 +34,9 @@ class Task {
   virtual std::string name() const = 0;  // "vqa", "draw": prefix of its metrics and settings
   virtual int64_t num_examples() const = 0;
   virtual TaskDefaults defaults() const { return {}; }
+  // Whether the loss depends on the module of that path (in the checkpoint's own layout, as
+  // NamedLinear has it): its adapter is then averaged with the task's number of examples.
+  virtual bool Trains(std::string_view /*module_path*/) const { return true; }
   // Starts a pass of training whose batches depend on nothing but `seed` and the task's own
   // examples.
   virtual void Seed(uint64_t seed) = 0;

@@ -59,6 +59,9 @@ class VqaTask final : public Task {
 
   std::string name() const override { return "vqa"; }
   TaskDefaults defaults() const override { return kVqaDefaults; }
+  bool Trains(std::string_view module_path) const override {
+    return !module_path.starts_with("model.dit.");
+  }
   int64_t num_examples() const override { return batches_.size(); }
   void Seed(uint64_t seed) override { batches_.Seed(seed); }
 
@@ -113,6 +116,9 @@ class DrawTask final : public Task {
 
   std::string name() const override { return "draw"; }
   TaskDefaults defaults() const override { return kDrawDefaults; }
+  bool Trains(std::string_view module_path) const override {
+    return !module_path.starts_with("visual.") && module_path != "lm_head";
+  }
   int64_t num_examples() const override { return batches_.size(); }
   void Seed(uint64_t seed) override { batches_.Seed(seed); }
 

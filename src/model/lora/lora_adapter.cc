@@ -135,6 +135,8 @@ LoraAdapter::LoraAdapter(LoraConfig config, ModuleLayout layout, std::vector<Mod
     for (const ModuleLayout spelling : {ModuleLayout::kFile, ModuleLayout::kTransformers5}) {
       by_key_.emplace(KeyOf(module, 'A', spelling), module.lora->a());
       by_key_.emplace(KeyOf(module, 'B', spelling), module.lora->b());
+      path_of_.emplace(KeyOf(module, 'A', spelling), module.path);
+      path_of_.emplace(KeyOf(module, 'B', spelling), module.path);
     }
   }
 }
@@ -191,6 +193,11 @@ std::string LoraAdapter::KeyOf(const Module& module, char matrix, ModuleLayout l
 const at::Tensor* LoraAdapter::FindParameter(const std::string& plain_key) const {
   const auto it = by_key_.find(plain_key);
   return it == by_key_.end() ? nullptr : &it->second;
+}
+
+const std::string* LoraAdapter::ModulePathOf(const std::string& key) const {
+  const auto it = path_of_.find(SplitKey(key).plain);
+  return it == path_of_.end() ? nullptr : &it->second;
 }
 
 ArrayRecord LoraAdapter::ToArrays() const {

@@ -202,6 +202,9 @@ class AnsweringTask final : public Task {
 
   std::string name() const override { return "vqa"; }
   TaskDefaults defaults() const override { return kAnsweringDefaults; }
+  bool Trains(std::string_view module_path) const override {
+    return !module_path.starts_with("model.dit.");
+  }
   int64_t num_examples() const override { return batches_.size(); }
   void Seed(uint64_t seed) override { batches_.Seed(seed); }
 

@@ -130,6 +130,9 @@ class CaptionDrawingTask final : public Task {
 
   std::string name() const override { return "draw"; }
   TaskDefaults defaults() const override { return kCaptionDrawingDefaults; }
+  bool Trains(std::string_view module_path) const override {
+    return !module_path.starts_with("visual.") && module_path != "lm_head";
+  }
   int64_t num_examples() const override { return batches_.size(); }
   void Seed(uint64_t seed) override { batches_.Seed(seed); }
 

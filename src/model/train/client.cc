@@ -9,10 +9,12 @@
 #include <utility>
 #include <variant>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/mutex.h"
 #include "base/random.h"
 #include "base/status_macros.h"
+#include "fedumm/aggregator.h"
 #include "fedumm/mod.h"
 #include "fedumm/model/train.h"
 #include "model/guarded.h"
@@ -33,6 +35,11 @@ const std::pair<std::string, AnyRecord>* FindRecord(const RecordDict& content, c
   }
   return found;
 }
+
+constexpr char kPersonaliseSteps[] = "personalise-steps";
+constexpr char kPersonaliseLearningRate[] = "personalise-learning-rate";
+constexpr double kDefaultPersonaliseLearningRate = 1e-3;
+constexpr double kMaxPersonaliseSteps = 1e6;
 
 // Handles messages one at a time. Thread-safe.
 class LoraClient {
@@ -60,6 +67,10 @@ class LoraClient {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<RecordDict> Evaluate(const Message& message, const Context& context)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Figures of the tasks under the adapter as it is, "num-examples" among them.
+  absl::StatusOr<MetricRecord> FiguresOf(const Node& node) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status Personalise(const Message& message, const Context& context, Node& node,
+                           int64_t steps) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<Node*> NodeOf(int64_t partition, const Context& context)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<RunSettings*> RunOf(const Context& context) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -106,6 +117,24 @@ absl::StatusOr<const std::pair<std::string, AnyRecord>*> AdapterIn(const Message
 const ConfigRecord* ConfigIn(const Message& message) {
   const auto* config = FindRecord<ConfigRecord>(*message.content, "config");
   return config == nullptr ? nullptr : &std::get<ConfigRecord>(config->second);
+}
+
+// For each of `arrays` the part of the node's examples that trained it.
+std::vector<double> SharesOf(const LoraAdapter& adapter, const ArrayRecord& arrays,
+                             const std::vector<ClientSettings::ActiveTask>& tasks,
+                             int64_t num_examples) {
+  std::vector<double> shares;
+  for (const auto& [key, array] : arrays) {
+    const std::string* path = adapter.ModulePathOf(key);
+    int64_t trained_on = 0;
+    for (const ClientSettings::ActiveTask& active : tasks) {
+      if (path != nullptr && active.loss_weight != 0 && active.task->Trains(*path)) {
+        trained_on += active.task->num_examples();
+      }
+    }
+    shares.push_back(static_cast<double>(trained_on) / static_cast<double>(num_examples));
+  }
+  return shares;
 }
 
 // The losses of a node's tasks in one round of training. The batches are made on a thread, in the
@@ -206,9 +235,52 @@ absl::StatusOr<RecordDict> LoraClient::Train(const Message& message, const Conte
   metrics.Set("seconds", absl::ToDoubleSeconds(clock_() - start));
   RecordDict reply;
   FEDUMM_ASSIGN_OR_RETURN(ArrayRecord trained, adapter_.ToArraysLike(arrays));
+  std::vector<double> shares = SharesOf(adapter_, trained, settings.tasks, num_examples);
   reply.Set(named->first, std::move(trained));
   reply.Set("metrics", std::move(metrics));
+  if (std::any_of(shares.begin(), shares.end(), [](double share) { return share != 1; })) {
+    reply.Set(kTensorSharesRecord, ConfigRecord{{kTensorSharesKey, std::move(shares)}});
+  }
   return reply;
+}
+
+absl::StatusOr<MetricRecord> LoraClient::FiguresOf(const Node& node) {
+  const at::NoGradGuard no_grad;
+  MetricRecord metrics;
+  metrics.Set("num-examples", int64_t{0});
+  int64_t num_examples = 0;
+  for (const std::unique_ptr<Task>& task : node.tasks) {
+    FEDUMM_ASSIGN_OR_RETURN(const MetricRecord figures, task->Evaluate());
+    for (const auto& [key, value] : figures) metrics.Set(key, value);
+    num_examples += static_cast<int64_t>(NumberOr(figures, task->name() + "-num-examples",
+                                                  static_cast<double>(task->num_examples())));
+  }
+  metrics.Set("num-examples", num_examples);
+  return metrics;
+}
+
+// Trains the adapter as it is on the node's own examples, with an optimizer of its own.
+absl::Status LoraClient::Personalise(const Message& message, const Context& context, Node& node,
+                                     int64_t steps) {
+  const ConfigRecord* config = ConfigIn(message);
+  FEDUMM_ASSIGN_OR_RETURN(RunSettings * run, RunOf(context));
+  FEDUMM_ASSIGN_OR_RETURN(ClientSettings settings, run->Parse(nullptr, node.tasks));
+  if (settings.tasks.empty()) return absl::OkStatus();
+  TrainOptions options = settings.train;
+  options.steps = steps;
+  options.first_step = 0;
+  options.learning_rate = {
+      .value = NumberOr(*config, kPersonaliseLearningRate, kDefaultPersonaliseLearningRate)};
+  Random random(settings.seed, {static_cast<uint64_t>(PartitionOf(context)),
+                                static_cast<uint64_t>(NumberOr(*config, "server-round", 0)), 1});
+  const uint64_t dropout_seed = random.Next();
+  for (const std::unique_ptr<Task>& task : node.tasks) task->Seed(random.Next());
+  TaskLosses losses(settings.tasks, options.steps * options.accumulation_steps);
+  adapter_.StartTraining(dropout_seed);
+  const absl::StatusOr<TrainStats> stats = model::Train(
+      adapter_.parameters(), [&](int64_t) { return losses.Next(); }, options);
+  adapter_.StopTraining();
+  return stats.status();
 }
 
 absl::StatusOr<RecordDict> LoraClient::Evaluate(const Message& message, const Context& context) {
@@ -216,17 +288,20 @@ absl::StatusOr<RecordDict> LoraClient::Evaluate(const Message& message, const Co
   FEDUMM_ASSIGN_OR_RETURN(const auto* named, AdapterIn(message));
   FEDUMM_ASSIGN_OR_RETURN(Node * node, NodeOf(PartitionOf(context), context));
   FEDUMM_RETURN_IF_ERROR(adapter_.FromArrays(std::get<ArrayRecord>(named->second)));
-  const at::NoGradGuard no_grad;
-  MetricRecord metrics;
-  metrics.Set("num-examples", int64_t{0});
-  int64_t num_examples = 0;
-  for (const std::unique_ptr<Task>& task : node->tasks) {
-    FEDUMM_ASSIGN_OR_RETURN(const MetricRecord figures, task->Evaluate());
-    for (const auto& [key, value] : figures) metrics.Set(key, value);
-    num_examples += static_cast<int64_t>(NumberOr(figures, task->name() + "-num-examples",
-                                                  static_cast<double>(task->num_examples())));
+  FEDUMM_ASSIGN_OR_RETURN(MetricRecord metrics, FiguresOf(*node));
+  const ConfigRecord* config = ConfigIn(message);
+  const double steps = config == nullptr ? 0 : NumberOr(*config, kPersonaliseSteps, 0);
+  if (steps > 0) {
+    if (steps > kMaxPersonaliseSteps) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(kPersonaliseSteps, " must be at most ", kMaxPersonaliseSteps, ": ", steps));
+    }
+    FEDUMM_RETURN_IF_ERROR(Personalise(message, context, *node, static_cast<int64_t>(steps)));
+    FEDUMM_ASSIGN_OR_RETURN(const MetricRecord figures, FiguresOf(*node));
+    for (const auto& [key, value] : figures) {
+      if (!absl::EndsWith(key, "num-examples")) metrics.Set(key + "-personalised", value);
+    }
   }
-  metrics.Set("num-examples", num_examples);
   metrics.Set("seconds", absl::ToDoubleSeconds(clock_() - start));
   RecordDict reply;
   reply.Set("metrics", std::move(metrics));

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "fedumm/aggregator.h"
 #include "fedumm/model/train.h"
 #include "tests/testing/status_matchers.h"
 
@@ -35,6 +36,7 @@ class FakeTask final : public Task {
 
   std::string name() const override { return name_; }
   int64_t num_examples() const override { return num_examples_; }
+  bool Trains(std::string_view module_path) const override { return module_path != untrained; }
   void Seed(uint64_t seed) override {
     seeds.push_back(seed);
     batch_sizes.clear();
@@ -58,6 +60,7 @@ class FakeTask final : public Task {
 
   std::vector<uint64_t> seeds;
   std::vector<int64_t> batch_sizes;
+  std::string untrained;  // a module path
   int64_t fail_at_batch = -1;
   bool throw_it = false;
 
@@ -88,6 +91,7 @@ class LoraClientTest : public ::testing::Test {
           for (const auto& [name, count] : examples_) {
             auto task = std::make_unique<FakeTask>(name, count, linear_, target_);
             fakes_[{partition, name}] = task.get();
+            if (name == "vqa") task->untrained = untrained_by_vqa_;
             tasks.push_back(std::move(task));
           }
           return tasks;
@@ -115,6 +119,7 @@ class LoraClientTest : public ::testing::Test {
       LoraAdapter::Attach({{"model.proj", &linear_}}, Config(), 1).value();
   ArrayRecord initial_ = adapter_->ToArrays();
   std::vector<std::pair<std::string, int64_t>> examples_ = {{"vqa", 10}, {"draw", 5}};
+  std::string untrained_by_vqa_;
   float target_ = 1;
   absl::Time now_ = absl::UnixEpoch();
   std::map<std::pair<int64_t, std::string>, FakeTask*> fakes_;
@@ -145,6 +150,32 @@ TEST_F(LoraClientTest, RepliesWithTheTrainedAdapterAndItsMetrics) {
   EXPECT_THAT((fakes_[{0, "vqa"}]->batch_sizes), ::testing::ElementsAre(2, 2, 2, 2));
   EXPECT_THAT((fakes_[{0, "draw"}]->batch_sizes), ::testing::ElementsAre(8, 8, 8, 8));
   EXPECT_EQ(HashParameters({{"proj", &linear_.weight}}).value(), backbone);
+}
+
+TEST_F(LoraClientTest, ATensorCountsWithTheExamplesOfTheTasksThatTrainIt) {
+  ASSERT_OK_AND_ASSIGN(const RecordDict all, Handle(TrainMessage(), 0));
+  EXPECT_EQ(all.FindConfig(kTensorSharesRecord), nullptr);
+  untrained_by_vqa_ = "model.proj";
+  ASSERT_OK_AND_ASSIGN(const RecordDict some, Handle(TrainMessage(), 1));
+  const ConfigRecord* shares = some.FindConfig(kTensorSharesRecord);
+  ASSERT_NE(shares, nullptr);
+  EXPECT_EQ(*shares->Find(kTensorSharesKey), ConfigValue(std::vector<double>{5.0 / 15, 5.0 / 15}));
+}
+
+TEST_F(LoraClientTest, AnEvaluationMayPersonaliseAndJudgeAgain) {
+  Message message = TrainMessage({{"server-round", int64_t{2}}, {"personalise-steps", int64_t{3}}});
+  message.metadata.message_type = message_type::kEvaluate;
+  ASSERT_OK_AND_ASSIGN(const RecordDict reply, Handle(message));
+  const MetricRecord& metrics = *reply.FindMetrics("metrics");
+  EXPECT_EQ(NumberOr(metrics, "vqa-accuracy", 0), 0.5);
+  EXPECT_EQ(NumberOr(metrics, "vqa-accuracy-personalised", 0), 0.5);
+  EXPECT_EQ(NumberOr(metrics, "num-examples", 0), 14);
+  EXPECT_FALSE(metrics.contains("vqa-num-examples-personalised"));
+  EXPECT_THAT((fakes_[{0, "vqa"}]->batch_sizes), ::testing::SizeIs(3));
+  EXPECT_FALSE(adapter_->ToArrays() == initial_);
+  message.content->Set("config", ConfigRecord{{"personalise-steps", 1e9}});
+  EXPECT_THAT(Handle(message),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("personalise-steps")));
 }
 
 TEST_F(LoraClientTest, WithoutKeepOptimizerAReplyDoesNotDependOnEarlierTraining) {
