@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/file.h"
 #include "base/status_macros.h"
 #include "fedumm/model/backbone.h"
 #include "fedumm/model/checkpoint.h"
@@ -111,8 +110,10 @@ absl::StatusOr<std::optional<PixelCodec>> TakeCodec(const BackboneConfig& config
 absl::StatusOr<std::shared_ptr<const FolderData>> LoadData(const ConfigRecord& settings) {
   FEDUMM_RETURN_IF_ERROR(CheckSettings(settings));
   const std::string checkpoint = TextOr(settings, "model.checkpoint", "");
-  FEDUMM_ASSIGN_OR_RETURN(const std::string json, ReadFile(checkpoint + "/config.json"));
-  FEDUMM_ASSIGN_OR_RETURN(BackboneConfig config, BackboneConfig::FromJson(json));
+  FEDUMM_ASSIGN_OR_RETURN(Checkpoint loaded,
+                          LoadCheckpoint(checkpoint, {.extra_prefix = "pixel_codec."}));
+  BackboneConfig& config = loaded.config;
+  StateDict& weights = loaded.weights;
   FEDUMM_ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Load(checkpoint));
   FEDUMM_ASSIGN_OR_RETURN(
       PromptFormat format,
@@ -120,7 +121,6 @@ absl::StatusOr<std::shared_ptr<const FolderData>> LoadData(const ConfigRecord& s
                            TextOr(settings, "data.instruction", "")));
   FEDUMM_ASSIGN_OR_RETURN(Subset train, LoadSubset(settings, "data.train-subset", format, true));
   FEDUMM_ASSIGN_OR_RETURN(Subset test, LoadSubset(settings, "data.test-subset", format, false));
-  FEDUMM_ASSIGN_OR_RETURN(StateDict weights, LoadStateDict(checkpoint));
   FEDUMM_ASSIGN_OR_RETURN(std::optional<PixelCodec> codec, TakeCodec(config, weights));
   if (HasTask(settings, kDraw) && !codec.has_value()) {
     return absl::InvalidArgumentError(absl::StrCat(
