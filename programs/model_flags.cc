@@ -2,11 +2,13 @@
 
 #include <ATen/Parallel.h>
 
+#include <optional>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "fedumm/model/checkpoint.h"
+#include "programs/report/progress_line.h"
 
 namespace fedumm::programs {
 namespace {
@@ -37,7 +39,7 @@ void AddModelFlags(CLI::App& command, ModelFlags& flags) {
       ->capture_default_str();
 }
 
-absl::StatusOr<OpenedModel> OpenModel(const ModelFlags& flags) {
+absl::StatusOr<OpenedModel> OpenModel(const ModelFlags& flags, const std::stop_token& stop) {
   if (flags.device != "cpu") {
     return absl::UnimplementedError(absl::StrCat("--device must be cpu: ", flags.device));
   }
@@ -45,8 +47,18 @@ absl::StatusOr<OpenedModel> OpenModel(const ModelFlags& flags) {
   at::set_num_threads(flags.threads > 0 ? flags.threads : cores > 0 ? cores : 1);
   model::LoadOptions options;
   FEDUMM_ASSIGN_OR_RETURN(options.dtype, ParseDType(flags.dtype));
+  std::unique_ptr<ProgressLine> progress;
+  options.progress = [&](int64_t done, int64_t total) {
+    constexpr int64_t kMega = 1'000'000;
+    if (progress == nullptr) {
+      progress = std::make_unique<ProgressLine>("loading", total / kMega, "MB");
+    }
+    progress->Show(done / kMega);
+    return !stop.stop_requested();
+  };
   OpenedModel opened;
   FEDUMM_ASSIGN_OR_RETURN(opened.model, model::Load(flags.folder, options));
+  progress.reset();
   if (!flags.adapter.empty()) {
     FEDUMM_ASSIGN_OR_RETURN(opened.adapter,
                             model::LoraAdapter::Load(opened.model->Linears(), flags.adapter));

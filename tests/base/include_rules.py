@@ -31,16 +31,19 @@ MODEL_ALLOWED = {
     'eval': ['data'],
     'backbone': [],
     'checkpoint': ['backbone'],
+    'encoder': ['backbone', 'checkpoint', 'data'],
     'lora': ['backbone', 'checkpoint'],
-    'tasks': ['backbone', 'data'],
+    'tasks': ['backbone', 'data', 'encoder'],
     'train': ['lora', 'tasks'],
     'demo': ['backbone', 'checkpoint', 'data', 'lora', 'tasks', 'train'],
-    'world': ['backbone', 'checkpoint', 'data', 'demo', 'eval', 'lora', 'tasks', 'train'],
+    'world': ['backbone', 'checkpoint', 'data', 'demo', 'encoder', 'eval', 'lora', 'tasks', 'train'],
 }
 # The folder of src/model that implements each public header of include/fedumm/model.
 MODEL_HEADERS = {
     'backbone.h': 'backbone', 'config.h': 'backbone', 'linear.h': 'backbone', 'positions.h': 'backbone',
     'checkpoint.h': 'checkpoint', 'safetensors.h': 'checkpoint',
+    'eva.h': 'encoder', 'latents.h': 'encoder',
+    'geneval.h': 'eval',
     'image.h': 'data', 'partition.h': 'data', 'tokenizer.h': 'data', 'vqa.h': 'data', 'vqa_folder.h': 'data',
     'lora.h': 'lora', 'parameters.h': 'lora', 'peft_config.h': 'lora',
     'client.h': 'train', 'train.h': 'train',

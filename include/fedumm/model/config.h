@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 namespace fedumm::model {
@@ -111,5 +112,9 @@ using TensorShapes = std::map<std::string, std::vector<int64_t>>;
 // unless tied. `config` must be valid.
 TensorShapes ExpectedTensors(const BackboneConfig& config);
 TensorShapes ExpectedTensors(const DitConfig& config);
+
+// INVALID_ARGUMENT unless `found` has exactly the tensors of `expected`: the first five of those
+// that are missing, unexpected or of another shape are named, with the number of the others.
+absl::Status CheckShapes(const TensorShapes& expected, const TensorShapes& found);
 
 }  // namespace fedumm::model

@@ -56,6 +56,10 @@ absl::StatusOr<Image> ReadImage(const std::string& path, const ImageReadOptions&
 // Bicubic with antialiasing, bit for bit what Pillow's Image.resize gives.
 absl::StatusOr<Image> ResizeBicubic(const Image& image, int64_t width, int64_t height);
 
+// The middle `size` x `size` pixels of the picture with its shorter side resized to `size`: bit for
+// bit torchvision's Resize (bicubic) and CenterCrop. INVALID_ARGUMENT for an impossible size.
+absl::StatusOr<Image> ResizeAndCenterCrop(const Image& image, int64_t size);
+
 // As in preprocessor_config.json. The pixel limits differ between a checkpoint, its evaluation
 // harness and its training code: set them explicitly.
 struct ImageProcessorOptions {

@@ -1,4 +1,9 @@
+#include <algorithm>
+
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/printable.h"
 #include "fedumm/model/config.h"
 
 namespace fedumm::model {
@@ -87,6 +92,15 @@ void AddDit(TensorShapes& shapes, const DitConfig& config) {
   }
 }
 
+constexpr size_t kMaxNamesInError = 5;
+
+std::string FirstNames(const std::vector<std::string>& names) {
+  const size_t shown = std::min(names.size(), kMaxNamesInError);
+  return absl::StrCat(
+      absl::StrJoin(names.begin(), names.begin() + static_cast<ptrdiff_t>(shown), ", "),
+      names.size() > shown ? absl::StrCat(" and ", names.size() - shown, " more") : "");
+}
+
 }  // namespace
 
 TensorShapes ExpectedTensors(const BackboneConfig& config) {
@@ -104,6 +118,29 @@ TensorShapes ExpectedTensors(const DitConfig& config) {
   TensorShapes shapes;
   AddDit(shapes, config);
   return shapes;
+}
+
+absl::Status CheckShapes(const TensorShapes& expected, const TensorShapes& found) {
+  std::vector<std::string> missing, unexpected, wrong;
+  for (const auto& [name, shape] : expected) {
+    const auto it = found.find(name);
+    if (it == found.end()) {
+      missing.push_back(name);
+    } else if (it->second != shape) {
+      wrong.push_back(absl::StrCat(name, " is [", absl::StrJoin(it->second, ", "), "], not [",
+                                   absl::StrJoin(shape, ", "), "]"));
+    }
+  }
+  for (const auto& [name, shape] : found) {
+    if (!expected.contains(name)) unexpected.push_back(ValidUtf8(name, 200));
+  }
+  std::vector<std::string> errors;
+  if (!missing.empty()) errors.push_back("missing: " + FirstNames(missing));
+  if (!unexpected.empty()) errors.push_back("unexpected: " + FirstNames(unexpected));
+  if (!wrong.empty()) errors.push_back("unfit: " + FirstNames(wrong));
+  if (errors.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("the checkpoint does not fit the config: ", absl::StrJoin(errors, "; ")));
 }
 
 }  // namespace fedumm::model

@@ -21,7 +21,6 @@
 #include "model/backbone/dit.h"
 #include "model/backbone/module_visitor.h"
 #include "model/backbone/vision.h"
-#include "model/checkpoint/checkpoint_folder.h"
 #include "model/guarded.h"
 
 namespace fedumm::model {

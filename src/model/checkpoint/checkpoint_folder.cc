@@ -25,7 +25,6 @@ using Json = nlohmann::json;
 constexpr char kSingleFile[] = "model.safetensors";
 constexpr char kIndexFile[] = "model.safetensors.index.json";
 constexpr int64_t kMaxIndexBytes = int64_t{64} << 20;
-constexpr size_t kMaxNamesInError = 5;
 constexpr std::string_view kTargetEncoder = "model.gen_vision_tower.";
 // What modules compute from the config; some versions of the training code save it.
 constexpr std::array<std::string_view, 3> kBuffers = {".inv_freq", ".position_ids", ".freqs_cis"};
@@ -61,13 +60,6 @@ absl::StatusOr<WeightMap> ReadIndex(const fs::path& path) {
   return files;
 }
 
-std::string FirstNames(const std::vector<std::string>& names) {
-  const size_t shown = std::min(names.size(), kMaxNamesInError);
-  return absl::StrCat(
-      absl::StrJoin(names.begin(), names.begin() + static_cast<ptrdiff_t>(shown), ", "),
-      names.size() > shown ? absl::StrCat(" and ", names.size() - shown, " more") : "");
-}
-
 }  // namespace
 
 std::string PublishedName(const std::string& name) {
@@ -78,8 +70,9 @@ std::string PublishedName(const std::string& name) {
   return name;
 }
 
-absl::StatusOr<CheckpointFolder> CheckpointFolder::Open(const std::string& path) {
-  CheckpointFolder folder;
+absl::StatusOr<CheckpointFolder> CheckpointFolder::Open(const std::string& path,
+                                                        Contents contents) {
+  CheckpointFolder folder(contents);
   std::error_code error;
   if (!fs::is_directory(path, error)) {
     FEDUMM_RETURN_IF_ERROR(folder.AddFile(path, nullptr));
@@ -127,7 +120,7 @@ absl::Status CheckpointFolder::AddFile(const std::string& path,
   }
   for (const SafetensorsTensor& tensor : file.tensors()) {
     std::string name = PublishedName(tensor.name);
-    if (IsLeftOut(name)) {
+    if (contents_ == Contents::kModel && IsLeftOut(name)) {
       ++num_left_out_;
       continue;
     }
@@ -151,29 +144,6 @@ TensorShapes CheckpointFolder::Shapes() const {
 absl::Status CheckpointFolder::CheckUnchanged() const {
   for (const SafetensorsFile& file : files_) FEDUMM_RETURN_IF_ERROR(file.CheckUnchanged());
   return absl::OkStatus();
-}
-
-absl::Status CheckShapes(const TensorShapes& expected, const TensorShapes& found) {
-  std::vector<std::string> missing, unexpected, wrong;
-  for (const auto& [name, shape] : expected) {
-    const auto it = found.find(name);
-    if (it == found.end()) {
-      missing.push_back(name);
-    } else if (it->second != shape) {
-      wrong.push_back(absl::StrCat(name, " is [", absl::StrJoin(it->second, ", "), "], not [",
-                                   absl::StrJoin(shape, ", "), "]"));
-    }
-  }
-  for (const auto& [name, shape] : found) {
-    if (!expected.contains(name)) unexpected.push_back(Shown(name));
-  }
-  std::vector<std::string> errors;
-  if (!missing.empty()) errors.push_back("missing: " + FirstNames(missing));
-  if (!unexpected.empty()) errors.push_back("unexpected: " + FirstNames(unexpected));
-  if (!wrong.empty()) errors.push_back("unfit: " + FirstNames(wrong));
-  if (errors.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("the checkpoint does not fit the config: ", absl::StrJoin(errors, "; ")));
 }
 
 }  // namespace fedumm::model

@@ -26,11 +26,17 @@ class CheckpointFolder {
     size_t file;                    // index into files()
   };
 
-  // Left out, unread: the target encoder ("model.gen_vision_tower.", which only makes training
-  // latents) and buffers that follow from the config (inverse frequencies).
-  // NOT_FOUND without such files; INVALID_ARGUMENT, naming file and tensor, for an index that does
-  // not describe its shards exactly, or a name that two tensors have.
-  static absl::StatusOr<CheckpointFolder> Open(const std::string& path);
+  enum class Contents {
+    kModel,  // without the target encoder and buffers
+    kAll,
+  };
+
+  // Left out of kModel, unread: the target encoder ("model.gen_vision_tower.", which only makes
+  // training latents) and buffers that follow from the config (inverse frequencies). NOT_FOUND
+  // without such files; INVALID_ARGUMENT, naming file and tensor, for an index that does not
+  // describe its shards exactly, or a name that two tensors have.
+  static absl::StatusOr<CheckpointFolder> Open(const std::string& path,
+                                               Contents contents = Contents::kModel);
 
   // By published name.
   const std::map<std::string, Tensor>& tensors() const { return tensors_; }
@@ -41,15 +47,14 @@ class CheckpointFolder {
   absl::Status CheckUnchanged() const;
 
  private:
+  explicit CheckpointFolder(Contents contents) : contents_(contents) {}
   absl::Status AddFile(const std::string& path, const std::vector<std::string>* expected);
+
+  Contents contents_;
 
   std::map<std::string, Tensor> tensors_;
   std::vector<SafetensorsFile> files_;
   int64_t num_left_out_ = 0;
 };
-
-// INVALID_ARGUMENT unless `found` has exactly the tensors of `expected`: the first five of those
-// that are missing, unexpected or of another shape are named, with the number of the others.
-absl::Status CheckShapes(const TensorShapes& expected, const TensorShapes& found);
 
 }  // namespace fedumm::model

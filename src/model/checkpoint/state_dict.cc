@@ -73,7 +73,8 @@ absl::Status WriteShards(const std::vector<Shard>& shards, const fs::path& folde
 
 absl::StatusOr<StateDict> LoadStateDict(const std::string& path) {
   return Guarded([&]() -> absl::StatusOr<StateDict> {
-    FEDUMM_ASSIGN_OR_RETURN(const CheckpointFolder folder, CheckpointFolder::Open(path));
+    FEDUMM_ASSIGN_OR_RETURN(const CheckpointFolder folder,
+                            CheckpointFolder::Open(path, CheckpointFolder::Contents::kAll));
     StateDict state;
     for (const auto& [name, tensor] : folder.tensors()) {
       FEDUMM_ASSIGN_OR_RETURN(const at::Tensor mapped,

@@ -122,4 +122,29 @@ absl::StatusOr<Image> ResizeBicubic(const Image& image, int64_t width, int64_t h
   return result;
 }
 
+absl::StatusOr<Image> ResizeAndCenterCrop(const Image& image, int64_t size) {
+  FEDUMM_RETURN_IF_ERROR(CheckImage(image));
+  if (size < 1 || size > kMaxImageSide) {
+    return absl::InvalidArgumentError(absl::StrCat("cannot crop to ", size, "x", size));
+  }
+  const bool wide = image.width > image.height;
+  const int64_t longer =
+      size * std::max(image.width, image.height) / std::min(image.width, image.height);
+  FEDUMM_ASSIGN_OR_RETURN(const Image resized,
+                          ResizeBicubic(image, wide ? longer : size, wide ? size : longer));
+  // nearbyint rounds halves to even, as Python does.
+  const auto middle = [&](int64_t side) {
+    return static_cast<int64_t>(std::nearbyint(static_cast<double>(side - size) / 2));
+  };
+  const int64_t left = middle(resized.width);
+  const int64_t top = middle(resized.height);
+  Image result = {.width = size, .height = size};
+  result.pixels.reserve(static_cast<size_t>(3 * size * size));
+  for (int64_t y = top; y < top + size; ++y) {
+    const uint8_t* const row = resized.pixels.data() + 3 * (y * resized.width + left);
+    result.pixels.insert(result.pixels.end(), row, row + 3 * size);
+  }
+  return result;
+}
+
 }  // namespace fedumm::model
