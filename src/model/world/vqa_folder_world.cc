@@ -24,6 +24,10 @@ namespace {
 
 constexpr const char* kVqa = "vqa";
 constexpr const char* kDraw = "draw";
+constexpr const char* kAnyDataset = "files";  // of data.dataset
+constexpr const char* kVqaV2 = "vqa-v2";
+constexpr int64_t kVqaV2TrainQuestions = 443'757;
+constexpr int64_t kVqaV2TestQuestions = 214'354;
 constexpr int64_t kNumSamples = 12;
 
 // A training or held-out subset, ready for the model.
@@ -84,10 +88,33 @@ absl::StatusOr<Subset> LoadSubset(const ConfigRecord& settings, const char* subs
   return subset;
 }
 
+// INVALID_ARGUMENT unless the settings are those of VQA v2's own files.
+absl::Status CheckPublished(const ConfigRecord& settings) {
+  const VqaFolderOptions names;
+  const std::pair<const char*, std::string> published[] = {
+      {"data.train-subset", "train2014"},
+      {"data.test-subset", "val2014"},
+      {"data.questions-file", names.questions_file},
+      {"data.annotations-file", names.annotations_file},
+      {"data.picture-file", names.image_name},
+      {"data.label", "answer"}};
+  for (const auto& [key, value] : published) {
+    const std::string given = TextOr(settings, key, "");
+    if (given == value) continue;
+    return absl::InvalidArgumentError(absl::StrCat("'data.dataset' is ", kVqaV2, ", for which '",
+                                                   key, "' is '", value, "', not '", given,
+                                                   "'; take '", kAnyDataset, "' for other files"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckSettings(const ConfigRecord& settings) {
   if (TextOr(settings, "data.folder", "").empty()) {
     return absl::InvalidArgumentError(
         "'data.folder' must name the folder with the pictures and questions");
+  }
+  if (TextOr(settings, "data.dataset", "") == kVqaV2) {
+    FEDUMM_RETURN_IF_ERROR(CheckPublished(settings));
   }
   if (TextOr(settings, "data.annotations-file", "").empty()) {
     return absl::InvalidArgumentError(
@@ -148,6 +175,20 @@ class VqaFolderWorld final : public LabelledWorld {
         absl::StrCat("Answers are greedy and judged by VQA v2's official accuracy on ",
                      data_->test.folder.questions().size(), " held-out questions; training holds ",
                      data_->train.folder.questions().size(), "."));
+    const int64_t train = std::ssize(data_->train.folder.questions());
+    const int64_t test = std::ssize(data_->test.folder.questions());
+    if (TextOr(settings_, "data.dataset", "") == kVqaV2 &&
+        (train != kVqaV2TrainQuestions || test != kVqaV2TestQuestions)) {
+      info.notes.push_back(
+          absl::StrCat("This is a part of VQA v2, which has ", kVqaV2TrainQuestions,
+                       " questions in train2014 and ", kVqaV2TestQuestions,
+                       " in val2014: its figures are not those of the benchmark."));
+    }
+    if (const double part = NumberOr(settings_, "data.client-test-share", 0); part > 0) {
+      info.notes.push_back(
+          absl::StrCat("Clients are judged on examples of their own that they do not train on (",
+                       part, " of them), the server on the held-out set."));
+    }
     if (HasTask(settings_, kDraw)) {
       info.notes.emplace_back(
           "Drawing is judged by how often the model explains a held-out picture better by its own "
@@ -237,14 +278,17 @@ class VqaFolderWorld final : public LabelledWorld {
   Drawer drawer() const { return {*model_, *data_->codec}; }
 
   absl::StatusOr<std::unique_ptr<Task>> NewTask(const std::string& task, std::vector<int64_t> share,
-                                                int64_t stride) const override {
+                                                Judging judging) const override {
+    const Subset& judged = judging.own.has_value() ? data_->train : data_->test;
     if (task == kDraw) {
       return NewCaptionDrawingTask(drawer(), data_->options.reading, data_->options.threads,
                                    data_->train.caption_source(), std::move(share),
-                                   data_->test.caption_source(), stride);
+                                   judged.caption_source(),
+                                   judging.Indices(std::ssize(judged.folder.captions())));
     }
     return NewAnsweringTask(*model_, data_->format, data_->options, data_->train.question_source(),
-                            std::move(share), data_->test.question_source(), stride);
+                            std::move(share), judged.question_source(),
+                            judging.Indices(std::ssize(judged.folder.questions())));
   }
 
   const std::shared_ptr<const FolderData> data_;
@@ -257,6 +301,12 @@ std::vector<Setting> FileSettings() {
       {.key = "data.folder",
        .default_value = "",
        .help = "folder with the pictures and VQA v2's files; the names below are relative to it"},
+      {.key = "data.dataset",
+       .default_value = kAnyDataset,
+       .help = "vqa-v2: the benchmark itself, in its published files and COCO's folders: the names "
+               "and subsets below must be the published ones, and questions are dealt to clients "
+               "by multiple_choice_answer",
+       .choices = {kAnyDataset, kVqaV2}},
       {.key = "data.train-subset",
        .default_value = "train2014",
        .help = "the subset to train on; '{subset}' in the names below"},
