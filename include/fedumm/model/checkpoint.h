@@ -19,10 +19,29 @@ struct LoadOptions {
   at::Device device = at::kCPU;
   // Called as tensors become ready. False stops the loading with CANCELLED. May be null.
   std::function<bool(int64_t bytes_done, int64_t bytes_in_all)> progress;
+  // Tensors whose name begins so are no part of the model and come back beside it.
+  std::string extra_prefix;
 };
 
-// The model of a checkpoint folder: config.json with model.safetensors or the shards of
-// model.safetensors.index.json.
+// What a checkpoint folder holds: config.json, and model.safetensors or the shards of
+// model.safetensors.index.json. Names are those of the published files, whichever of the three
+// in-memory layouts they were saved in.
+//
+// Weights that keep their dtype on the CPU stay in the mapped files: nothing is read before it is
+// used, and processes on one host share the memory. Others are converted one by one. Training
+// writes to no frozen weight; who does write gets a copy of the page.
+//
+// Errors name file and tensor: NOT_FOUND for a missing file; INVALID_ARGUMENT for a config that
+// fedumm does not compute, or for tensors that are missing, unexpected or of another shape (found
+// from the headers, before any data is read); FAILED_PRECONDITION if a file changes meanwhile.
+struct Checkpoint {
+  BackboneConfig config;
+  StateDict weights;
+};
+absl::StatusOr<Checkpoint> LoadCheckpoint(const std::string& folder,
+                                          const LoadOptions& options = {});
+
+// The model of a checkpoint folder.
 absl::StatusOr<std::unique_ptr<UnifiedModel>> Load(const std::string& folder,
                                                    const LoadOptions& options = {});
 

@@ -90,6 +90,11 @@ struct BackboneConfig {
   std::optional<DitConfig> dit;
 
   static absl::StatusOr<BackboneConfig> FromJson(std::string_view json);
+  // The same with the checkpoint's tensors beside it. BLIP3o's config.json says how many latent
+  // queries there are and nothing of the DiT: its sizes are then those of the tensors, and what no
+  // tensor shows is what BLIP3o uses (patches of 1, query and key norms, an epsilon of 1e-5).
+  static absl::StatusOr<BackboneConfig> FromJson(
+      std::string_view json, const std::map<std::string, std::vector<int64_t>>& tensors);
   // What FromJson reads: the flat spelling, with a "dit" object.
   std::string ToJson() const;
   // The checks of FromJson, for a config that was filled in by hand.

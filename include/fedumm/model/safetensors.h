@@ -58,9 +58,11 @@ struct SafetensorsTensor {
 // An open file. Immutable, thread-safe and cheap to copy.
 class SafetensorsFile {
  public:
-  // Maps the file into memory; pages are read when they are touched. The file must not be written
-  // in place while it is mapped (replace it, as WriteSafetensors does). INVALID_ARGUMENT unless the
-  // header describes the file exactly: every byte belongs to one tensor, no name occurs twice.
+  // Maps the file into memory; pages are read when they are touched, and processes that map the
+  // same file share them. A page that is written to becomes this process's own; the file does not
+  // change. The file must not be written in place while it is mapped (replace it, as
+  // WriteSafetensors does). INVALID_ARGUMENT unless the header describes the file exactly: every
+  // byte belongs to one tensor, no name occurs twice.
   static absl::StatusOr<SafetensorsFile> Open(const std::string& path);
   // The same over bytes that the caller keeps alive as long as any copy of the result.
   static absl::StatusOr<SafetensorsFile> Parse(std::string_view bytes);
@@ -68,6 +70,10 @@ class SafetensorsFile {
   std::span<const SafetensorsTensor> tensors() const;          // in the order of their bytes
   const SafetensorsTensor* Find(std::string_view name) const;  // null if there is none
   const std::map<std::string, std::string>& metadata() const;
+  // FAILED_PRECONDITION, naming the file, if it was written to or cut short since Open.
+  absl::Status CheckUnchanged() const;
+  // Gives back the memory of a part of the file that was read and is not needed for now.
+  void Forget(std::string_view bytes) const;
   // Keeps every `bytes` valid for as long as it is held: for tensors that use the mapped pages
   // without a copy.
   std::shared_ptr<const void> owner() const;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
@@ -199,6 +200,59 @@ absl::StatusOr<DitConfig> ReadDit(const Json& object, std::string where) {
   return config;
 }
 
+// Released models that share the name "blip3o_qwen" or come near it, and are others.
+absl::Status RefuseOtherModels(const Json& root) {
+  const auto text = [&](const char* key) {
+    const auto it = root.find(key);
+    return it != root.end() && it->is_string() ? it->get<std::string>() : std::string();
+  };
+  std::string architecture;
+  if (const auto it = root.find("architectures");
+      it != root.end() && it->is_array() && !it->empty() && it->front().is_string()) {
+    architecture = it->front().get<std::string>();
+  }
+  const bool qwen3 =
+      text("model_type").starts_with("qwen3") || absl::StrContains(architecture, "Qwen3");
+  if (qwen3 || (root.contains("head_dim") && !root.contains("vision_config"))) {
+    return absl::UnimplementedError(
+        "config: this is a Qwen3 model, as in BLIP3o-NEXT, which is not supported; BLIP3o-Model-4B "
+        "and -8B (Qwen2.5-VL) are");
+  }
+  return absl::OkStatus();
+}
+
+// The sizes of a DiT whose tensors have these shapes.
+absl::StatusOr<DitConfig> DitOfTensors(const TensorShapes& tensors, int64_t n_query) {
+  const std::string root = "model.dit.model.";
+  absl::Status status;
+  const auto size = [&](const std::string& name, size_t rank, size_t axis) -> int64_t {
+    const auto it = tensors.find(root + name);
+    if (it != tensors.end() && it->second.size() == rank) return it->second[axis];
+    status.Update(absl::InvalidArgumentError(
+        absl::StrCat("config: n_query is ", n_query, ", but the checkpoint has no tensor ", root,
+                     name, " of ", rank, " dimensions, which tells the size of the DiT")));
+    return 1;
+  };
+  DitConfig dit;
+  dit.dim = size("patch_embedder.proj.weight", 2, 0);
+  dit.in_channels = size("patch_embedder.proj.weight", 2, 1);
+  dit.n_heads = size("layers.0.gate", 1, 0);
+  dit.ffn_hidden_size = size("layers.0.feed_forward.linear_1.weight", 2, 0);
+  dit.latent_embedding_size = size("caption_projection.linear_1.weight", 2, 1);
+  dit.norm_eps = 1e-5;
+  FEDUMM_RETURN_IF_ERROR(status);
+  while (dit.n_layers <= kMaxLayers &&
+         tensors.contains(absl::StrCat(root, "layers.", dit.n_layers, ".gate"))) {
+    ++dit.n_layers;
+  }
+  dit.input_size = static_cast<int64_t>(std::lround(std::sqrt(static_cast<double>(n_query))));
+  if (dit.input_size * dit.input_size != n_query) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("config: n_query is ", n_query, ", which is not a square"));
+  }
+  return dit;
+}
+
 // Collects the first broken rule about a config's numbers.
 class Rules {
  public:
@@ -294,7 +348,13 @@ void Check(const DitConfig& dit, Rules& rules) {
 }  // namespace
 
 absl::StatusOr<BackboneConfig> BackboneConfig::FromJson(std::string_view text) {
+  return FromJson(text, {});
+}
+
+absl::StatusOr<BackboneConfig> BackboneConfig::FromJson(std::string_view text,
+                                                        const TensorShapes& tensors) {
   FEDUMM_ASSIGN_OR_RETURN(const Json root, Parse(text));
+  FEDUMM_RETURN_IF_ERROR(RefuseOtherModels(root));
   BackboneConfig config;
   FEDUMM_RETURN_IF_ERROR(ReadText(root, config.text));
   FEDUMM_RETURN_IF_ERROR(ReadVision(root, config.vision));
@@ -311,6 +371,9 @@ absl::StatusOr<BackboneConfig> BackboneConfig::FromJson(std::string_view text) {
   }
   if (config.dit.has_value() || fields.Has("n_query")) fields.Read("n_query", config.n_query);
   FEDUMM_RETURN_IF_ERROR(fields.status());
+  if (!config.dit.has_value() && config.n_query > 0 && !tensors.empty()) {
+    FEDUMM_ASSIGN_OR_RETURN(config.dit, DitOfTensors(tensors, config.n_query));
+  }
   FEDUMM_RETURN_IF_ERROR(config.Validate());
   return config;
 }

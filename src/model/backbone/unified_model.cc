@@ -15,13 +15,13 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "base/status_macros.h"
 #include "fedumm/model/backbone.h"
 #include "model/backbone/decoder.h"
 #include "model/backbone/dit.h"
 #include "model/backbone/module_visitor.h"
 #include "model/backbone/vision.h"
+#include "model/checkpoint/checkpoint_folder.h"
 #include "model/guarded.h"
 
 namespace fedumm::model {
@@ -30,7 +30,6 @@ namespace {
 // The target encoder's weights may lie in the same checkpoint; latents are made outside of this
 // library.
 constexpr std::string_view kTargetEncoder = "model.gen_vision_tower.";
-constexpr size_t kMaxNamesInError = 5;
 
 // Names a module's tensors and linears.
 class Lister final : public ModuleVisitor {
@@ -48,46 +47,29 @@ class Lister final : public ModuleVisitor {
   std::map<std::string, at::Tensor*> parameters;
 };
 
-std::string FirstNames(const std::vector<std::string>& names) {
-  const size_t shown = std::min(names.size(), kMaxNamesInError);
-  return absl::StrCat(
-      absl::StrJoin(names.begin(), names.begin() + shown, ", "),
-      names.size() > shown ? absl::StrCat(" and ", names.size() - shown, " more") : "");
+// What is wrong with the tensors themselves; their names and shapes are right.
+absl::Status CheckTypes(const StateDict& state) {
+  const at::Tensor& first = state.begin()->second;
+  for (const auto& [name, tensor] : state) {
+    if (!at::isFloatingType(tensor.scalar_type()) || tensor.scalar_type() != first.scalar_type() ||
+        tensor.device() != first.device()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the checkpoint does not fit the config: unfit: ", name, " is ",
+                       c10::toString(tensor.scalar_type()), " on ", tensor.device().str(), ", ",
+                       state.begin()->first, " is ", c10::toString(first.scalar_type()), " on ",
+                       first.device().str()));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckState(const TensorShapes& expected, const StateDict& state) {
-  std::vector<std::string> missing;
-  std::vector<std::string> unexpected;
-  std::vector<std::string> wrong;
-  for (const auto& [name, shape] : expected) {
-    const auto found = state.find(name);
-    if (found == state.end() || !found->second.defined()) {
-      missing.push_back(name);
-    } else if (found->second.sizes() != at::IntArrayRef(shape)) {
-      wrong.push_back(absl::StrCat(name, " is [", absl::StrJoin(found->second.sizes(), ", "),
-                                   "], not [", absl::StrJoin(shape, ", "), "]"));
-    }
-  }
-  const at::Tensor* first = nullptr;
+  TensorShapes found;
   for (const auto& [name, tensor] : state) {
-    if (!expected.contains(name)) {
-      unexpected.push_back(name);
-    } else if (tensor.defined()) {
-      if (first == nullptr) first = &tensor;
-      if (!at::isFloatingType(tensor.scalar_type()) ||
-          tensor.scalar_type() != first->scalar_type() || tensor.device() != first->device()) {
-        wrong.push_back(absl::StrCat(name, " is ", c10::toString(tensor.scalar_type()), " on ",
-                                     tensor.device().str()));
-      }
-    }
+    if (tensor.defined()) found[name] = tensor.sizes().vec();
   }
-  std::vector<std::string> errors;
-  if (!missing.empty()) errors.push_back("missing: " + FirstNames(missing));
-  if (!unexpected.empty()) errors.push_back("unexpected: " + FirstNames(unexpected));
-  if (!wrong.empty()) errors.push_back("unfit: " + FirstNames(wrong));
-  if (errors.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("the checkpoint does not fit the config: ", absl::StrJoin(errors, "; ")));
+  FEDUMM_RETURN_IF_ERROR(CheckShapes(expected, found));
+  return CheckTypes(state);
 }
 
 }  // namespace

@@ -71,13 +71,20 @@ std::optional<uint64_t> ByteCount(SafetensorsDType dtype, const std::vector<Dim>
 }
 
 struct Mapping {
-  Mapping(void* address, size_t size) : address(address), size(size) {}
+  Mapping(void* address, size_t size, int fd, const struct stat& info, std::string path)
+      : address(address), size(size), fd(fd), info(info), path(std::move(path)) {}
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
-  ~Mapping() { munmap(address, size); }
+  ~Mapping() {
+    munmap(address, size);
+    close(fd);
+  }
 
   void* address;
   size_t size;
+  int fd;
+  struct stat info;  // when it was mapped
+  std::string path;
 };
 
 }  // namespace
@@ -166,7 +173,7 @@ SafetensorsFile::SafetensorsFile(std::shared_ptr<const Content> content)
 absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::string& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
-  const absl::Cleanup close_fd = [fd] { close(fd); };
+  absl::Cleanup close_fd = [fd] { close(fd); };
   struct stat info;
   if (fstat(fd, &info) != 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot stat ", path));
   if (!S_ISREG(info.st_mode)) {
@@ -175,9 +182,12 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::string& path) {
   auto content = std::make_shared<Content>();
   if (info.st_size > 0) {
     const size_t size = static_cast<size_t>(info.st_size);
-    void* const address = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    // Writable, because weights that stay here may be trained; no memory is set aside for that.
+    void* const address =
+        mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
     if (address == MAP_FAILED) return absl::ErrnoToStatus(errno, absl::StrCat("cannot map ", path));
-    content->mapping.emplace(address, size);
+    std::move(close_fd).Cancel();
+    content->mapping.emplace(address, size, fd, info, path);
     content->bytes = std::string_view(static_cast<const char*>(address), size);
   }
   absl::StatusOr<SafetensorsFile> file = ParseInto(std::move(content));
@@ -261,6 +271,32 @@ const SafetensorsTensor* SafetensorsFile::Find(std::string_view name) const {
 
 const std::map<std::string, std::string>& SafetensorsFile::metadata() const {
   return content_->metadata;
+}
+
+absl::Status SafetensorsFile::CheckUnchanged() const {
+  if (!content_->mapping.has_value()) return absl::OkStatus();
+  const Mapping& mapping = *content_->mapping;
+  struct stat now;
+  if (fstat(mapping.fd, &now) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot stat ", mapping.path));
+  }
+  const auto same = [](const timespec& a, const timespec& b) {
+    return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+  };
+  if (now.st_size == mapping.info.st_size && same(now.st_mtim, mapping.info.st_mtim)) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat(mapping.path, " was changed while it was read; try again when it is complete"));
+}
+
+void SafetensorsFile::Forget(std::string_view bytes) const {
+  if (!content_->mapping.has_value() || bytes.empty()) return;
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto first = (reinterpret_cast<uintptr_t>(bytes.data()) + page - 1) / page * page;
+  const auto last = reinterpret_cast<uintptr_t>(bytes.data() + bytes.size()) / page * page;
+  // A hint: the pages come back from the file when they are read again.
+  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
 
 std::shared_ptr<const void> SafetensorsFile::owner() const { return content_; }

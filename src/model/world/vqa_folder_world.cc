@@ -1,19 +1,15 @@
 #include "model/world/vqa_folder_world.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <optional>
-#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/file.h"
 #include "base/status_macros.h"
 #include "fedumm/model/backbone.h"
 #include "fedumm/model/checkpoint.h"
 #include "fedumm/model/client.h"
 #include "fedumm/model/image.h"
-#include "fedumm/model/safetensors.h"
 #include "fedumm/model/tokenizer.h"
 #include "fedumm/model/vqa_folder.h"
 #include "model/tasks/answering.h"
@@ -43,17 +39,12 @@ struct Subset {
   CaptionSource caption_source() const { return {folder, prompts}; }
 };
 
-// A frozen model as its tensors, from which each world of a process makes its own.
-struct Frozen {
-  BackboneConfig config;
-  StateDict weights;
-  std::optional<PixelCodec> codec;
-};
-
 // What clones of a world share.
 struct FolderData {
   AnsweringOptions options;
-  Frozen frozen;  // models share the tensors
+  BackboneConfig config;
+  StateDict weights;  // models share the tensors: they are frozen
+  std::optional<PixelCodec> codec;
   PromptFormat format;
   Subset train;
   Subset test;
@@ -135,39 +126,21 @@ absl::Status CheckSettings(const ConfigRecord& settings) {
   return absl::OkStatus();
 }
 
-// Whether the checkpoint holds a codec between small pictures and latents beside the model, as
-// configs/tiny does. A released model is in shards.
-absl::StatusOr<bool> HasCodec(const std::string& checkpoint) {
-  const std::string path = checkpoint + "/model.safetensors";
-  if (std::error_code error; !std::filesystem::exists(path, error)) return false;
-  FEDUMM_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(path));
-  return file.Find("pixel_codec.mean") != nullptr;
-}
-
-absl::StatusOr<Frozen> LoadFrozen(const std::string& checkpoint) {
-  Frozen frozen;
-  FEDUMM_ASSIGN_OR_RETURN(const bool has_codec, HasCodec(checkpoint));
-  if (!has_codec) {
-    FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<UnifiedModel> model, Load(checkpoint));
-    frozen.config = model->config();
-    for (const auto& [name, tensor] : model->Parameters()) frozen.weights[name] = *tensor;
-    return frozen;
-  }
-  FEDUMM_ASSIGN_OR_RETURN(const std::string json, ReadFile(checkpoint + "/config.json"));
-  FEDUMM_ASSIGN_OR_RETURN(frozen.config, BackboneConfig::FromJson(json));
-  FEDUMM_ASSIGN_OR_RETURN(frozen.weights, LoadStateDict(checkpoint));
-  if (frozen.config.dit.has_value()) {
-    FEDUMM_ASSIGN_OR_RETURN(frozen.codec,
-                            PixelCodec::TakeFrom(frozen.weights, frozen.config.dit->in_channels));
-  }
-  return frozen;
+// Takes the codec out of the weights, if there is one.
+absl::StatusOr<std::optional<PixelCodec>> TakeCodec(const BackboneConfig& config,
+                                                    StateDict& weights) {
+  if (!config.dit.has_value() || !weights.contains("pixel_codec.mean")) return std::nullopt;
+  FEDUMM_ASSIGN_OR_RETURN(PixelCodec codec, PixelCodec::TakeFrom(weights, config.dit->in_channels));
+  return codec;
 }
 
 absl::StatusOr<std::shared_ptr<const FolderData>> LoadData(const ConfigRecord& settings) {
   FEDUMM_RETURN_IF_ERROR(CheckSettings(settings));
   const std::string checkpoint = TextOr(settings, "model.checkpoint", "");
-  FEDUMM_ASSIGN_OR_RETURN(Frozen frozen, LoadFrozen(checkpoint));
-  const BackboneConfig& config = frozen.config;
+  FEDUMM_ASSIGN_OR_RETURN(Checkpoint loaded,
+                          LoadCheckpoint(checkpoint, {.extra_prefix = "pixel_codec."}));
+  BackboneConfig& config = loaded.config;
+  StateDict& weights = loaded.weights;
   FEDUMM_ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Load(checkpoint));
   FEDUMM_ASSIGN_OR_RETURN(
       PromptFormat format,
@@ -175,14 +148,15 @@ absl::StatusOr<std::shared_ptr<const FolderData>> LoadData(const ConfigRecord& s
                            TextOr(settings, "data.instruction", "")));
   FEDUMM_ASSIGN_OR_RETURN(Subset train, LoadSubset(settings, "data.train-subset", format, true));
   FEDUMM_ASSIGN_OR_RETURN(Subset test, LoadSubset(settings, "data.test-subset", format, false));
-  if (HasTask(settings, kDraw) && !frozen.codec.has_value()) {
+  FEDUMM_ASSIGN_OR_RETURN(std::optional<PixelCodec> codec, TakeCodec(config, weights));
+  if (HasTask(settings, kDraw) && !codec.has_value()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the task 'draw' needs a checkpoint with a DiT and a codec between pictures and latents: ",
         checkpoint, config.dit.has_value() ? " has no tensors pixel_codec.*" : " has no dit"));
   }
-  return std::make_shared<const FolderData>(FolderData{OptionsOf(settings, config.vision),
-                                                       std::move(frozen), std::move(format),
-                                                       std::move(train), std::move(test)});
+  return std::make_shared<const FolderData>(
+      FolderData{OptionsOf(settings, config.vision), config, std::move(weights), std::move(codec),
+                 std::move(format), std::move(train), std::move(test)});
 }
 
 class VqaFolderWorld final : public LabelledWorld {
@@ -190,7 +164,7 @@ class VqaFolderWorld final : public LabelledWorld {
   static absl::StatusOr<std::unique_ptr<World>> Create(const ConfigRecord& settings,
                                                        std::shared_ptr<const FolderData> data) {
     FEDUMM_ASSIGN_OR_RETURN(std::unique_ptr<UnifiedModel> model,
-                            UnifiedModel::Create(data->frozen.config, data->frozen.weights));
+                            UnifiedModel::Create(data->config, data->weights));
     return std::unique_ptr<World>(new VqaFolderWorld(settings, std::move(data), std::move(model)));
   }
 
@@ -252,7 +226,7 @@ class VqaFolderWorld final : public LabelledWorld {
   }
 
   absl::StatusOr<std::string> Generate(const GenerateRequest& options) override {
-    if (!data_->frozen.codec.has_value()) {
+    if (!data_->codec.has_value()) {
       return absl::UnimplementedError(
           "this checkpoint cannot draw: it has no DiT, or no tensors pixel_codec.*");
     }
@@ -301,7 +275,7 @@ class VqaFolderWorld final : public LabelledWorld {
     return labels;
   }
 
-  Drawer drawer() const { return {*model_, *data_->frozen.codec}; }
+  Drawer drawer() const { return {*model_, *data_->codec}; }
 
   absl::StatusOr<std::unique_ptr<Task>> NewTask(const std::string& task, std::vector<int64_t> share,
                                                 Judging judging) const override {

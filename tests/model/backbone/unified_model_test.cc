@@ -62,13 +62,16 @@ TEST_F(UnifiedModelTest, TensorsThatDoNotFitAreNamed) {
   state["model.layers.3.mlp.up_proj.weight"] = at::zeros({256, 96});
   state["lm_head.weight"] = at::zeros({40, 96});
   state["visual.merger.ln_q.weight"] = at::zeros({65});
-  state["model.latent_queries"] = at::zeros({1, 16, 96}, at::kHalf);
   EXPECT_THAT(UnifiedModel::Create(config_, state),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        AllOf(HasSubstr("missing: model.norm.weight"),
                              HasSubstr("unexpected: lm_head.weight, model.layers.3"),
-                             HasSubstr("visual.merger.ln_q.weight is [65], not [64]"),
-                             HasSubstr("model.latent_queries is Half"))));
+                             HasSubstr("visual.merger.ln_q.weight is [65], not [64]"))));
+  state = UnifiedModel::InitialState(config_, 1);
+  state["model.latent_queries"] = at::zeros({1, 16, 96}, at::kHalf);
+  EXPECT_THAT(UnifiedModel::Create(config_, state),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("model.latent_queries is Half"), HasSubstr("Float"))));
   BackboneConfig bad = config_;
   bad.text.num_attention_heads = 7;
   EXPECT_THAT(UnifiedModel::Create(bad, UnifiedModel::InitialState(config_, 1)),
