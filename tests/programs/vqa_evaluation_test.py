@@ -32,9 +32,9 @@ class VqaEvaluation(unittest.TestCase):
     def tearDownClass(cls):
         cls.scratch.cleanup()
 
-    def command(self, out, *more, questions=None, images=None):
+    def command(self, out, *more, questions=None, images=None, batch=1):
         return [FEDUMM, 'evaluate', 'vqa', '--model', MODEL, '--questions', questions or self.questions, '--images', images or self.set / 'val2014',
-                '--threads', '1', '--batch', '1', '-o', out, *more]
+                '--threads', '1', '--batch', str(batch), '-o', out, *more]
 
     def evaluate(self, out, *more, **files):
         return subprocess.run(self.command(out, *more, **files), capture_output=True, text=True, timeout=120)
@@ -52,7 +52,7 @@ class VqaEvaluation(unittest.TestCase):
 
     def test_both_prompts_are_answered_and_judged_by_all_scorers(self):
         out = self.new('both')
-        done = self.evaluate(out, '--annotations', self.annotations, '--prompt', 'both', '--batch', '5')
+        done = self.evaluate(out, '--annotations', self.annotations, '--prompt', 'both', batch=5)
         self.assertEqual(done.returncode, 0, done.stderr)
         asked = {q['question_id']: q['question'] for q in json.loads(self.questions.read_text())['questions']}
         for prompt, end in (('plain', ''), ('short', '\nAnswer the question using a single word or phrase.')):
