@@ -1,7 +1,9 @@
 #include "model/world/vqa_folder_world.h"
 
 #include <algorithm>
+#include <array>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -23,7 +25,6 @@ namespace {
 
 constexpr const char* kVqa = "vqa";
 constexpr const char* kDraw = "draw";
-constexpr const char* kAnyDataset = "files";  // of data.dataset
 constexpr const char* kVqaV2 = "vqa-v2";
 constexpr int64_t kVqaV2TrainQuestions = 443'757;
 constexpr int64_t kVqaV2TestQuestions = 214'354;
@@ -87,33 +88,10 @@ absl::StatusOr<Subset> LoadSubset(const ConfigRecord& settings, const char* subs
   return subset;
 }
 
-// INVALID_ARGUMENT unless the settings are those of VQA v2's own files.
-absl::Status CheckPublished(const ConfigRecord& settings) {
-  const VqaFolderOptions names;
-  const std::pair<const char*, std::string> published[] = {
-      {"data.train-subset", "train2014"},
-      {"data.test-subset", "val2014"},
-      {"data.questions-file", names.questions_file},
-      {"data.annotations-file", names.annotations_file},
-      {"data.picture-file", names.image_name},
-      {"data.label", "answer"}};
-  for (const auto& [key, value] : published) {
-    const std::string given = TextOr(settings, key, "");
-    if (given == value) continue;
-    return absl::InvalidArgumentError(absl::StrCat("'data.dataset' is ", kVqaV2, ", for which '",
-                                                   key, "' is '", value, "', not '", given,
-                                                   "'; take '", kAnyDataset, "' for other files"));
-  }
-  return absl::OkStatus();
-}
-
 absl::Status CheckSettings(const ConfigRecord& settings) {
   if (TextOr(settings, "data.folder", "").empty()) {
     return absl::InvalidArgumentError(
         "'data.folder' must name the folder with the pictures and questions");
-  }
-  if (TextOr(settings, "data.dataset", "") == kVqaV2) {
-    FEDUMM_RETURN_IF_ERROR(CheckPublished(settings));
   }
   if (TextOr(settings, "data.annotations-file", "").empty()) {
     return absl::InvalidArgumentError(
@@ -177,7 +155,7 @@ class VqaFolderWorld final : public LabelledWorld {
                      data_->train.folder.questions().size(), "."));
     const int64_t train = std::ssize(data_->train.folder.questions());
     const int64_t test = std::ssize(data_->test.folder.questions());
-    if (TextOr(settings_, "data.dataset", "") == kVqaV2 &&
+    if (TextOr(settings_, "world.kind", "") == kVqaV2 &&
         (train != kVqaV2TrainQuestions || test != kVqaV2TestQuestions)) {
       info.notes.push_back(
           absl::StrCat("This is a part of VQA v2, which has ", kVqaV2TrainQuestions,
@@ -301,12 +279,6 @@ std::vector<Setting> FileSettings() {
       {.key = "data.folder",
        .default_value = "",
        .help = "folder with the pictures and VQA v2's files; the names below are relative to it"},
-      {.key = "data.dataset",
-       .default_value = kAnyDataset,
-       .help = "vqa-v2: the benchmark itself, in its published files and COCO's folders: the names "
-               "and subsets below must be the published ones, and questions are dealt to clients "
-               "by multiple_choice_answer",
-       .choices = {kAnyDataset, kVqaV2}},
       {.key = "data.train-subset",
        .default_value = "train2014",
        .help = "the subset to train on; '{subset}' in the names below"},
@@ -364,6 +336,13 @@ std::vector<Setting> InputSettings() {
   };
 }
 
+bool IsFixedInVqaV2(std::string_view key) {
+  constexpr std::array<std::string_view, 6> kFixed = {
+      "data.train-subset",     "data.test-subset",  "data.questions-file",
+      "data.annotations-file", "data.picture-file", "data.label"};
+  return std::find(kFixed.begin(), kFixed.end(), key) != kFixed.end();
+}
+
 }  // namespace
 
 std::vector<Setting> VqaFolderSettings() {
@@ -392,6 +371,22 @@ std::vector<Setting> VqaFolderSettings() {
 absl::StatusOr<std::unique_ptr<World>> LoadVqaFolderWorld(const ConfigRecord& settings) {
   FEDUMM_ASSIGN_OR_RETURN(std::shared_ptr<const FolderData> data, LoadData(settings));
   return VqaFolderWorld::Create(settings, std::move(data));
+}
+
+// The benchmark's files have the names that are the defaults, and its questions are dealt by
+// multiple_choice_answer: there is no choice.
+std::vector<Setting> VqaV2Settings() {
+  std::vector<Setting> settings = VqaFolderSettings();
+  std::erase_if(settings, [](const Setting& setting) { return IsFixedInVqaV2(setting.key); });
+  return settings;
+}
+
+absl::StatusOr<std::unique_ptr<World>> LoadVqaV2World(const ConfigRecord& settings) {
+  ConfigRecord with_names = settings;
+  for (const Setting& setting : VqaFolderSettings()) {
+    if (IsFixedInVqaV2(setting.key)) with_names.Set(setting.key, setting.default_value);
+  }
+  return LoadVqaFolderWorld(with_names);
 }
 
 }  // namespace fedumm::model
