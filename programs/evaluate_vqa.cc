@@ -128,8 +128,8 @@ absl::StatusOr<std::string> AdapterId(const std::string& folder) {
 // The pixel limits that each published use of the model has.
 absl::StatusOr<model::ImageProcessorOptions> ProcessorOf(const std::string& name,
                                                          const model::VisionConfig& vision) {
-  if (name == "hub") return model::ProcessorFor(vision, 3136, 12'845'056);
-  return model::ProcessorFor(vision, 200'704, 1'605'632);
+  FEDUMM_ASSIGN_OR_RETURN(const model::ImageProcessorOptions preset, model::ProcessorPreset(name));
+  return model::ProcessorFor(vision, preset);
 }
 
 // The questions of this process with the path of each one's picture.
@@ -407,8 +407,9 @@ void AddEvaluateVqa(CLI::App& evaluate, Command& command) {
       ->check(CLI::IsMember({"plain", "short", "both"}))
       ->capture_default_str();
   vqa->add_option("--processor", arguments->processor,
-                  "Pixel limits of a picture: hub (3136 to 12845056) or lmms (200704 to 1605632)")
-      ->check(CLI::IsMember({"hub", "lmms"}))
+                  "Pixel limits of a picture: hub (3136 to 12845056), lmms (200704 to 1605632) or "
+                  "blip3o-train (the middle 448x448)")
+      ->check(CLI::IsMember(model::ProcessorPresets()))
       ->capture_default_str();
   vqa->add_flag("--jpeg-again", arguments->jpeg_again,
                 "Write each picture as JPEG of quality 75 and read that, as lmms-eval does");

@@ -40,7 +40,7 @@ MODEL_ALLOWED = {
 }
 # The folder of src/model that implements each public header of include/fedumm/model.
 MODEL_HEADERS = {
-    'backbone.h': 'backbone', 'config.h': 'backbone', 'linear.h': 'backbone', 'positions.h': 'backbone',
+    'backbone.h': 'backbone', 'generation.h': 'backbone', 'config.h': 'backbone', 'linear.h': 'backbone', 'positions.h': 'backbone',
     'checkpoint.h': 'checkpoint', 'safetensors.h': 'checkpoint',
     'eva.h': 'encoder', 'latents.h': 'encoder',
     'geneval.h': 'eval',

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -12,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "fedumm/model/config.h"
+#include "fedumm/model/generation.h"
 #include "fedumm/model/linear.h"
 #include "fedumm/model/positions.h"
 
@@ -28,10 +30,9 @@ struct Prompt {
   std::vector<ImageGrid> grids;  // of those images
 };
 
-struct GenerateOptions {
-  int64_t max_new_tokens = 16;
-  std::vector<int64_t> stop_ids;  // a row ends with the first of these, which it does not include
-};
+// Asked after each token of a row with all that was generated for it; true ends the row there. What
+// it generates for stop strings is up to the caller.
+using StopGeneration = std::function<bool(int64_t row, const std::vector<int64_t>& generated)>;
 
 struct SampleOptions {
   int64_t steps = 30;
@@ -97,9 +98,10 @@ class UnifiedModel {
   at::Tensor Decode(const at::Tensor& embeds, const at::Tensor& positions,
                     const at::Tensor& mask = {}) const;
   at::Tensor Logits(const at::Tensor& hidden) const;  // [..., hidden] -> [..., vocab]
-  // Greedy continuation of each row, with a key-value cache.
-  absl::StatusOr<std::vector<std::vector<int64_t>>> Generate(const Prompt& prompt,
-                                                             const GenerateOptions& options) const;
+  // The continuation of each row, greedy or sampled, with a key-value cache. `stop` may be null.
+  absl::StatusOr<std::vector<std::vector<int64_t>>> Generate(
+      const Prompt& prompt, const GenerationSettings& settings,
+      const StopGeneration& stop = nullptr) const;
 
   // The rest needs config().dit.
   const at::Tensor& latent_queries() const;  // [1, n_query, hidden]

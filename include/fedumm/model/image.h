@@ -68,9 +68,20 @@ struct ImageProcessorOptions {
   int64_t temporal_patch_size = 2;  // a still picture is repeated this many times
   int64_t min_pixels = 3136;
   int64_t max_pixels = 12'845'056;
+  // Before all else the picture's shorter side is resized to so many pixels, and the middle is cut
+  // out as a square; 0: not at all.
+  int64_t center_crop = 0;
   std::array<double, 3> mean = {0.48145466, 0.4578275, 0.40821073};
   std::array<double, 3> std = {0.26862954, 0.26130258, 0.27577711};
 };
+
+// The limits that a published use of Qwen2.5-VL and BLIP3o has, by name:
+//   hub           the processor beside the checkpoints: 3,136 to 12,845,056 pixels
+//   lmms          lmms-eval's adapter for BLIP3o: 200,704 to 1,605,632
+//   blip3o-train  BLIP3o's training: the middle 448 x 448 pixels, then as hub
+// INVALID_ARGUMENT, naming these, for another name.
+absl::StatusOr<ImageProcessorOptions> ProcessorPreset(std::string_view name);
+std::vector<std::string> ProcessorPresets();
 
 struct ImageSize {
   int64_t height = 0;

@@ -2,9 +2,9 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/cos.h>
 #include <ATen/ops/embedding.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/ones.h>
@@ -12,6 +12,9 @@
 #include <ATen/ops/reciprocal.h>
 #include <ATen/ops/sin.h>
 #include <ATen/ops/tril.h>
+
+#include <algorithm>
+#include <tuple>
 
 #include "absl/strings/str_cat.h"
 #include "model/backbone/ops.h"
@@ -27,6 +30,9 @@ at::Tensor AttentionMask(const at::Tensor& mask, int64_t queries, int64_t keys, 
   if (!mask.defined()) return causal.view({1, 1, queries, keys});
   TORCH_CHECK(mask.dim() == 2 && mask.size(1) == keys, "Decode: a mask of ", mask.sizes(), " for ",
               keys, " tokens");
+  if (queries == 1) {  // which is no padding and looks at itself
+    return mask.to(device).to(at::kBool).view({-1, 1, 1, keys});
+  }
   const at::Tensor self =
       causal & at::tril(at::ones({queries, keys}, options), keys - queries - 1).logical_not();
   const at::Tensor visible = mask.to(device).to(at::kBool).view({-1, 1, 1, keys});
@@ -84,11 +90,13 @@ at::Tensor Decoder::Run(const at::Tensor& embeds, const at::Tensor& positions,
               embeds.sizes());
   const int64_t batch = embeds.size(0);
   const int64_t length = embeds.size(1);
-  const int64_t past = cache == nullptr || cache->keys.empty() ? 0 : cache->keys[0].size(1);
+  const int64_t past = cache == nullptr ? 0 : cache->length();
   const Angles angles = AnglesOf(positions, embeds.scalar_type());
-  const bool causal = !mask.defined() && past == 0;
+  // A single new token looks at all that is no padding.
+  const bool unmasked = !mask.defined() && (past == 0 || length == 1);
+  const bool causal = unmasked && past == 0;
   const at::Tensor attention_mask =
-      causal ? at::Tensor() : AttentionMask(mask, length, past + length, embeds.device());
+      unmasked ? at::Tensor() : AttentionMask(mask, length, past + length, embeds.device());
   const auto heads = [&](const at::Tensor& x) {
     return x.view({batch, length, -1, config_.head_dim()});
   };
@@ -102,22 +110,40 @@ at::Tensor Decoder::Run(const at::Tensor& embeds, const at::Tensor& positions,
         Rotate(heads(layer.q(normed)), angles.cos, angles.sin, RotaryPairs::kHalves);
     at::Tensor k = Rotate(heads(layer.k(normed)), angles.cos, angles.sin, RotaryPairs::kHalves);
     at::Tensor v = heads(layer.v(normed));
-    if (cache != nullptr) {
-      if (past > 0) {
-        k = at::cat({cache->keys[i], k}, 1);
-        v = at::cat({cache->values[i], v}, 1);
-        cache->keys[i] = k;
-        cache->values[i] = v;
-      } else {
-        cache->keys.push_back(k);
-        cache->values.push_back(v);
-      }
-    }
+    if (cache != nullptr) std::tie(k, v) = cache->Append(i, k, v);
     x = x + layer.o(Attend(q, k, v, causal, attention_mask).view({batch * length, -1}));
     normed = RmsNorm(x, layer.post_norm, config_.rms_norm_eps);
     x = x + layer.down(SwiGlu(layer.gate(normed), layer.up(normed)));
   }
+  if (cache != nullptr) cache->EndStep(length);
   return RmsNorm(x, norm_, config_.rms_norm_eps).view(embeds.sizes());
+}
+
+std::pair<at::Tensor, at::Tensor> KeyValueCache::Append(size_t layer, const at::Tensor& keys,
+                                                        const at::Tensor& values) {
+  const int64_t end = length_ + keys.size(1);
+  if (end > capacity_) capacity_ = std::max(end, 2 * capacity_);
+  const auto append = [&](const at::Tensor& tokens, std::vector<at::Tensor>& layers) {
+    std::vector<int64_t> shape = tokens.sizes().vec();
+    shape[1] = capacity_;
+    if (layer == layers.size()) layers.push_back(at::empty(shape, tokens.options()));
+    at::Tensor& all = layers[layer];
+    if (all.size(1) < capacity_) {
+      const at::Tensor larger = at::empty(shape, tokens.options());
+      larger.narrow(1, 0, length_).copy_(all.narrow(1, 0, length_));
+      all = larger;
+    }
+    all.narrow(1, length_, tokens.size(1)).copy_(tokens);
+    return all.narrow(1, 0, end);
+  };
+  at::Tensor all_keys = append(keys, keys_);
+  return {std::move(all_keys), append(values, values_)};
+}
+
+void KeyValueCache::KeepRows(const at::Tensor& rows) {
+  for (std::vector<at::Tensor>* const layers : {&keys_, &values_}) {
+    for (at::Tensor& all : *layers) all = all.index_select(0, rows);
+  }
 }
 
 at::Tensor Decoder::Logits(const at::Tensor& hidden) const {

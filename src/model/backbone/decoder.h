@@ -2,6 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "fedumm/model/config.h"
@@ -10,11 +12,26 @@
 
 namespace fedumm::model {
 
-// What earlier calls leave for a generation step: every layer's keys and values so far, [B, M,
-// kv_heads, head_dim].
-struct KeyValueCache {
-  std::vector<at::Tensor> keys;
-  std::vector<at::Tensor> values;
+// What earlier calls leave for a generation step: every layer's keys and values so far. Room for
+// `capacity` tokens is taken at once, so that a step writes its own tokens only; more of them
+// double it.
+class KeyValueCache {
+ public:
+  explicit KeyValueCache(int64_t capacity) : capacity_(capacity) {}
+
+  int64_t length() const { return length_; }  // tokens of whole steps
+  // Adds a layer's keys and values [B, n, kv_heads, head_dim] of a step; gives those so far. Layers
+  // come in their order.
+  std::pair<at::Tensor, at::Tensor> Append(size_t layer, const at::Tensor& keys,
+                                           const at::Tensor& values);
+  void EndStep(int64_t num_tokens) { length_ += num_tokens; }
+  void KeepRows(const at::Tensor& rows);  // indices [n]
+
+ private:
+  int64_t capacity_;
+  int64_t length_ = 0;
+  std::vector<at::Tensor> keys_;  // [B, capacity, kv_heads, head_dim]
+  std::vector<at::Tensor> values_;
 };
 
 // Qwen2.5-VL's text decoder ("model." and "lm_head."). Const calls are thread-safe; a cache belongs

@@ -216,6 +216,15 @@ at::Tensor Rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
 
 at::Tensor Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, bool causal,
                   const at::Tensor& mask) {
+  if (q.size(1) == 1 && !causal && k.size(2) < q.size(2)) {
+    // The heads that share a key head become its queries: no copy of keys and values.
+    const int64_t repeat = q.size(2) / k.size(2);
+    const at::Tensor grouped = q.reshape({q.size(0), k.size(2), repeat, q.size(3)});
+    return at::scaled_dot_product_attention(
+               grouped, k.transpose(1, 2), v.transpose(1, 2),
+               mask.defined() ? std::make_optional(mask) : std::nullopt)
+        .reshape({q.size(0), 1, q.size(2) * q.size(3)});
+  }
   const auto spread = [&](const at::Tensor& x) {
     if (x.size(2) == q.size(2)) return x.transpose(1, 2);
     const int64_t repeat = q.size(2) / x.size(2);

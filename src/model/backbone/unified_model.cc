@@ -1,11 +1,8 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/any.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/argmax.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/nonzero.h>
-#include <ATen/ops/ones.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>
 
@@ -19,6 +16,7 @@
 #include "fedumm/model/backbone.h"
 #include "model/backbone/decoder.h"
 #include "model/backbone/dit.h"
+#include "model/backbone/generate.h"
 #include "model/backbone/module_visitor.h"
 #include "model/backbone/vision.h"
 #include "model/guarded.h"
@@ -224,40 +222,26 @@ at::Tensor UnifiedModel::Logits(const at::Tensor& hidden) const {
 }
 
 absl::StatusOr<std::vector<std::vector<int64_t>>> UnifiedModel::Generate(
-    const Prompt& prompt, const GenerateOptions& options) const {
+    const Prompt& prompt, const GenerationSettings& settings, const StopGeneration& stop) const {
   return Guarded([&]() -> absl::StatusOr<std::vector<std::vector<int64_t>>> {
     const at::NoGradGuard no_grad;
-    FEDUMM_ASSIGN_OR_RETURN(const Positions start,
+    FEDUMM_ASSIGN_OR_RETURN(const Positions positions,
                             PositionsOf(prompt.ids, prompt.attention_mask, prompt.grids));
-    FEDUMM_ASSIGN_OR_RETURN(at::Tensor embeds, EmbedWithImages(prompt.ids, prompt.image_tokens));
-    const int64_t batch = prompt.ids.size(0);
-    at::Tensor mask = prompt.attention_mask.defined() ? prompt.attention_mask.to(at::kLong)
-                                                      : at::ones_like(prompt.ids, at::kLong);
-    if (prompt.ids.size(1) == 0 || at::any(mask.select(1, -1) == 0).item<bool>()) {
-      return absl::InvalidArgumentError("generate: a row is empty or padded on the right");
-    }
-    at::Tensor positions = start.ids;
-    at::Tensor next_position = (mask.sum(1).to(at::kCPU) + start.deltas).view({1, batch, 1});
-    KeyValueCache cache;
-    std::vector<std::vector<int64_t>> output(batch);
-    std::vector<bool> ended(batch, false);
-    for (int64_t step = 0; step < options.max_new_tokens; ++step) {
-      const at::Tensor hidden = modules_->decoder.Run(embeds, positions, mask, &cache);
-      const at::Tensor chosen = at::argmax(Logits(hidden.select(1, -1)), -1);
-      const at::Tensor host = chosen.to(at::kCPU);
-      for (int64_t row = 0; row < batch; ++row) {
-        const int64_t token = host.const_data_ptr<int64_t>()[row];
-        const auto& stop = options.stop_ids;
-        if (std::find(stop.begin(), stop.end(), token) != stop.end()) ended[row] = true;
-        if (!ended[row]) output[row].push_back(token);
+    GenerationStart start{.ids = prompt.ids, .positions = positions.ids};
+    const int64_t length = prompt.ids.size(1);
+    if (length == 0) return absl::InvalidArgumentError("generate: the rows are empty");
+    start.next_position = positions.deltas + length;
+    if (prompt.attention_mask.defined()) {
+      const at::Tensor mask = prompt.attention_mask.to(at::kBool);
+      const at::Tensor lengths = mask.sum(1).to(at::kCPU);
+      if (!mask.select(1, -1).all().item<bool>()) {
+        return absl::InvalidArgumentError("generate: a row is empty or padded on the right");
       }
-      if (std::find(ended.begin(), ended.end(), false) == ended.end()) break;
-      embeds = Embed(chosen.unsqueeze(1));
-      positions = next_position.expand({3, batch, 1});
-      next_position = next_position + 1;
-      mask = at::cat({mask, at::ones({batch, 1}, mask.options())}, 1);
+      start.next_position = positions.deltas + lengths;
+      if (lengths.min().item<int64_t>() < length) start.mask = mask;
     }
-    return output;
+    FEDUMM_ASSIGN_OR_RETURN(start.embeds, EmbedWithImages(prompt.ids, prompt.image_tokens));
+    return GenerateRows(modules_->decoder, std::move(start), settings, stop);
   });
 }
 

@@ -2,7 +2,9 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/status_macros.h"
+#include "base/text.h"
 #include "fedumm/model/image.h"
 #include "model/data/image_check.h"
 
@@ -89,9 +91,26 @@ absl::StatusOr<ImageSize> SmartResize(ImageSize size, const ImageProcessorOption
   return ImageSize{static_cast<int64_t>(new_height), static_cast<int64_t>(new_width)};
 }
 
-absl::StatusOr<ImagePatches> ProcessImage(const Image& image,
+absl::StatusOr<ImageProcessorOptions> ProcessorPreset(std::string_view name) {
+  if (name == "hub") return ImageProcessorOptions{};
+  if (name == "lmms") {
+    return ImageProcessorOptions{.min_pixels = 200'704, .max_pixels = 1'605'632};
+  }
+  if (name == "blip3o-train") return ImageProcessorOptions{.center_crop = 448};
+  return absl::InvalidArgumentError(absl::StrCat("unknown processor ", Text(name), "; there are ",
+                                                 absl::StrJoin(ProcessorPresets(), ", ")));
+}
+
+std::vector<std::string> ProcessorPresets() { return {"hub", "lmms", "blip3o-train"}; }
+
+absl::StatusOr<ImagePatches> ProcessImage(const Image& given,
                                           const ImageProcessorOptions& options) {
-  FEDUMM_RETURN_IF_ERROR(CheckImage(image));
+  FEDUMM_RETURN_IF_ERROR(CheckImage(given));
+  Image cropped;
+  if (options.center_crop > 0) {
+    FEDUMM_ASSIGN_OR_RETURN(cropped, ResizeAndCenterCrop(given, options.center_crop));
+  }
+  const Image& image = options.center_crop > 0 ? cropped : given;
   FEDUMM_ASSIGN_OR_RETURN(const ImageSize size, SmartResize({image.height, image.width}, options));
   FEDUMM_ASSIGN_OR_RETURN(const Image resized, ResizeBicubic(image, size.width, size.height));
 

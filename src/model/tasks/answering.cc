@@ -132,8 +132,24 @@ absl::StatusOr<std::vector<std::vector<int64_t>>> GreedyIds(
   Prompt prompt = {.ids = moved.at(kIds), .attention_mask = moved.at("mask")};
   FEDUMM_ASSIGN_OR_RETURN(prompt.image_tokens, EncodeRows(model, moved, GridsOf(batch)));
   prompt.grids = pictures.grids;
-  return model.Generate(
-      prompt, {.max_new_tokens = options.max_answer_tokens, .stop_ids = {format.end_id()}});
+  GenerationSettings settings = options.generation;
+  settings.stop_ids.push_back(format.end_id());
+  StopGeneration stop;
+  if (!options.stop_strings.empty()) {
+    stop = [&](int64_t, const std::vector<int64_t>& generated) {
+      const std::string text = format.Decode(generated);
+      return std::ranges::any_of(options.stop_strings, [&](const std::string& end) {
+        return text.find(end) != text.npos;
+      });
+    };
+  }
+  return model.Generate(prompt, settings, stop);
+}
+
+// The text before the first of `stops` in it.
+std::string BeforeStop(std::string text, std::span<const std::string> stops) {
+  for (const std::string& stop : stops) text = text.substr(0, text.find(stop));
+  return text;
 }
 
 std::vector<PictureQuestion> QuestionsAt(QuestionSource source, std::span<const int64_t> indices) {
@@ -273,13 +289,16 @@ class AnsweringTask final : public Task {
 
 }  // namespace
 
+ImageProcessorOptions ProcessorFor(const VisionConfig& config, ImageProcessorOptions preset) {
+  preset.patch_size = config.patch_size;
+  preset.merge_size = config.spatial_merge_size;
+  preset.temporal_patch_size = config.temporal_patch_size;
+  return preset;
+}
+
 ImageProcessorOptions ProcessorFor(const VisionConfig& config, int64_t min_pixels,
                                    int64_t max_pixels) {
-  return {.patch_size = config.patch_size,
-          .merge_size = config.spatial_merge_size,
-          .temporal_patch_size = config.temporal_patch_size,
-          .min_pixels = min_pixels,
-          .max_pixels = max_pixels};
+  return ProcessorFor(config, {.min_pixels = min_pixels, .max_pixels = max_pixels});
 }
 
 absl::StatusOr<TokenizedQuestions> Tokenize(const PromptFormat& format,
@@ -315,7 +334,9 @@ absl::StatusOr<std::vector<std::string>> AnswerPictures(const UnifiedModel& mode
       FEDUMM_ASSIGN_OR_RETURN(
           const std::vector<std::vector<int64_t>> rows,
           GreedyIds(model, format, options, asked.subspan(answers.size(), count)));
-      for (const std::vector<int64_t>& row : rows) answers.push_back(format.Decode(row));
+      for (const std::vector<int64_t>& row : rows) {
+        answers.push_back(BeforeStop(format.Decode(row), options.stop_strings));
+      }
     }
     return answers;
   });

@@ -27,12 +27,16 @@ struct AnsweringOptions {
   bool jpeg_again = false;  // see LoadPatches
   int threads = 1;          // that decode and resize pictures
   int64_t evaluation_batch = 16;
-  int64_t max_answer_tokens = 16;
+  GenerationSettings generation;  // the end of the turn stops it, too
+  // An answer ends before the first of these, which it does not include.
+  std::vector<std::string> stop_strings;
 };
 
 // The processor that the model's vision tower needs, between the pixel limits.
 ImageProcessorOptions ProcessorFor(const VisionConfig& config, int64_t min_pixels,
                                    int64_t max_pixels);
+// The same with the limits of `preset`.
+ImageProcessorOptions ProcessorFor(const VisionConfig& config, ImageProcessorOptions preset);
 
 // Questions with the answers to train on, in token ids.
 struct TokenizedQuestions {

@@ -67,7 +67,7 @@ AnsweringOptions OptionsOf(const ConfigRecord& settings, const VisionConfig& vis
   options.reading.apply_exif_orientation =
       NumberOr(settings, "data.apply-exif-orientation", 0) != 0;
   options.threads = static_cast<int>(IntegerOf(settings, "data.threads"));
-  options.max_answer_tokens = IntegerOf(settings, "data.max-answer-tokens");
+  options.generation.max_new_tokens = IntegerOf(settings, "data.max-answer-tokens");
   return options;
 }
 
