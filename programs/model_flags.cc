@@ -1,12 +1,17 @@
 #include "programs/model_flags.h"
 
 #include <ATen/Parallel.h>
+#include <unistd.h>
 
+#include <chrono>
+#include <cstdio>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "fedumm/model/checkpoint.h"
+#include "programs/report/format.h"
 
 namespace fedumm::programs {
 namespace {
@@ -19,6 +24,37 @@ absl::StatusOr<std::optional<at::ScalarType>> ParseDType(const std::string& name
   return absl::InvalidArgumentError(
       absl::StrCat("--dtype must be auto, float32, bfloat16 or float16: ", name));
 }
+
+// One line on stderr, at most ten times a second, which goes away with it.
+class LoadingLine {
+ public:
+  LoadingLine() : is_shown_(isatty(STDERR_FILENO) == 1) {}
+  ~LoadingLine() {
+    if (is_drawn_) std::fprintf(stderr, "\r\033[K");
+  }
+  LoadingLine(const LoadingLine&) = delete;
+  LoadingLine& operator=(const LoadingLine&) = delete;
+
+  void Show(int64_t done, int64_t total) {
+    const Clock::time_point now = Clock::now();
+    if (!is_shown_ || total <= 0 || now < next_) return;
+    next_ = now + std::chrono::milliseconds(100);
+    is_drawn_ = true;
+    const int filled = static_cast<int>(static_cast<double>(done) / total * kWidth);
+    std::fprintf(stderr, "\rloading [%s%s] %s of %s\033[K", std::string(filled, '#').c_str(),
+                 std::string(kWidth - filled, ' ').c_str(),
+                 HumanBytes(static_cast<double>(done)).c_str(),
+                 HumanBytes(static_cast<double>(total)).c_str());
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr int kWidth = 30;
+  const bool is_shown_;
+  bool is_drawn_ = false;
+  // A loading that is over sooner draws nothing.
+  Clock::time_point next_ = Clock::now() + std::chrono::milliseconds(100);
+};
 
 }  // namespace
 
@@ -37,7 +73,7 @@ void AddModelFlags(CLI::App& command, ModelFlags& flags) {
       ->capture_default_str();
 }
 
-absl::StatusOr<OpenedModel> OpenModel(const ModelFlags& flags) {
+absl::StatusOr<OpenedModel> OpenModel(const ModelFlags& flags, std::stop_token stop) {
   if (flags.device != "cpu") {
     return absl::UnimplementedError(absl::StrCat("--device must be cpu: ", flags.device));
   }
@@ -46,7 +82,14 @@ absl::StatusOr<OpenedModel> OpenModel(const ModelFlags& flags) {
   model::LoadOptions options;
   FEDUMM_ASSIGN_OR_RETURN(options.dtype, ParseDType(flags.dtype));
   OpenedModel opened;
-  FEDUMM_ASSIGN_OR_RETURN(opened.model, model::Load(flags.folder, options));
+  {
+    LoadingLine line;
+    options.progress = [&](int64_t done, int64_t total) {
+      line.Show(done, total);
+      return !stop.stop_requested();
+    };
+    FEDUMM_ASSIGN_OR_RETURN(opened.model, model::Load(flags.folder, options));
+  }
   if (!flags.adapter.empty()) {
     FEDUMM_ASSIGN_OR_RETURN(opened.adapter,
                             model::LoraAdapter::Load(opened.model->Linears(), flags.adapter));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <stop_token>
 #include <string>
 
 #include "CLI/App.hpp"
@@ -27,7 +28,8 @@ struct OpenedModel {
   std::unique_ptr<model::LoraAdapter> adapter;  // null: none was asked for
 };
 
-// Loads what the flags name. Shows its progress on a terminal; a signal stops it with CANCELLED.
-absl::StatusOr<OpenedModel> OpenModel(const ModelFlags& flags);
+// Loads what the flags name. Shows its progress on stderr if that is a terminal. CANCELLED once
+// `stop` (that of a SignalStop) is requested.
+absl::StatusOr<OpenedModel> OpenModel(const ModelFlags& flags, std::stop_token stop = {});
 
 }  // namespace fedumm::programs
