@@ -84,6 +84,7 @@ absl::Status SettingsCommand(const SettingsArguments& arguments);
 
 // Says what a file or folder is and what is in it: a PEFT adapter, a checkpoint (safetensors), an
 // .npy array, a stored object of a message.
-absl::Status InspectCommand(const std::string& path);
+// `check`: read all numbers of a checkpoint folder.
+absl::Status InspectCommand(const std::string& path, bool check);
 
 }  // namespace fedumm::programs

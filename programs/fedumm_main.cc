@@ -154,10 +154,13 @@ int Main(int argc, char** argv) {
   settings->callback([&] { command = [&] { return SettingsCommand(settings_arguments); }; });
 
   std::string path;
+  bool check = false;
   CLI::App* inspect = app.add_subcommand(
       "inspect", "Say what an adapter, a checkpoint, an array or an object of a message holds");
   inspect->add_option("path", path, "File or folder")->required()->check(CLI::ExistingPath);
-  inspect->callback([&] { command = [&] { return InspectCommand(path); }; });
+  inspect->add_flag("--check", check,
+                    "Of a checkpoint: read all data, refuse numbers that are not finite");
+  inspect->callback([&] { command = [&] { return InspectCommand(path, check); }; });
 
   if (const int code = ParseArguments(app, argc, argv); code >= 0) return code;
   if (!command) {

@@ -15,6 +15,7 @@
 #include "fedumm/model/peft_config.h"
 #include "fedumm/model/safetensors.h"
 #include "programs/commands.h"
+#include "programs/inspect_checkpoint.h"
 #include "programs/report/format.h"
 #include "record/npy.h"
 #include "wire/object.h"
@@ -77,8 +78,15 @@ absl::Status InspectObject(const std::string& path, const std::string& bytes) {
 
 }  // namespace
 
-absl::Status InspectCommand(const std::string& path) {
+absl::Status InspectCommand(const std::string& path, bool check) {
   std::error_code error;
+  const bool is_checkpoint = std::filesystem::exists(path + "/config.json", error) &&
+                             !std::filesystem::exists(path + "/adapter_config.json", error);
+  if (is_checkpoint) return InspectCheckpoint(path, check);
+  if (check) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--check is for a checkpoint folder with config.json: ", path));
+  }
   if (std::filesystem::is_directory(path, error)) {
     if (std::filesystem::exists(path + "/adapter_config.json", error)) return InspectAdapter(path);
     if (std::filesystem::exists(path + "/model.safetensors", error)) {

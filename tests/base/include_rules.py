@@ -33,7 +33,7 @@ MODEL_ALLOWED = {
     'checkpoint': ['backbone'],
     'encoder': ['backbone', 'checkpoint', 'data'],
     'lora': ['backbone', 'checkpoint'],
-    'tasks': ['backbone', 'data', 'encoder'],
+    'tasks': ['backbone', 'checkpoint', 'data', 'encoder'],
     'train': ['lora', 'tasks'],
     'demo': ['backbone', 'checkpoint', 'data', 'lora', 'tasks', 'train'],
     'world': ['backbone', 'checkpoint', 'data', 'demo', 'encoder', 'eval', 'lora', 'tasks', 'train'],

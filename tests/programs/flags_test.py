@@ -41,7 +41,7 @@ TESTED = {
                  '--steps': 'generate', '--guidance': 'generate', '--data': 'data'},
     'pretrain': {'folder': 'pretrain', '--world': 'pretrain'},
     'settings': {'--config': 'settings', '--world': 'settings', '--get': 'settings'},
-    'inspect': {'path': 'inspect'},
+    'inspect': {'path': 'inspect', '--check': 'inspect'},
     'serve': {'--config': 'serve_resume', '--data': 'data', '--fab': 'serve_fab', '--run-dir': 'serve_resume', '--resume': 'serve_resume',
               '--no-evaluate': 'serve_no_evaluate'},
 }
@@ -219,6 +219,7 @@ class Flags(unittest.TestCase):
 
     def test_inspect(self):
         self.assertIn('lora_A', self.assertDone(fedumm('inspect', self.run_dir / 'adapter')).stdout)
+        self.assertIn('all numbers are finite', self.assertDone(fedumm('inspect', 'configs/tiny', '--check')).stdout)
 
     def test_serve_resume(self):
         # Everything is done already: it ends without waiting for nodes.

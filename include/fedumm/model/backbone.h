@@ -108,6 +108,10 @@ class UnifiedModel {
   // The decoder's answer to the latent queries appended to each prompt: [B, n] -> [B, n_query,
   // hidden]. Plain positions, as BLIP-3o.
   at::Tensor GenerationHidden(const at::Tensor& prompt_ids) const;
+  // The same for prompts of different lengths, padded on the right: row i of `padded_ids` [B, N]
+  // has its n_query latent queries in place of what stands at `slots` [B * n_query], places in the
+  // flattened rows, right after its prompt. What follows the queries is seen by nothing.
+  at::Tensor GenerationHidden(const at::Tensor& padded_ids, const at::Tensor& slots) const;
   // The velocity field: x [B, C, s, s], t [B] in [0, 1000], z [B, n, hidden] -> [B, C, s, s].
   at::Tensor Dit(const at::Tensor& x, const at::Tensor& t, const at::Tensor& z) const;
   // Flow matching loss (scalar, fp32): u [B] in [0, 1) picks the timestep, keep [B] is 0 where z is

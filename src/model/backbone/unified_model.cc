@@ -259,6 +259,25 @@ at::Tensor UnifiedModel::GenerationHidden(const at::Tensor& prompt_ids) const {
   return Decode(embeds, positions).slice(1, length - config().n_query);
 }
 
+at::Tensor UnifiedModel::GenerationHidden(const at::Tensor& padded_ids,
+                                          const at::Tensor& slots) const {
+  TORCH_CHECK(padded_ids.dim() == 2 && slots.dim() == 1 &&
+                  slots.size(0) == padded_ids.size(0) * config().n_query,
+              "GenerationHidden: prompts of ", padded_ids.sizes(), " with ", slots.sizes(),
+              " slots");
+  TORCH_CHECK(latent_queries().defined(), "this model has no latent queries: it draws no images");
+  const int64_t batch = padded_ids.size(0);
+  const at::Tensor words = Embed(padded_ids);
+  const at::Tensor queries = latent_queries().expand({batch, -1, -1}).flatten(0, 1);
+  const at::Tensor embeds = words.flatten(0, 1).index_copy(0, slots, queries).view(words.sizes());
+  const at::Tensor positions =
+      at::arange(padded_ids.size(1), padded_ids.options()).expand({3, 1, padded_ids.size(1)});
+  return Decode(embeds, positions)
+      .flatten(0, 1)
+      .index_select(0, slots)
+      .view({batch, config().n_query, -1});
+}
+
 at::Tensor UnifiedModel::Dit(const at::Tensor& x, const at::Tensor& t, const at::Tensor& z) const {
   return modules_->Dit().Run(x, t, z);
 }

@@ -2,7 +2,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/floor.h>
 #include <ATen/ops/zeros.h>
@@ -10,20 +9,22 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/random.h"
 #include "base/status_macros.h"
+#include "model/checkpoint/mapped_tensor.h"
 #include "model/data/picture_loader.h"
 #include "model/guarded.h"
+#include "model/tasks/batch.h"
 #include "model/tasks/batches.h"
 
 namespace fedumm::model {
 namespace {
 
-constexpr int64_t kPictureSize = PixelCodec::kSize;
 constexpr double kPromptDropout = 0.1;  // keeps classifier-free guidance in tune
 constexpr int64_t kEvaluationBatch = 16;
 constexpr float kTrainTimesteps = 1000;
@@ -37,69 +38,112 @@ at::Tensor Normal(Random& random, at::IntArrayRef shape) {
   return tensor;
 }
 
-at::Tensor ToTensor(std::span<const int64_t> values) {
-  at::Tensor tensor = at::empty({static_cast<int64_t>(values.size())}, at::kLong);
-  std::copy(values.begin(), values.end(), tensor.mutable_data_ptr<int64_t>());
-  return tensor;
-}
+// Names of a batch's tensors. Equal prompts of a batch are one row of "prompt_ids"; "prompt" has
+// each example's row.
+constexpr const char* kPromptIds = "prompt_ids";
+constexpr const char* kSlots = "slots";
+constexpr const char* kPromptRow = "prompt";
 
-// The pictures of the captions at `indices`, as latents.
-absl::StatusOr<at::Tensor> LoadLatents(const PixelCodec& codec, const ImageReadOptions& reading,
-                                       int threads, CaptionSource source,
-                                       std::span<const int64_t> indices) {
-  std::vector<std::string> paths;
-  for (const int64_t i : indices) {
-    const PictureCaption& caption = source.folder.captions()[static_cast<size_t>(i)];
-    paths.push_back(source.folder.PicturePath(caption.image_id));
+// The latents of pictures that are made anew from the files.
+class CodecLatents final : public LatentSource {
+ public:
+  CodecLatents(const PixelCodec& codec, const ImageReadOptions& reading, int threads)
+      : codec_(codec), reading_(reading), threads_(threads) {}
+
+  absl::StatusOr<at::Tensor> Load(const VqaFolder& folder,
+                                  std::span<const int64_t> images) const override {
+    std::vector<std::string> paths;
+    for (const int64_t id : images) paths.push_back(folder.PicturePath(id));
+    FEDUMM_ASSIGN_OR_RETURN(
+        const std::vector<Image> loaded,
+        LoadResized(paths, PixelCodec::kSize, PixelCodec::kSize, reading_, threads_));
+    at::Tensor pixels =
+        at::empty({std::ssize(loaded), PixelCodec::kSize, PixelCodec::kSize, 3}, at::kByte);
+    uint8_t* out = pixels.mutable_data_ptr<uint8_t>();
+    for (const Image& image : loaded) {
+      out = std::copy(image.pixels.begin(), image.pixels.end(), out);
+    }
+    return codec_.Encode(pixels);
   }
-  FEDUMM_ASSIGN_OR_RETURN(
-      const std::vector<Image> images,
-      LoadResized(paths, PixelCodec::kSize, PixelCodec::kSize, reading, threads));
-  at::Tensor pixels =
-      at::empty({std::ssize(images), PixelCodec::kSize, PixelCodec::kSize, 3}, at::kByte);
-  uint8_t* out = pixels.mutable_data_ptr<uint8_t>();
-  for (const Image& image : images) out = std::copy(image.pixels.begin(), image.pixels.end(), out);
-  return codec.Encode(pixels);
+
+ private:
+  const PixelCodec& codec_;
+  const ImageReadOptions reading_;
+  const int threads_;
+};
+
+// Latents that were made once, by `fedumm encode`.
+class StoredLatents final : public LatentSource {
+ public:
+  explicit StoredLatents(const LatentFolder& latents) : latents_(latents) {}
+
+  absl::StatusOr<at::Tensor> Load(const VqaFolder& folder,
+                                  std::span<const int64_t> images) const override {
+    std::vector<int64_t> shape = latents_.shape();
+    shape.insert(shape.begin(), std::ssize(images));
+    at::Tensor all = at::empty(shape, at::kFloat);
+    for (size_t i = 0; i < images.size(); ++i) {
+      FEDUMM_ASSIGN_OR_RETURN(const SafetensorsTensor* stored, Find(folder.PicturePath(images[i])));
+      at::Tensor raw = at::empty(latents_.shape(), *ScalarTypeOf(stored->dtype));
+      std::memcpy(raw.mutable_data_ptr(), stored->bytes.data(), stored->bytes.size());
+      all[static_cast<int64_t>(i)].copy_(raw);
+    }
+    return all;
+  }
+
+ private:
+  // By the path's last parts: the folder that was encoded may be any one above the picture.
+  absl::StatusOr<const SafetensorsTensor*> Find(const std::string& path) const {
+    for (size_t slash = path.size(); slash != path.npos && slash > 0;) {
+      slash = path.rfind('/', slash - 1);
+      const std::string name = slash == path.npos ? path : path.substr(slash + 1);
+      if (latents_.contains(name)) return latents_.Find(name);
+    }
+    return latents_.Find(path);
+  }
+
+  const LatentFolder& latents_;
+};
+
+std::vector<int64_t> ImagesOf(CaptionSource source, std::span<const int64_t> indices) {
+  std::vector<int64_t> images;
+  for (const int64_t i : indices) {
+    images.push_back(source.folder.captions()[static_cast<size_t>(i)].image_id);
+  }
+  return images;
 }
 
-// Prompts of different lengths as one tensor: each row's length, then its tokens.
-at::Tensor PackPrompts(CaptionSource source, std::span<const int64_t> indices) {
+// The prompts at `indices`, as HiddenOf takes them.
+void AddPrompts(CaptionSource source, std::span<const int64_t> indices, int64_t n_query,
+                Batch& batch) {
+  std::map<std::vector<int64_t>, int64_t> row_of;
+  std::vector<const std::vector<int64_t>*> prompts;
+  std::vector<int64_t> rows;
   size_t width = 0;
   for (const int64_t i : indices) {
-    width = std::max(width, source.prompts[static_cast<size_t>(i)].size());
-  }
-  at::Tensor packed = at::zeros({std::ssize(indices), static_cast<int64_t>(width) + 1}, at::kLong);
-  int64_t* row = packed.mutable_data_ptr<int64_t>();
-  for (const int64_t i : indices) {
     const std::vector<int64_t>& prompt = source.prompts[static_cast<size_t>(i)];
-    row[0] = std::ssize(prompt);
-    std::copy(prompt.begin(), prompt.end(), row + 1);
-    row += width + 1;
+    const auto [it, added] = row_of.try_emplace(prompt, std::ssize(prompts));
+    if (added) prompts.push_back(&prompt);
+    rows.push_back(it->second);
+    width = std::max(width, prompt.size());
   }
-  return packed;
+  const int64_t length = static_cast<int64_t>(width) + n_query;
+  at::Tensor ids = at::zeros({std::ssize(prompts), length}, at::kLong);
+  std::vector<int64_t> slots;
+  for (size_t row = 0; row < prompts.size(); ++row) {
+    const int64_t begin = static_cast<int64_t>(row) * length;
+    std::copy(prompts[row]->begin(), prompts[row]->end(), ids.mutable_data_ptr<int64_t>() + begin);
+    for (int64_t i = 0; i < n_query; ++i) slots.push_back(begin + std::ssize(*prompts[row]) + i);
+  }
+  batch[kPromptIds] = std::move(ids);
+  batch[kSlots] = IndexTensor(slots);
+  batch[kPromptRow] = IndexTensor(rows);
 }
 
-// The decoder's answer to the latent queries after each prompt, [n, n_query, hidden]. Equal prompts
-// go through the decoder once; those of one length go together, without padding.
-at::Tensor HiddenOf(const UnifiedModel& model, const at::Tensor& packed) {
-  std::map<int64_t, std::map<std::vector<int64_t>, std::vector<int64_t>>> by_length;
-  const int64_t* row = packed.const_data_ptr<int64_t>();
-  for (int64_t i = 0; i < packed.size(0); ++i, row += packed.size(1)) {
-    by_length[row[0]][{row + 1, row + 1 + row[0]}].push_back(i);
-  }
-  std::vector<at::Tensor> parts;
-  std::vector<int64_t> place(static_cast<size_t>(packed.size(0)));
-  int64_t next = 0;
-  for (const auto& [length, prompts] : by_length) {
-    std::vector<int64_t> ids;
-    for (const auto& [prompt, rows] : prompts) {
-      ids.insert(ids.end(), prompt.begin(), prompt.end());
-      for (const int64_t i : rows) place[static_cast<size_t>(i)] = next;
-      ++next;
-    }
-    parts.push_back(model.GenerationHidden(ToTensor(ids).view({-1, length})));
-  }
-  return at::cat(parts).index_select(0, ToTensor(place));
+// The decoder's answer to the latent queries after each prompt, [n, n_query, hidden].
+at::Tensor HiddenOf(const UnifiedModel& model, const Batch& on_device) {
+  return model.GenerationHidden(on_device.at(kPromptIds), on_device.at(kSlots))
+      .index_select(0, on_device.at(kPromptRow));
 }
 
 // Each row's flow matching loss at one time, [n].
@@ -108,19 +152,18 @@ at::Tensor LossAt(const UnifiedModel& model, const at::Tensor& latents, const at
   const double t = kTrainTimesteps - std::floor(u * kTrainTimesteps);
   const double sigma = t / kTrainTimesteps;
   const at::Tensor noisy = (1 - sigma) * latents + sigma * noise;
-  const at::Tensor times = at::empty({latents.size(0)}, at::kFloat).fill_(t);
+  const at::Tensor times = at::empty({latents.size(0)}, latents.options()).fill_(t);
   const at::Tensor velocity = model.Dit(noisy.to(z.scalar_type()), times, z);
   return (velocity.to(at::kFloat) - (noise - latents)).square().mean({1, 2, 3});
 }
 
 class CaptionDrawingTask final : public Task {
  public:
-  CaptionDrawingTask(Drawer drawer, const ImageReadOptions& reading, int threads,
+  CaptionDrawingTask(const UnifiedModel& model, std::unique_ptr<LatentSource> latents,
                      CaptionSource train, std::vector<int64_t> shard, CaptionSource test,
                      std::vector<int64_t> judged)
-      : drawer_(drawer),
-        reading_(reading),
-        threads_(threads),
+      : model_(model),
+        latents_(std::move(latents)),
         train_(train),
         test_(test),
         batches_(std::move(shard)),
@@ -138,7 +181,7 @@ class CaptionDrawingTask final : public Task {
     FEDUMM_ASSIGN_OR_RETURN(const std::vector<int64_t> chosen, batches_.Next(batch_size));
     return Guarded([&]() -> absl::StatusOr<Batch> {
       FEDUMM_ASSIGN_OR_RETURN(at::Tensor latents,
-                              LoadLatents(drawer_.codec, reading_, threads_, train_, chosen));
+                              latents_->Load(train_.folder, ImagesOf(train_, chosen)));
       Random& random = batches_.random();
       const int64_t n = latents.size(0);
       Batch batch;
@@ -151,18 +194,18 @@ class CaptionDrawingTask final : public Task {
         keep.mutable_data_ptr<float>()[i] = random.Uniform() < kPromptDropout ? 0 : 1;
       }
       batch["latents"] = std::move(latents);
-      batch["prompts"] = PackPrompts(train_, chosen);
+      AddPrompts(train_, chosen, model_.config().n_query, batch);
       batch["time"] = std::move(time);
       batch["keep"] = std::move(keep);
       return batch;
     });
   }
 
-  absl::StatusOr<at::Tensor> Loss(const Batch& batch) override {
+  absl::StatusOr<at::Tensor> Loss(const Batch& on_host) override {
     return Guarded([&]() -> absl::StatusOr<at::Tensor> {
-      return drawer_.model.FlowLoss(batch.at("latents"),
-                                    HiddenOf(drawer_.model, batch.at("prompts")), batch.at("noise"),
-                                    batch.at("time"), batch.at("keep"));
+      const Batch batch = ToDevice(on_host, model_.device());
+      return model_.FlowLoss(batch.at("latents"), HiddenOf(model_, batch), batch.at("noise"),
+                             batch.at("time"), batch.at("keep"));
     });
   }
 
@@ -189,17 +232,22 @@ class CaptionDrawingTask final : public Task {
  private:
   // How many of the pictures their own caption explains better than the other one does.
   absl::StatusOr<int64_t> CountExplained(std::span<const int64_t> captions, Random& random) {
-    FEDUMM_ASSIGN_OR_RETURN(const at::Tensor latents,
-                            LoadLatents(drawer_.codec, reading_, threads_, test_, captions));
+    FEDUMM_ASSIGN_OR_RETURN(const at::Tensor loaded,
+                            latents_->Load(test_.folder, ImagesOf(test_, captions)));
+    const at::Tensor latents = loaded.to(model_.device());
     std::vector<int64_t> others;
     for (const int64_t i : captions) others.push_back(OtherCaption(i));
-    const at::Tensor own = HiddenOf(drawer_.model, PackPrompts(test_, captions));
-    const at::Tensor other = HiddenOf(drawer_.model, PackPrompts(test_, others));
-    at::Tensor gain = at::zeros({latents.size(0)}, at::kFloat);
+    const auto hidden = [&](std::span<const int64_t> indices) {
+      Batch batch;
+      AddPrompts(test_, indices, model_.config().n_query, batch);
+      return HiddenOf(model_, ToDevice(batch, model_.device()));
+    };
+    const at::Tensor own = hidden(captions);
+    const at::Tensor other = hidden(others);
+    at::Tensor gain = at::zeros({latents.size(0)}, latents.options());
     for (const double u : kTimesToJudge) {
-      const at::Tensor noise = Normal(random, latents.sizes());
-      gain += LossAt(drawer_.model, latents, other, noise, u) -
-              LossAt(drawer_.model, latents, own, noise, u);
+      const at::Tensor noise = Normal(random, latents.sizes()).to(latents.device());
+      gain += LossAt(model_, latents, other, noise, u) - LossAt(model_, latents, own, noise, u);
     }
     return (gain > 0).sum().item<int64_t>();
   }
@@ -216,9 +264,8 @@ class CaptionDrawingTask final : public Task {
     return caption;
   }
 
-  const Drawer drawer_;
-  const ImageReadOptions reading_;
-  const int threads_;
+  const UnifiedModel& model_;
+  const std::unique_ptr<LatentSource> latents_;
   const CaptionSource train_;
   const CaptionSource test_;
   Batches batches_;
@@ -242,11 +289,20 @@ absl::StatusOr<std::vector<std::vector<int64_t>>> TokenizeCaptions(
   return prompts;
 }
 
-std::unique_ptr<Task> NewCaptionDrawingTask(Drawer drawer, const ImageReadOptions& reading,
-                                            int threads, CaptionSource train,
-                                            std::vector<int64_t> shard, CaptionSource test,
-                                            std::vector<int64_t> judged) {
-  return std::make_unique<CaptionDrawingTask>(drawer, reading, threads, train, std::move(shard),
+std::unique_ptr<LatentSource> NewCodecLatents(const PixelCodec& codec,
+                                              const ImageReadOptions& reading, int threads) {
+  return std::make_unique<CodecLatents>(codec, reading, threads);
+}
+
+std::unique_ptr<LatentSource> NewStoredLatents(const LatentFolder& latents) {
+  return std::make_unique<StoredLatents>(latents);
+}
+
+std::unique_ptr<Task> NewCaptionDrawingTask(const UnifiedModel& model,
+                                            std::unique_ptr<LatentSource> latents,
+                                            CaptionSource train, std::vector<int64_t> shard,
+                                            CaptionSource test, std::vector<int64_t> judged) {
+  return std::make_unique<CaptionDrawingTask>(model, std::move(latents), train, std::move(shard),
                                               test, std::move(judged));
 }
 
@@ -256,7 +312,8 @@ absl::StatusOr<Image> DrawPicture(Drawer drawer, std::span<const int64_t> prompt
     const at::NoGradGuard no_grad;
     const DitConfig& dit = *drawer.model.config().dit;
     Random random(seed);
-    const at::Tensor z = drawer.model.GenerationHidden(ToTensor(prompt).view({1, -1}));
+    const at::Tensor z =
+        drawer.model.GenerationHidden(IndexTensor(prompt).to(drawer.model.device()).view({1, -1}));
     const at::Tensor noise = Normal(random, {1, dit.in_channels, dit.input_size, dit.input_size});
     const at::Tensor pixels =
         drawer.codec.Decode(drawer.model.Sample(z, noise, options).to(at::kFloat)).contiguous();

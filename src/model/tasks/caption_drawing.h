@@ -1,4 +1,4 @@
-// Drawing from captions, on a checkpoint that has a DiT and a pixel codec.
+// Drawing from captions, on a checkpoint that has a DiT.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "fedumm/model/backbone.h"
 #include "fedumm/model/image.h"
+#include "fedumm/model/latents.h"
 #include "fedumm/model/task.h"
 #include "fedumm/model/vqa_folder.h"
 #include "model/tasks/pixel_codec.h"
@@ -31,20 +32,36 @@ struct CaptionSource {
   const std::vector<std::vector<int64_t>>& prompts;  // one for each caption
 };
 
+// Where the latents of pictures come from. Thread-safe.
+class LatentSource {
+ public:
+  virtual ~LatentSource() = default;
+  // The latents of the pictures with these ids, fp32 [n, channels, side, side] in host memory.
+  // Errors name the picture.
+  virtual absl::StatusOr<at::Tensor> Load(const VqaFolder& folder,
+                                          std::span<const int64_t> images) const = 0;
+};
+// From the files of the pictures. The codec outlives it.
+std::unique_ptr<LatentSource> NewCodecLatents(const PixelCodec& codec,
+                                              const ImageReadOptions& reading, int threads);
+// From what `fedumm encode` wrote, by the pictures' paths. The folder outlives it.
+std::unique_ptr<LatentSource> NewStoredLatents(const LatentFolder& latents);
+
+// The task "draw": trains on the captions of `shard`, indices into `train`. Evaluate takes the
+// captions `judged`, indices into `test`, and measures how often the model explains the picture
+// better (with a lower flow matching loss) by its own caption than by another one: "draw-accuracy",
+// 0.5 by chance, and "draw-num-examples", which alone is there where nothing is judged. Prompts of
+// one batch are padded on the right. The arguments outlive the task.
+std::unique_ptr<Task> NewCaptionDrawingTask(const UnifiedModel& model,
+                                            std::unique_ptr<LatentSource> latents,
+                                            CaptionSource train, std::vector<int64_t> shard,
+                                            CaptionSource test, std::vector<int64_t> judged);
+
 // What draws. The parts outlive it.
 struct Drawer {
   const UnifiedModel& model;
   const PixelCodec& codec;
 };
-
-// The task "draw": trains on the captions of `shard`, indices into `train`. Evaluate takes the
-// captions `judged`, indices into `test`, and measures how often the model explains the picture
-// better (with a lower flow matching loss) by its own caption than by another one: "draw-accuracy",
-// 0.5 by chance, and "draw-num-examples". The arguments outlive the task.
-std::unique_ptr<Task> NewCaptionDrawingTask(Drawer drawer, const ImageReadOptions& reading,
-                                            int threads, CaptionSource train,
-                                            std::vector<int64_t> shard, CaptionSource test,
-                                            std::vector<int64_t> judged);
 
 // One picture for a caption; equal seeds give equal noise.
 absl::StatusOr<Image> DrawPicture(Drawer drawer, std::span<const int64_t> prompt, uint64_t seed,

@@ -51,6 +51,9 @@ class LabelledWorld : public World {
 
   const ConfigRecord settings_;
   const std::vector<std::string> tasks_;
+
+ private:
+  absl::Status CheckClientTasks() const;
 };
 
 }  // namespace fedumm::model

@@ -49,6 +49,11 @@ std::vector<Setting> ShareSettings() {
        .help = "how examples are dealt to clients: unbiased Dirichlet, evenly, or as NVFlare's and "
                "Flower's code deals them",
        .choices = {"dirichlet", "iid", "nvflare", "flower"}},
+      {.key = "data.client-tasks",
+       .default_value = "",
+       .help = "a list of the tasks that clients have, one entry per client and then from the "
+               "start again: a task's name, or all; empty: all. A task's examples are dealt to the "
+               "clients that have it"},
       {.key = "data.alpha",
        .default_value = 0.5,
        .help = "of the Dirichlet distribution: the smaller, the fewer classes a client sees; 0, "

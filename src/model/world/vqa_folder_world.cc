@@ -7,11 +7,13 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/status_macros.h"
 #include "fedumm/model/backbone.h"
 #include "fedumm/model/checkpoint.h"
 #include "fedumm/model/client.h"
 #include "fedumm/model/image.h"
+#include "fedumm/model/latents.h"
 #include "fedumm/model/tokenizer.h"
 #include "fedumm/model/vqa_folder.h"
 #include "model/tasks/answering.h"
@@ -46,6 +48,7 @@ struct FolderData {
   BackboneConfig config;
   StateDict weights;  // models share the tensors: they are frozen
   std::optional<PixelCodec> codec;
+  std::optional<LatentFolder> latents;
   PromptFormat format;
   Subset train;
   Subset test;
@@ -112,6 +115,20 @@ absl::StatusOr<std::optional<PixelCodec>> TakeCodec(const BackboneConfig& config
   return codec;
 }
 
+// The latents that the settings name, if they do; they must be what the DiT draws.
+absl::StatusOr<std::optional<LatentFolder>> OpenLatents(const ConfigRecord& settings,
+                                                        const BackboneConfig& config) {
+  const std::string folder = TextOr(settings, "data.latents-folder", "");
+  if (folder.empty() || !HasTask(settings, kDraw) || !config.dit.has_value()) return std::nullopt;
+  FEDUMM_ASSIGN_OR_RETURN(LatentFolder latents, LatentFolder::Open(folder));
+  const std::vector<int64_t> wanted = {config.dit->in_channels, config.dit->input_size,
+                                       config.dit->input_size};
+  if (latents.shape() == wanted) return latents;
+  return absl::InvalidArgumentError(
+      absl::StrCat("the latents in ", folder, " are [", absl::StrJoin(latents.shape(), ", "),
+                   "]; the model draws [", absl::StrJoin(wanted, ", "), "]"));
+}
+
 absl::StatusOr<std::shared_ptr<const FolderData>> LoadData(const ConfigRecord& settings) {
   FEDUMM_RETURN_IF_ERROR(CheckSettings(settings));
   const std::string checkpoint = TextOr(settings, "model.checkpoint", "");
@@ -127,14 +144,17 @@ absl::StatusOr<std::shared_ptr<const FolderData>> LoadData(const ConfigRecord& s
   FEDUMM_ASSIGN_OR_RETURN(Subset train, LoadSubset(settings, "data.train-subset", format, true));
   FEDUMM_ASSIGN_OR_RETURN(Subset test, LoadSubset(settings, "data.test-subset", format, false));
   FEDUMM_ASSIGN_OR_RETURN(std::optional<PixelCodec> codec, TakeCodec(config, weights));
-  if (HasTask(settings, kDraw) && !codec.has_value()) {
+  FEDUMM_ASSIGN_OR_RETURN(std::optional<LatentFolder> latents, OpenLatents(settings, config));
+  if (HasTask(settings, kDraw) && !codec.has_value() && !latents.has_value()) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "the task 'draw' needs a checkpoint with a DiT and a codec between pictures and latents: ",
-        checkpoint, config.dit.has_value() ? " has no tensors pixel_codec.*" : " has no dit"));
+        "the task 'draw' needs a checkpoint with a DiT, and latents of the pictures: ", checkpoint,
+        config.dit.has_value() ? " has no tensors pixel_codec.* that make them; name those of "
+                                 "`fedumm encode` by data.latents-folder"
+                               : " has no DiT"));
   }
   return std::make_shared<const FolderData>(
       FolderData{OptionsOf(settings, config.vision), config, std::move(weights), std::move(codec),
-                 std::move(format), std::move(train), std::move(test)});
+                 std::move(latents), std::move(format), std::move(train), std::move(test)});
 }
 
 class VqaFolderWorld final : public LabelledWorld {
@@ -259,9 +279,12 @@ class VqaFolderWorld final : public LabelledWorld {
                                                 Judging judging) const override {
     const Subset& judged = judging.own.has_value() ? data_->train : data_->test;
     if (task == kDraw) {
-      return NewCaptionDrawingTask(drawer(), data_->options.reading, data_->options.threads,
-                                   data_->train.caption_source(), std::move(share),
-                                   judged.caption_source(),
+      std::unique_ptr<LatentSource> latents =
+          data_->latents.has_value()
+              ? NewStoredLatents(*data_->latents)
+              : NewCodecLatents(*data_->codec, data_->options.reading, data_->options.threads);
+      return NewCaptionDrawingTask(*model_, std::move(latents), data_->train.caption_source(),
+                                   std::move(share), judged.caption_source(),
                                    judging.Indices(std::ssize(judged.folder.captions())));
     }
     return NewAnsweringTask(*model_, data_->format, data_->options, data_->train.question_source(),
@@ -294,6 +317,10 @@ std::vector<Setting> FileSettings() {
       {.key = "data.captions-file",
        .default_value = "",
        .help = "a subset's captions, as COCO's JSON or as JSON Lines; 'draw' needs them"},
+      {.key = "data.latents-folder",
+       .default_value = "",
+       .help = "the pictures' latents, as `fedumm encode` writes them; empty: the checkpoint's own "
+               "codec makes them"},
       {.key = "data.picture-file",
        .default_value = names.image_name,
        .help = "a picture: '{id}' is its image_id, '{id:12}' that with 12 digits; PNG or JPEG by "
