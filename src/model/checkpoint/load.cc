@@ -113,6 +113,9 @@ absl::StatusOr<Checkpoint> LoadCheckpoint(const std::string& folder, const LoadO
 absl::StatusOr<std::unique_ptr<UnifiedModel>> Load(const std::string& folder,
                                                    const LoadOptions& options) {
   FEDUMM_ASSIGN_OR_RETURN(Checkpoint checkpoint, LoadCheckpoint(folder, options));
+  std::erase_if(checkpoint.weights, [&](const auto& entry) {
+    return !options.extra_prefix.empty() && entry.first.starts_with(options.extra_prefix);
+  });
   return UnifiedModel::Create(checkpoint.config, std::move(checkpoint.weights));
 }
 
