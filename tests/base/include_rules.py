@@ -33,7 +33,7 @@ MODEL_ALLOWED = {
     'checkpoint': ['backbone'],
     'lora': ['backbone', 'checkpoint'],
     'tasks': ['backbone', 'data'],
-    'train': ['lora', 'tasks'],
+    'train': ['backbone', 'lora', 'tasks'],
     'demo': ['backbone', 'checkpoint', 'data', 'lora', 'tasks', 'train'],
     'world': ['backbone', 'checkpoint', 'data', 'demo', 'eval', 'lora', 'tasks', 'train'],
 }
