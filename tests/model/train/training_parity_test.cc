@@ -32,8 +32,7 @@ struct Training {
   std::vector<double> losses;
   std::vector<at::Tensor> gradients;  // of the first step
   at::Tensor adapter;                 // after the last step
-  // Nodes of the first loss's graph.
-  size_t nodes = 0;
+  size_t nodes = 0;                   // of the first loss's graph
 };
 
 size_t CountNodes(const at::Tensor& loss) {
@@ -151,8 +150,6 @@ TEST_P(TrainingParityTest, LossesAndGradientsAreThoseOfTheReference) {
     worst = std::max(worst, relative);
   }
   RecordProperty("largest_relative_gradient_difference", std::to_string(worst));
-  printf("worst %g losses %.8f %.8f %.8f\n", worst, training.losses[0], training.losses[1],
-         training.losses[2]);
 }
 
 TEST_P(TrainingParityTest, GradientCheckpointingChangesNoBit) {
