@@ -46,6 +46,7 @@ MODEL_HEADERS = {
     'client.h': 'train', 'train.h': 'train',
     'task.h': 'tasks',
     'demo.h': 'demo', 'easy_vqa.h': 'demo',
+    'geneval.h': 'eval', 'geneval_models.h': 'eval',
     'world.h': 'world',
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]', re.M)
