@@ -34,7 +34,7 @@ MODEL_ALLOWED = {
     'encoder': ['backbone', 'checkpoint', 'data'],
     'lora': ['backbone', 'checkpoint'],
     'tasks': ['backbone', 'checkpoint', 'data', 'encoder'],
-    'train': ['lora', 'tasks'],
+    'train': ['backbone', 'lora', 'tasks'],
     'demo': ['backbone', 'checkpoint', 'data', 'lora', 'tasks', 'train'],
     'world': ['backbone', 'checkpoint', 'data', 'demo', 'encoder', 'eval', 'lora', 'tasks', 'train'],
 }

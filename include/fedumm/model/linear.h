@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/linear.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -15,6 +16,11 @@ class LinearHook {
   virtual ~LinearHook() = default;
   virtual at::Tensor Forward(const at::Tensor& x, const at::Tensor& weight,
                              const at::Tensor& bias) const = 0;
+  // How many random masks Forward has drawn; after SetDraws(n) it draws those after the n-th again,
+  // so that a layer can be computed a second time with the same bits. A hook without chance needs
+  // neither.
+  virtual int64_t draws() const { return 0; }
+  virtual void SetDraws(int64_t /*draws*/) const {}
 };
 
 // y = x Wᵀ + b with a frozen W [out, in] and b [out] (or undefined). Reading is thread-safe;

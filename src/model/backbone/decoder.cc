@@ -1,6 +1,7 @@
 #include "model/backbone/decoder.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cos.h>
 #include <ATen/ops/embedding.h>
@@ -17,7 +18,9 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
+#include "fedumm/model/backbone.h"
 #include "model/backbone/ops.h"
+#include "model/backbone/recomputed.h"
 
 namespace fedumm::model {
 namespace {
@@ -91,29 +94,32 @@ at::Tensor Decoder::Run(const at::Tensor& embeds, const at::Tensor& positions,
   const int64_t batch = embeds.size(0);
   const int64_t length = embeds.size(1);
   const int64_t past = cache == nullptr ? 0 : cache->length();
-  const Angles angles = AnglesOf(positions, embeds.scalar_type());
   // A single new token looks at all that is no padding.
   const bool unmasked = !mask.defined() && (past == 0 || length == 1);
-  const bool causal = unmasked && past == 0;
-  const at::Tensor attention_mask =
-      unmasked ? at::Tensor() : AttentionMask(mask, length, past + length, embeds.device());
-  const auto heads = [&](const at::Tensor& x) {
-    return x.view({batch, length, -1, config_.head_dim()});
-  };
+  Call call{.angles = AnglesOf(positions, embeds.scalar_type()),
+            .mask = {},
+            .causal = unmasked && past == 0,
+            .batch = batch,
+            .length = length,
+            .head_dim = config_.head_dim(),
+            .epsilon = config_.rms_norm_eps};
+  if (!unmasked) call.mask = AttentionMask(mask, length, past + length, embeds.device());
+  const bool recompute =
+      cache == nullptr && GradientCheckpointing::enabled() && at::GradMode::is_enabled();
 
   at::Tensor x = embeds.reshape({batch * length, config_.hidden_size});
   for (size_t i = 0; i < layers_.size(); ++i) {
     if (trace != nullptr) trace->push_back(x.view(embeds.sizes()));
     const Layer& layer = layers_[i];
-    at::Tensor normed = RmsNorm(x, layer.input_norm, config_.rms_norm_eps);
-    const at::Tensor q =
-        Rotate(heads(layer.q(normed)), angles.cos, angles.sin, RotaryPairs::kHalves);
-    at::Tensor k = Rotate(heads(layer.k(normed)), angles.cos, angles.sin, RotaryPairs::kHalves);
-    at::Tensor v = heads(layer.v(normed));
-    if (cache != nullptr) std::tie(k, v) = cache->Append(i, k, v);
-    x = x + layer.o(Attend(q, k, v, causal, attention_mask).view({batch * length, -1}));
-    normed = RmsNorm(x, layer.post_norm, config_.rms_norm_eps);
-    x = x + layer.down(SwiGlu(layer.gate(normed), layer.up(normed)));
+    if (!recompute) {
+      x = RunLayer(layer, call, x, cache, i);
+      continue;
+    }
+    x = Recomputed(
+        [layer, call](const at::Tensor& input) { return RunLayer(layer, call, input, nullptr, 0); },
+        {layer.q.hook, layer.k.hook, layer.v.hook, layer.o.hook, layer.gate.hook, layer.up.hook,
+         layer.down.hook},
+        x);
   }
   if (cache != nullptr) cache->EndStep(length);
   return RmsNorm(x, norm_, config_.rms_norm_eps).view(embeds.sizes());
@@ -144,6 +150,23 @@ void KeyValueCache::KeepRows(const at::Tensor& rows) {
   for (std::vector<at::Tensor>* const layers : {&keys_, &values_}) {
     for (at::Tensor& all : *layers) all = all.index_select(0, rows);
   }
+}
+
+at::Tensor Decoder::RunLayer(const Layer& layer, const Call& call, const at::Tensor& x,
+                             KeyValueCache* cache, size_t index) {
+  const auto heads = [&](const at::Tensor& rows) {
+    return rows.view({call.batch, call.length, -1, call.head_dim});
+  };
+  const auto& [cos, sin] = call.angles;
+  at::Tensor normed = RmsNorm(x, layer.input_norm, call.epsilon);
+  const at::Tensor q = Rotate(heads(layer.q(normed)), cos, sin, RotaryPairs::kHalves);
+  at::Tensor k = Rotate(heads(layer.k(normed)), cos, sin, RotaryPairs::kHalves);
+  at::Tensor v = heads(layer.v(normed));
+  if (cache != nullptr) std::tie(k, v) = cache->Append(index, k, v);
+  const at::Tensor attended =
+      x + layer.o(Attend(q, k, v, call.causal, call.mask).view({call.batch * call.length, -1}));
+  normed = RmsNorm(attended, layer.post_norm, call.epsilon);
+  return attended + layer.down(SwiGlu(layer.gate(normed), layer.up(normed)));
 }
 
 at::Tensor Decoder::Logits(const at::Tensor& hidden) const {

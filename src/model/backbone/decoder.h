@@ -65,6 +65,18 @@ class Decoder {
     at::Tensor cos;
     at::Tensor sin;
   };
+  // What all layers of one call share.
+  struct Call {
+    Angles angles;
+    at::Tensor mask;  // as of Attend
+    bool causal;
+    int64_t batch;
+    int64_t length;
+    int64_t head_dim;
+    double epsilon;
+  };
+  static at::Tensor RunLayer(const Layer& layer, const Call& call, const at::Tensor& x,
+                             KeyValueCache* cache, size_t index);
   Angles AnglesOf(const at::Tensor& positions, at::ScalarType dtype) const;
 
   const TextConfig config_;

@@ -90,7 +90,8 @@ LoraLinear::LoraLinear(at::Tensor a, at::Tensor b, double scale)
 
 void LoraLinear::SetDropout(double probability, Random random) {
   dropout_ = probability;
-  random_ = random;
+  seed_ = random.Next();
+  draws_ = 0;
 }
 
 at::Tensor LoraLinear::Forward(const at::Tensor& x, const at::Tensor& weight,
@@ -105,7 +106,8 @@ at::Tensor LoraLinear::Forward(const at::Tensor& x, const at::Tensor& weight,
     rows = x.dim() == 2 ? x : x.reshape({-1, x.size(-1)});
     at::Tensor input = rows.to(a_.scalar_type());
     if (dropout_ > 0) {
-      mask = DropoutMask(rows.sizes(), rows.device(), dropout_, random_.Next());
+      const uint64_t key = Random(seed_, {static_cast<uint64_t>(draws_++)}).Next();
+      mask = DropoutMask(rows.sizes(), rows.device(), dropout_, key);
       input = input * mask;
     }
     s = ScaledMm(input, a_.t(), scale);

@@ -25,6 +25,8 @@ class LoraLinear final : public LinearHook {
   // From now on elements of x are dropped with `probability` (0: never). Equal `random` give equal
   // masks, call by call.
   void SetDropout(double probability, Random random);
+  int64_t draws() const override { return draws_; }
+  void SetDraws(int64_t draws) const override { draws_ = draws; }
   // While merged, W holds the adapter: Forward is the plain linear.
   void set_merged(bool merged) { merged_ = merged; }
 
@@ -38,7 +40,8 @@ class LoraLinear final : public LinearHook {
   double scale_;
   bool merged_ = false;
   double dropout_ = 0;
-  mutable Random random_{0};  // gives each call's mask its key
+  uint64_t seed_ = 0;          // with the number of the call, of the key of its mask
+  mutable int64_t draws_ = 0;  // calls so far
 };
 
 }  // namespace fedumm::model

@@ -16,6 +16,7 @@
 #include "base/status_macros.h"
 #include "fedumm/aggregator.h"
 #include "fedumm/mod.h"
+#include "fedumm/model/backbone.h"
 #include "fedumm/model/train.h"
 #include "model/guarded.h"
 #include "model/train/client_settings.h"
@@ -215,6 +216,7 @@ absl::StatusOr<RecordDict> LoraClient::Train(const Message& message, const Conte
     settings.train.on_gradients = ProximalTerm(settings.proximal_mu, parameters);
   }
   TaskLosses losses(settings.tasks, settings.train.steps * settings.train.accumulation_steps);
+  const GradientCheckpointing checkpointing(settings.gradient_checkpointing);
   adapter_.StartTraining(dropout_seed);
   const absl::StatusOr<TrainStats> stats = model::Train(
       parameters, [&](int64_t) { return losses.Next(); }, settings.train, &node->optimizer);
@@ -276,6 +278,7 @@ absl::Status LoraClient::Personalise(const Message& message, const Context& cont
   const uint64_t dropout_seed = random.Next();
   for (const std::unique_ptr<Task>& task : node.tasks) task->Seed(random.Next());
   TaskLosses losses(settings.tasks, options.steps * options.accumulation_steps);
+  const GradientCheckpointing checkpointing(settings.gradient_checkpointing);
   adapter_.StartTraining(dropout_seed);
   const absl::StatusOr<TrainStats> stats = model::Train(
       adapter_.parameters(), [&](int64_t) { return losses.Next(); }, options);

@@ -111,6 +111,10 @@ std::vector<Setting> TrainSettings() {
        .choices = {"cosine", "constant"}},
       Number("train.weight-decay", 0, "of AdamW, decoupled"),
       Number("train.max-grad-norm", 1, "clips the gradient of a step to this norm; 0: never"),
+      {.key = "train.gradient-checkpointing",
+       .default_value = false,
+       .help = "keeps each decoder layer's input alone and computes it again in the backward pass: "
+               "less memory, more time, the same bits"},
       {.key = "train.keep-optimizer",
        .default_value = true,
        .help = "AdamW's moments stay with each client from round to round"},
@@ -278,6 +282,9 @@ absl::StatusOr<ClientSettings> RunSettings::Parse(const ConfigRecord* message,
   FEDUMM_ASSIGN_OR_RETURN(settings.train, ParseTrainOptions(message, settings.round));
   FEDUMM_ASSIGN_OR_RETURN(const ConfigValue keep, Get(message, "train.keep-optimizer"));
   settings.keep_optimizer = std::get<bool>(keep);
+  FEDUMM_ASSIGN_OR_RETURN(const ConfigValue checkpointing,
+                          Get(message, "train.gradient-checkpointing"));
+  settings.gradient_checkpointing = std::get<bool>(checkpointing);
   FEDUMM_ASSIGN_OR_RETURN(const ConfigValue names, Get(message, "train.tasks"));
   const std::vector<std::string> chosen =
       absl::StrSplit(std::get<std::string>(names), ',', absl::SkipWhitespace());

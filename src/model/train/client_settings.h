@@ -28,6 +28,7 @@ struct ClientSettings {
   uint64_t seed = 0;
   TrainOptions train;
   bool keep_optimizer = false;
+  bool gradient_checkpointing = false;
   double proximal_mu = 0;
   std::vector<ActiveTask> tasks;  // those to train that have examples, in the order of the node's
 };

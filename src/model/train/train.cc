@@ -176,7 +176,7 @@ absl::Status Step(FlatParameters& parameters, const LossFunction& loss, const Tr
 
 double LearningRate::At(int64_t step) const {
   if (step < warmup_steps) {
-    return value * static_cast<double>(step + 1) / static_cast<double>(warmup_steps);
+    return value * static_cast<double>(step) / static_cast<double>(warmup_steps);
   }
   if (!cosine || total_steps <= warmup_steps) return value;
   const double progress = std::min(1.0, static_cast<double>(step - warmup_steps) /

@@ -17,6 +17,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "fedumm/aggregator.h"
+#include "fedumm/model/backbone.h"
 #include "fedumm/model/train.h"
 #include "tests/testing/status_matchers.h"
 
@@ -52,6 +53,7 @@ class FakeTask final : public Task {
     return Batch{{"x", at::arange(3, at::kFloat).expand({batch_size, 3}) + shift}};
   }
   absl::StatusOr<at::Tensor> Loss(const Batch& batch) override {
+    checkpointing = GradientCheckpointing::enabled();
     return (linear_(batch.at("x")) - target_).square().mean();
   }
   absl::StatusOr<MetricRecord> Evaluate() override {
@@ -63,6 +65,7 @@ class FakeTask final : public Task {
   std::string untrained;  // a module path
   int64_t fail_at_batch = -1;
   bool throw_it = false;
+  bool checkpointing = false;  // in the latest call of Loss
 
  private:
   std::string name_;
@@ -370,6 +373,20 @@ TEST_F(LoraClientTest, PrefetchedBatchesGiveTheBitsOfDirectCalls) {
                   [&](int64_t) { return direct.Loss(*direct.NextBatch(2)); }, options),
               IsOk());
   EXPECT_EQ(adapter_->ToArrays(), *reply.FindArrays("arrays"));
+}
+
+TEST_F(LoraClientTest, GradientCheckpointingIsOnInTrainingIfItIsSet) {
+  ASSERT_THAT(Handle(TrainMessage()), IsOk());
+  const FakeTask* task = fakes_.at({0, "vqa"});
+  EXPECT_FALSE(task->checkpointing);
+  ASSERT_THAT(Handle(TrainMessage({{"gradient-checkpointing", true}})), IsOk());
+  EXPECT_TRUE(task->checkpointing);
+  EXPECT_FALSE(GradientCheckpointing::enabled());
+  context_.run_config.Set("train.gradient-checkpointing", true);
+  ASSERT_THAT(Handle(TrainMessage({{"gradient-checkpointing", false}})), IsOk());
+  EXPECT_FALSE(task->checkpointing);
+  ASSERT_THAT(Handle(TrainMessage()), IsOk());
+  EXPECT_TRUE(task->checkpointing);
 }
 
 TEST_F(LoraClientTest, TheOptimizerStateIsDroppedUnlessKeepOptimizerIsSet) {

@@ -321,14 +321,34 @@ TEST(TrainTest, TheProximalTermPullsTowardsWhereItBegan) {
 TEST(LearningRateTest, WarmsUpThenDecreasesAsAHalfCosineOverAllRounds) {
   LearningRate rate{
       .value = 1, .warmup_steps = 2, .cosine = true, .final_value = 0.1, .total_steps = 12};
-  EXPECT_DOUBLE_EQ(rate.At(0), 0.5);
-  EXPECT_DOUBLE_EQ(rate.At(1), 1);
+  EXPECT_DOUBLE_EQ(rate.At(0), 0);
+  EXPECT_DOUBLE_EQ(rate.At(1), 0.5);
   EXPECT_DOUBLE_EQ(rate.At(2), 1);
   EXPECT_DOUBLE_EQ(rate.At(7), 0.55);
   EXPECT_NEAR(rate.At(12), 0.1, 1e-15);
   EXPECT_NEAR(rate.At(100), 0.1, 1e-15);
   rate.cosine = false;
   EXPECT_DOUBLE_EQ(rate.At(100), 1);
+}
+
+// The learning rates of transformers 5.23.0's get_cosine_schedule_with_warmup(optimizer, 3, 10) on
+// an optimizer with lr 2e-4, step by step.
+TEST(LearningRateTest, IsTransformersCosineWithWarmUp) {
+  const LearningRate rate{.value = 2e-4, .warmup_steps = 3, .cosine = true, .total_steps = 10};
+  const std::vector<double> want = {0,
+                                    6.666666666666667e-05,
+                                    0.00013333333333333334,
+                                    0.0002,
+                                    0.0001900968867902419,
+                                    0.00016234898018587337,
+                                    0.00012225209339563145,
+                                    7.774790660436858e-05,
+                                    3.7651019814126654e-05,
+                                    9.903113209758096e-06,
+                                    0};
+  for (size_t step = 0; step < want.size(); ++step) {
+    EXPECT_NEAR(rate.At(static_cast<int64_t>(step)), want[step], 1e-12) << step;
+  }
 }
 
 TEST(TrainTest, TheScheduleStartsAtTheFirstStepOption) {
