@@ -33,6 +33,7 @@ MODEL_ALLOWED = {
     'checkpoint': ['backbone'],
     'lora': ['backbone', 'checkpoint'],
     'tasks': ['backbone', 'data'],
+    'diffusion': ['backbone', 'checkpoint', 'data', 'tasks'],
     'train': ['lora', 'tasks'],
     'demo': ['backbone', 'checkpoint', 'data', 'lora', 'tasks', 'train'],
     'world': ['backbone', 'checkpoint', 'data', 'demo', 'eval', 'lora', 'tasks', 'train'],
@@ -45,6 +46,7 @@ MODEL_HEADERS = {
     'lora.h': 'lora', 'parameters.h': 'lora', 'peft_config.h': 'lora',
     'client.h': 'train', 'train.h': 'train',
     'task.h': 'tasks',
+    'draw.h': 'diffusion', 'pixel_decoder.h': 'diffusion',
     'demo.h': 'demo', 'easy_vqa.h': 'demo',
     'world.h': 'world',
 }
