@@ -37,7 +37,8 @@ const Json* ConfigReader::Find(const char* name, bool required) {
 void ConfigReader::Fail(std::string_view name, std::string_view what) {
   if (!status_.ok()) return;
   status_ = absl::InvalidArgumentError(
-      absl::StrCat(where_, ": ", absl::Utf8SafeCHexEscape(name.substr(0, 100)), " ", what));
+      absl::StrCat(where_, ": ", absl::Utf8SafeCHexEscape(std::string(name.substr(0, 100))), " ",
+                   std::string(what)));
 }
 
 int64_t ConfigReader::Integer(const char* name, int64_t low, int64_t high,

@@ -1,5 +1,6 @@
 #include "model/diffusion/euler.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/cumprod.h>
 #include <ATen/ops/linspace.h>
 

@@ -41,7 +41,7 @@ class Painter::Impl {
       : model_(model), pixels_(pixels), format_(std::move(format)), nothing_(std::move(nothing)) {}
 
   void Seed(uint64_t seed) { random_ = Random(seed); }
-  void Forget() { negative_ = {}; }
+  void Forget() { negative_.reset(); }
 
   absl::StatusOr<at::Tensor> Tokens(const std::string& caption, const DrawOptions& options) {
     return CaptionTokens(caption, options, Progress(options, options.flow.steps));

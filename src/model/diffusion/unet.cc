@@ -27,7 +27,7 @@ namespace {
 constexpr double kTransformerNormEps = 1e-6;
 constexpr double kLayerNormEps = 1e-5;
 constexpr double kMaxPeriod = 10000.0;
-constexpr int64_t kTimeIds = 6;
+constexpr int64_t kNumTimeIds = 6;
 constexpr int64_t kTimeEmbeddingFactor = 4;  // time embedding to the first level's channels
 constexpr int64_t kFeedForwardFactor = 4;
 // No released network comes near these.
@@ -115,7 +115,7 @@ absl::StatusOr<UNetConfig> UNetConfig::FromJson(std::string_view json, const std
                  "is false, which is not supported");
   fields.Require(config.block_out_channels[0] % 2 == 0, "block_out_channels", "begins oddly");
   fields.Require(config.addition_time_embed_dim % 2 == 0, "addition_time_embed_dim", "is odd");
-  fields.Require(config.added_embedding_in > kTimeIds * config.addition_time_embed_dim,
+  fields.Require(config.added_embedding_in > kNumTimeIds * config.addition_time_embed_dim,
                  "projection_class_embeddings_input_dim",
                  "leaves nothing beside 6 times addition_time_embed_dim");
   for (size_t i = 0; i < levels; ++i) {
@@ -291,7 +291,7 @@ at::Tensor UNet::Run(const at::Tensor& x, const at::Tensor& t, const at::Tensor&
               "UNet: latents of ", x.sizes(), " with times of ", t.sizes(), " and tokens of ",
               tokens.sizes());
   TORCH_CHECK(text_embeds.size(0) == x.size(0) && time_ids.dim() == 2 &&
-                  time_ids.size(0) == x.size(0) && time_ids.size(1) == kTimeIds,
+                  time_ids.size(0) == x.size(0) && time_ids.size(1) == kNumTimeIds,
               "UNet: text_embeds of ", text_embeds.sizes(), ", time_ids of ", time_ids.sizes());
   const at::ScalarType dtype = conv_in_.weight.scalar_type();
   const at::Tensor context = tokens.to(dtype);

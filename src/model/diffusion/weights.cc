@@ -20,12 +20,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kStem = "diffusion_pytorch_model";
+constexpr const char* kStem = "diffusion_pytorch_model";
 constexpr int64_t kMaxPartIndexBytes = int64_t{64} << 20;
 constexpr size_t kMaxNamesShown = 5;
 
 // Which variant to look for first.
-std::array<std::string_view, 3> Variants(at::ScalarType dtype) {
+std::array<const char*, 3> Variants(at::ScalarType dtype) {
   if (dtype == at::kHalf) return {".fp16", "", ".bf16"};
   if (dtype == at::kBFloat16) return {".bf16", "", ".fp16"};
   return {"", ".bf16", ".fp16"};
@@ -82,7 +82,7 @@ absl::StatusOr<PartWeights> PartWeights::Open(const std::string& folder, at::Sca
                                               at::Device device) {
   PartWeights weights(folder, dtype, device);
   std::error_code error;
-  for (const std::string_view variant : Variants(dtype)) {
+  for (const char* const variant : Variants(dtype)) {
     const std::string single = absl::StrCat(folder, "/", kStem, variant, ".safetensors");
     if (fs::exists(single, error)) {
       FEDUMM_RETURN_IF_ERROR(weights.Add(single, nullptr));
@@ -136,7 +136,7 @@ at::Tensor PartWeights::Take(const std::string& name, at::IntArrayRef shape) {
   }
   const absl::StatusOr<at::Tensor> mapped = MappedTensor(files_[found->second.file], tensor);
   if (!mapped.ok() || !at::isFloatingType(mapped->scalar_type())) {
-    unfit_.push_back(absl::StrCat(name, " is ", SafetensorsDTypeName(tensor.dtype)));
+    unfit_.push_back(absl::StrCat(name, " is ", std::string(SafetensorsDTypeName(tensor.dtype))));
     return {};
   }
   return mapped->to(device_, dtype_);

@@ -62,7 +62,7 @@ Image Drawn(Painter& painter, const std::string& caption, const DrawOptions& opt
 
 TEST(DrawingParityTest, TokensOfPromptAndNegativeConditionAreThoseOfTheReference) {
   const std::unique_ptr<UnifiedModel> model = LoadRelease(at::kFloat);
-  for (const std::string& name : {"prompt.", "negative."}) {
+  for (const std::string name : {"prompt.", "negative."}) {
     const at::Tensor hidden = model->GenerationHidden(ExpectedDraw(name + "input_ids"));
     EXPECT_LT(RelativeDifference(hidden, ExpectedDraw(name + "hidden")), 1e-4) << name;
     const at::Tensor latents = model->Sample(hidden, ExpectedDraw(name + "noise"), {});
