@@ -51,12 +51,26 @@ TEST(VaeDecoderTest, TilesComeCloseToTheWholePicture) {
   const at::Tensor whole = vae.Decode(latents);
   // One tile is the whole.
   EXPECT_EQ(MaxDifference(vae.DecodeTiled(latents, 40), whole), 0);
+  // Tiles begin at 0, 18 and 36 latents; where none blends, the picture is that of its tile.
   const at::Tensor tiled = vae.DecodeTiled(latents, 24);
   ASSERT_EQ(tiled.sizes(), whole.sizes());
+  const auto part = [](const at::Tensor& x, int64_t top, int64_t bottom) {
+    return x.slice(2, top, bottom).slice(3, 0, 144);
+  };
+  const at::Tensor first = vae.Decode(latents.slice(2, 0, 24).slice(3, 0, 24));
+  const at::Tensor second = vae.Decode(latents.slice(2, 18, 40).slice(3, 0, 24));
+  EXPECT_EQ(MaxDifference(part(tiled, 0, 144), part(first, 0, 144)), 0);
+  EXPECT_EQ(MaxDifference(part(tiled, 192, 288), part(second, 48, 144)), 0);
+  // Halfway through the overlap both count the same.
+  EXPECT_LT(
+      MaxDifference(part(tiled, 168, 169), (part(first, 168, 169) + part(second, 24, 25)) / 2),
+      1e-5);
+  // Each tile is normalised by itself, which these random weights show more than trained ones do:
+  // 14 % of the mean level was measured.
   const double mean =
       (tiled - whole).abs().mean().item<double>() / whole.abs().mean().item<double>();
-  EXPECT_LT(mean, 0.1);
-  EXPECT_GT(mean, 0);  // each tile is normalised by itself
+  EXPECT_LT(mean, 0.2);
+  EXPECT_GT(mean, 0);
 }
 
 TEST(VaeDecoderTest, ConfigsThatAreNotSdxlAreRefusedByField) {
