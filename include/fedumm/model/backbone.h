@@ -70,6 +70,7 @@ class UnifiedModel {
   ~UnifiedModel();
 
   const BackboneConfig& config() const;
+  at::Device device() const;           // of the weights
   std::vector<NamedLinear> Linears();  // sorted by path; lm_head among them unless tied
   std::map<std::string, at::Tensor*> Parameters();  // every tensor of the checkpoint, by name
   // Of the parameters whose name begins with `prefix`.

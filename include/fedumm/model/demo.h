@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -75,10 +76,14 @@ class DemoWorld {
   // INVALID_ARGUMENT for an index out of range. With `balanced_batches` the colours of a drawing
   // shard take turns, so that a colour with a dozen pictures is trained as often as one with
   // hundreds; without, each picture is seen equally often.
-  absl::StatusOr<std::unique_ptr<Task>> NewVqaTask(std::vector<int64_t> shard, int64_t stride = 1);
-  absl::StatusOr<std::unique_ptr<Task>> NewDrawTask(std::vector<int64_t> shard,
-                                                    DrawOptions options = {},
-                                                    bool balanced_batches = true);
+  // With `own`, indices into the labels, Evaluate judges these training examples in place of the
+  // held-out ones: it asks these questions, and a drawing counts as often as `own` has its prompt.
+  absl::StatusOr<std::unique_ptr<Task>> NewVqaTask(
+      std::vector<int64_t> shard, int64_t stride = 1,
+      std::optional<std::vector<int64_t>> own = std::nullopt);
+  absl::StatusOr<std::unique_ptr<Task>> NewDrawTask(
+      std::vector<int64_t> shard, DrawOptions options = {}, bool balanced_batches = true,
+      std::optional<std::vector<int64_t>> own = std::nullopt);
 
   // The answers to the test questions `questions` (indices into data().test.questions).
   absl::StatusOr<std::vector<std::string>> Answer(std::span<const int64_t> questions) const;

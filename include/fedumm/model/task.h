@@ -47,7 +47,7 @@ class Task {
   // the batch and the adapters only, so that the same call again gives the same loss.
   virtual absl::StatusOr<at::Tensor> Loss(const Batch& batch) = 0;
   // Held-out figures under the adapters as they are now, e.g. {"vqa-accuracy": 0.93,
-  // "vqa-num-examples": 3660}.
+  // "vqa-num-examples": 3660}. "<task>-num-examples" alone where nothing is held out.
   virtual absl::StatusOr<MetricRecord> Evaluate() = 0;
 };
 

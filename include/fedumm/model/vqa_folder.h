@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "fedumm/model/vqa.h"
 
@@ -39,5 +40,10 @@ class VqaFolder {
   std::vector<VqaQuestion> questions_;
   std::vector<PictureCaption> captions_;
 };
+
+// The pictures (.jpg, .jpeg, .png) of a folder, not of those in it, by the number at the end of
+// their name: COCO_val2014_000000000042.jpg is 42. NOT_FOUND for a folder that cannot be read;
+// INVALID_ARGUMENT, naming both, for two pictures of one number.
+absl::StatusOr<absl::flat_hash_map<int64_t, std::string>> PicturesById(const std::string& folder);
 
 }  // namespace fedumm::model

@@ -117,6 +117,8 @@ absl::StatusOr<std::unique_ptr<UnifiedModel>> UnifiedModel::Create(const Backbon
 
 const BackboneConfig& UnifiedModel::config() const { return modules_->config; }
 
+at::Device UnifiedModel::device() const { return modules_->decoder.embedding().device(); }
+
 std::vector<NamedLinear> UnifiedModel::Linears() {
   Lister lister;
   modules_->Visit(lister);

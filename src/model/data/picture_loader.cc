@@ -15,6 +15,11 @@ absl::Status InFile(const absl::Status& status, const std::string& path) {
   return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
 }
 
+absl::StatusOr<Image> JpegAgain(const Image& image) {
+  FEDUMM_ASSIGN_OR_RETURN(const std::string jpeg, EncodeJpeg(image));
+  return DecodeJpeg(jpeg);
+}
+
 }  // namespace
 
 absl::Status ForEachIndex(size_t n, int threads, const std::function<absl::Status(size_t)>& work) {
@@ -41,11 +46,16 @@ absl::Status ForEachIndex(size_t n, int threads, const std::function<absl::Statu
 
 absl::StatusOr<std::vector<ImagePatches>> LoadPatches(std::span<const std::string> paths,
                                                       const ImageProcessorOptions& processor,
-                                                      const ImageReadOptions& reading,
-                                                      int threads) {
+                                                      const ImageReadOptions& reading, int threads,
+                                                      bool jpeg_again) {
   std::vector<ImagePatches> patches(paths.size());
   FEDUMM_RETURN_IF_ERROR(ForEachIndex(paths.size(), threads, [&](size_t i) -> absl::Status {
-    FEDUMM_ASSIGN_OR_RETURN(const Image image, ReadImage(paths[i], reading));
+    FEDUMM_ASSIGN_OR_RETURN(Image image, ReadImage(paths[i], reading));
+    if (jpeg_again) {
+      absl::StatusOr<Image> again = JpegAgain(image);
+      if (!again.ok()) return InFile(again.status(), paths[i]);
+      image = *std::move(again);
+    }
     absl::StatusOr<ImagePatches> processed = ProcessImage(image, processor);
     if (!processed.ok()) return InFile(processed.status(), paths[i]);
     patches[i] = *std::move(processed);

@@ -17,10 +17,12 @@ namespace fedumm::model {
 absl::Status ForEachIndex(size_t n, int threads, const std::function<absl::Status(size_t)>& work);
 
 // Reads, resizes and cuts the pictures; the result has the order of `paths`. At most `threads` of
-// them are in memory at their full size.
+// them are in memory at their full size. `jpeg_again` writes each as a JPEG of quality 75 and reads
+// that, as lmms-eval's adapters do. Errors name the picture.
 absl::StatusOr<std::vector<ImagePatches>> LoadPatches(std::span<const std::string> paths,
                                                       const ImageProcessorOptions& processor,
-                                                      const ImageReadOptions& reading, int threads);
+                                                      const ImageReadOptions& reading, int threads,
+                                                      bool jpeg_again = false);
 
 // The same, each resized to width x height, as Images.
 absl::StatusOr<std::vector<Image>> LoadResized(std::span<const std::string> paths, int64_t width,

@@ -1,6 +1,8 @@
 // The tasks of the demo: answering questions and drawing.
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -26,12 +28,13 @@ absl::Status CheckShard(const std::vector<int64_t>& shard, size_t num_examples) 
 // The share of right answers, over all, the old and the new concepts.
 class Score {
  public:
-  void Add(bool right, bool is_new) {
-    ++count_[is_new];
-    right_[is_new] += right;
+  void Add(bool right, bool is_new, int64_t times = 1) {
+    count_[is_new] += times;
+    right_[is_new] += right ? times : 0;
   }
   MetricRecord Metrics(const std::string& task) const {
     const int64_t count = count_[0] + count_[1];
+    if (count == 0) return {{task + "-num-examples", count}};
     return {{task + "-accuracy", Share(right_[0] + right_[1], count)},
             {task + "-accuracy-new", Share(right_[1], count_[1])},
             {task + "-accuracy-old", Share(right_[0], count_[0])},
@@ -48,12 +51,15 @@ class Score {
 
 class VqaTask final : public Task {
  public:
-  VqaTask(const DemoState& world, std::vector<int64_t> shard, int64_t stride)
-      : world_(world), batches_(std::move(shard)) {
-    for (size_t i = 0; i < world.test.sequences.size(); i += stride) {
-      asked_.push_back(world.test.sequences[i]);
-      pictures_.push_back(world.test.pictures[i]);
-      is_new_.push_back(world.test.is_new[i]);
+  VqaTask(const DemoState& world, std::vector<int64_t> shard, int64_t stride,
+          const std::optional<std::vector<int64_t>>& own)
+      : world_(world),
+        judged_(own.has_value() ? world.train : world.test),
+        batches_(std::move(shard)) {
+    if (own.has_value()) {
+      for (const int64_t i : *own) Ask(static_cast<size_t>(i));
+    } else {
+      for (size_t i = 0; i < judged_.sequences.size(); i += static_cast<size_t>(stride)) Ask(i);
     }
   }
 
@@ -88,8 +94,9 @@ class VqaTask final : public Task {
   }
 
   absl::StatusOr<MetricRecord> Evaluate() override {
+    if (asked_.empty()) return Score().Metrics(name());
     return Guarded([&]() -> absl::StatusOr<MetricRecord> {
-      FEDUMM_ASSIGN_OR_RETURN(const at::Tensor tokens, TokensOf(*world_.model, world_.test));
+      FEDUMM_ASSIGN_OR_RETURN(const at::Tensor tokens, TokensOf(*world_.model, judged_));
       FEDUMM_ASSIGN_OR_RETURN(const std::vector<int64_t> answers,
                               GreedyAnswers(*world_.model, asked_, pictures_, tokens));
       Score score;
@@ -101,7 +108,14 @@ class VqaTask final : public Task {
   }
 
  private:
+  void Ask(size_t i) {
+    asked_.push_back(judged_.sequences[i]);
+    pictures_.push_back(judged_.pictures[i]);
+    is_new_.push_back(judged_.is_new[i]);
+  }
+
   const DemoState& world_;
+  const QuestionSet& judged_;
   Batches batches_;
   std::vector<Sequence> asked_;
   std::vector<int64_t> pictures_;
@@ -111,8 +125,12 @@ class VqaTask final : public Task {
 class DrawTask final : public Task {
  public:
   DrawTask(const DemoWorld& world, const DemoState& state, std::vector<int64_t> shard,
-           DrawOptions options, GroupOrder colors)
-      : world_(world), state_(state), batches_(ByColor(state, shard), colors), options_(options) {}
+           DrawOptions options, GroupOrder colors, std::optional<std::vector<int64_t>> own)
+      : world_(world),
+        state_(state),
+        batches_(ByColor(state, shard), colors),
+        options_(options),
+        own_(std::move(own)) {}
 
   std::string name() const override { return "draw"; }
   TaskDefaults defaults() const override { return kDrawDefaults; }
@@ -138,10 +156,11 @@ class DrawTask final : public Task {
   }
 
   absl::StatusOr<MetricRecord> Evaluate() override {
-    FEDUMM_ASSIGN_OR_RETURN(const std::vector<Drawing> drawings, world_.Draw(options_));
     Score score;
+    if (own_.has_value() && own_->empty()) return score.Metrics(name());
+    FEDUMM_ASSIGN_OR_RETURN(const std::vector<Drawing> drawings, world_.Draw(options_));
     for (const Drawing& drawing : drawings) {
-      score.Add(drawing.right(), IsNewColor(drawing.wanted.color));
+      score.Add(drawing.right(), IsNewColor(drawing.wanted.color), TimesOf(drawing.wanted));
     }
     return score.Metrics(name());
   }
@@ -156,27 +175,38 @@ class DrawTask final : public Task {
     return groups;
   }
 
+  // How often a drawing of that prompt counts.
+  int64_t TimesOf(Concept wanted) const {
+    if (!own_.has_value()) return 1;
+    return std::count_if(own_->begin(), own_->end(),
+                         [&](int64_t i) { return state_.drawn[static_cast<size_t>(i)] == wanted; });
+  }
+
   const DemoWorld& world_;
   const DemoState& state_;
   Batches batches_;
   DrawOptions options_;
+  const std::optional<std::vector<int64_t>> own_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Task>> DemoWorld::NewVqaTask(std::vector<int64_t> shard,
-                                                            int64_t stride) {
+absl::StatusOr<std::unique_ptr<Task>> DemoWorld::NewVqaTask(
+    std::vector<int64_t> shard, int64_t stride, std::optional<std::vector<int64_t>> own) {
   FEDUMM_RETURN_IF_ERROR(CheckShard(shard, state_->vqa_labels.size()));
+  if (own.has_value()) FEDUMM_RETURN_IF_ERROR(CheckShard(*own, state_->vqa_labels.size()));
   if (stride < 1) return absl::InvalidArgumentError(absl::StrCat("stride is ", stride));
-  return std::make_unique<VqaTask>(*state_, std::move(shard), stride);
+  return std::make_unique<VqaTask>(*state_, std::move(shard), stride, own);
 }
 
-absl::StatusOr<std::unique_ptr<Task>> DemoWorld::NewDrawTask(std::vector<int64_t> shard,
-                                                             DrawOptions options,
-                                                             bool balanced_batches) {
+absl::StatusOr<std::unique_ptr<Task>> DemoWorld::NewDrawTask(
+    std::vector<int64_t> shard, DrawOptions options, bool balanced_batches,
+    std::optional<std::vector<int64_t>> own) {
   FEDUMM_RETURN_IF_ERROR(CheckShard(shard, state_->draw_labels.size()));
+  if (own.has_value()) FEDUMM_RETURN_IF_ERROR(CheckShard(*own, state_->draw_labels.size()));
   return std::make_unique<DrawTask>(*this, *state_, std::move(shard), options,
-                                    balanced_batches ? GroupOrder::kTakeTurns : GroupOrder::kMixed);
+                                    balanced_batches ? GroupOrder::kTakeTurns : GroupOrder::kMixed,
+                                    std::move(own));
 }
 
 }  // namespace fedumm::model

@@ -53,12 +53,6 @@ absl::StatusOr<at::Tensor> Positions(const BackboneConfig& config, int64_t lengt
 
 }  // namespace
 
-at::Tensor IndexTensor(std::span<const int64_t> indices) {
-  at::Tensor tensor = at::empty({static_cast<int64_t>(indices.size())}, at::kLong);
-  std::copy(indices.begin(), indices.end(), tensor.mutable_data_ptr<int64_t>());
-  return tensor;
-}
-
 at::Tensor PicturesOver(std::span<const uint8_t> pixels) {
   const int64_t n = static_cast<int64_t>(pixels.size()) / kPictureBytes;
   return at::from_blob(const_cast<uint8_t*>(pixels.data()), {n, kPictureSize, kPictureSize, 3},

@@ -14,6 +14,7 @@
 #include "fedumm/model/easy_vqa.h"
 #include "fedumm/model/task.h"
 #include "model/demo/vocabulary.h"
+#include "model/tasks/batch.h"
 
 namespace fedumm::model {
 
@@ -48,7 +49,5 @@ at::Tensor DrawLoss(const UnifiedModel& model, const Batch& batch);
 // The decoder's answer to the latent queries after each prompt: [n, n_query, hidden].
 at::Tensor PromptHidden(const UnifiedModel& model, const Vocabulary& vocabulary,
                         std::span<const Concept> wanted);
-
-at::Tensor IndexTensor(std::span<const int64_t> indices);
 
 }  // namespace fedumm::model

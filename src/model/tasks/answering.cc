@@ -2,7 +2,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
@@ -17,32 +16,24 @@
 #include "base/status_macros.h"
 #include "model/data/picture_loader.h"
 #include "model/guarded.h"
+#include "model/tasks/batch.h"
 #include "model/tasks/batches.h"
 
 namespace fedumm::model {
 namespace {
 
-// Names of a batch's tensors. "picture" has each row's place among the pictures; one that several
-// rows ask about is there once.
-constexpr const char* kIds = "input_ids";
+// Names of a batch's tensors.
+constexpr const char* kIds = "input_ids";         // [rows, width]
+constexpr const char* kPositions = "positions";   // [3, rows, width]
+constexpr const char* kPixels = "pixels";         // of each picture once
+constexpr const char* kGrids = "grids";           // [pictures, 3]; stays on the host
+constexpr const char* kImageFrom = "image_from";  // places among the encoded pictures' tokens of
+constexpr const char* kImageRows = "image_rows";  // these places in the flattened rows
 constexpr const char* kFrom = "from";  // places in the flattened rows that predict `targets`
 constexpr const char* kTargets = "targets";
-constexpr const char* kPixels = "pixels";
-constexpr const char* kGrids = "grids";  // [pictures, 3]
-constexpr const char* kPicture = "picture";
-
-at::Tensor ToTensor(std::span<const int64_t> values) {
-  at::Tensor tensor = at::empty({static_cast<int64_t>(values.size())}, at::kLong);
-  std::copy(values.begin(), values.end(), tensor.mutable_data_ptr<int64_t>());
-  return tensor;
-}
-
-std::span<const int64_t> ValuesOf(const at::Tensor& tensor) {
-  return {tensor.const_data_ptr<int64_t>(), static_cast<size_t>(tensor.numel())};
-}
 
 std::vector<ImageGrid> GridsOf(const Batch& batch) {
-  const std::span<const int64_t> values = ValuesOf(batch.at(kGrids));
+  const std::span<const int64_t> values = IndexValues(batch.at(kGrids));
   std::vector<ImageGrid> grids;
   for (size_t i = 0; i < values.size(); i += 3) {
     grids.push_back({values[i], values[i + 1], values[i + 2]});
@@ -50,30 +41,32 @@ std::vector<ImageGrid> GridsOf(const Batch& batch) {
   return grids;
 }
 
-// The pictures of some questions, each once, as a batch's "pixels", "grids" and "picture".
+// The pictures of some questions, each once, as a batch's "pixels", "grids" and "image_from".
 struct LoadedPictures {
   Batch batch;
-  std::vector<int64_t> tokens;  // of each question's picture
+  std::vector<int64_t> tokens;   // of each question's picture
+  std::vector<ImageGrid> grids;  // of each question's picture
 };
 
-absl::StatusOr<LoadedPictures> LoadPictures(const AnsweringOptions& options, QuestionSource source,
-                                            std::span<const int64_t> indices) {
+absl::StatusOr<LoadedPictures> LoadPictures(const AnsweringOptions& options,
+                                            std::span<const PictureQuestion> asked) {
   std::vector<std::string> paths;
-  std::map<int64_t, int64_t> place_of;  // image_id -> index into `paths`
-  std::vector<int64_t> picture;
-  for (const int64_t i : indices) {
-    const int64_t id = source.folder.questions()[static_cast<size_t>(i)].image_id;
-    const auto [it, added] = place_of.try_emplace(id, static_cast<int64_t>(paths.size()));
-    if (added) paths.push_back(source.folder.PicturePath(id));
+  std::map<std::string, size_t> place_of;  // index into `paths`
+  std::vector<size_t> picture;
+  for (const PictureQuestion& one : asked) {
+    const auto [it, added] = place_of.try_emplace(one.picture, paths.size());
+    if (added) paths.push_back(one.picture);
     picture.push_back(it->second);
   }
-  FEDUMM_ASSIGN_OR_RETURN(const std::vector<ImagePatches> patches,
-                          LoadPatches(paths, options.processor, options.reading, options.threads));
+  FEDUMM_ASSIGN_OR_RETURN(
+      const std::vector<ImagePatches> patches,
+      LoadPatches(paths, options.processor, options.reading, options.threads, options.jpeg_again));
   int64_t rows = 0;
-  std::vector<int64_t> grids;
+  std::vector<int64_t> grids, begin = {0};
   for (const ImagePatches& one : patches) {
     rows += one.num_rows;
     grids.insert(grids.end(), one.grid_thw.begin(), one.grid_thw.end());
+    begin.push_back(begin.back() + one.num_tokens(options.processor.merge_size));
   }
   at::Tensor pixels = at::empty({rows, patches.front().row_size}, at::kFloat);
   float* out = pixels.mutable_data_ptr<float>();
@@ -81,77 +74,76 @@ absl::StatusOr<LoadedPictures> LoadPictures(const AnsweringOptions& options, Que
     out = std::copy(one.values.begin(), one.values.end(), out);
   }
   LoadedPictures loaded;
-  for (const int64_t i : picture) {
-    loaded.tokens.push_back(
-        patches[static_cast<size_t>(i)].num_tokens(options.processor.merge_size));
+  std::vector<int64_t> from;
+  for (const size_t i : picture) {
+    loaded.tokens.push_back(begin[i + 1] - begin[i]);
+    loaded.grids.push_back({grids[3 * i], grids[3 * i + 1], grids[3 * i + 2]});
+    for (int64_t token = begin[i]; token < begin[i + 1]; ++token) from.push_back(token);
   }
   loaded.batch[kPixels] = std::move(pixels);
-  loaded.batch[kGrids] = ToTensor(grids).view({-1, 3});
-  loaded.batch[kPicture] = ToTensor(picture);
+  loaded.batch[kGrids] = IndexTensor(grids).view({-1, 3});
+  loaded.batch[kImageFrom] = IndexTensor(from);
   return loaded;
 }
 
-// Each row's image tokens, one after the other, and the rows' grids.
-struct RowImages {
-  at::Tensor tokens;
-  std::vector<ImageGrid> grids;
-};
-
-absl::StatusOr<RowImages> EncodeRows(const UnifiedModel& model, const Batch& batch) {
-  const std::vector<ImageGrid> grids = GridsOf(batch);
-  FEDUMM_ASSIGN_OR_RETURN(const at::Tensor encoded, model.EncodeImages(batch.at(kPixels), grids));
-  std::vector<int64_t> begin = {0};
-  for (const ImageGrid& grid : grids) {
-    begin.push_back(begin.back() + grid.t * grid.h * grid.w / model.config().vision.merge_area());
-  }
-  RowImages rows;
-  std::vector<at::Tensor> parts;
-  for (const int64_t i : ValuesOf(batch.at(kPicture))) {
-    const size_t place = static_cast<size_t>(i);
-    parts.push_back(encoded.slice(0, begin[place], begin[place + 1]));
-    rows.grids.push_back(grids[place]);
-  }
-  rows.tokens = at::cat(parts);
-  return rows;
+// Each row's image tokens, one after the other. `grids` are those of the batch.
+absl::StatusOr<at::Tensor> EncodeRows(const UnifiedModel& model, const Batch& on_device,
+                                      std::span<const ImageGrid> grids) {
+  FEDUMM_ASSIGN_OR_RETURN(const at::Tensor encoded,
+                          model.EncodeImages(on_device.at(kPixels), grids));
+  return encoded.index_select(0, on_device.at(kImageFrom));
 }
 
-absl::StatusOr<at::Tensor> AnswerLoss(const UnifiedModel& model, const Batch& batch) {
-  FEDUMM_ASSIGN_OR_RETURN(const RowImages images, EncodeRows(model, batch));
-  const at::Tensor& ids = batch.at(kIds);
-  FEDUMM_ASSIGN_OR_RETURN(const at::Tensor embeds, model.EmbedWithImages(ids, images.tokens));
-  FEDUMM_ASSIGN_OR_RETURN(const UnifiedModel::Positions positions,
-                          model.PositionsOf(ids, {}, images.grids));
-  const at::Tensor hidden = model.Decode(embeds, positions.ids);
+absl::StatusOr<at::Tensor> AnswerLoss(const UnifiedModel& model, const Batch& on_host) {
+  const std::vector<ImageGrid> grids = GridsOf(on_host);
+  const Batch batch = ToDevice(on_host, model.device());
+  FEDUMM_ASSIGN_OR_RETURN(const at::Tensor images, EncodeRows(model, batch, grids));
+  const at::Tensor words = model.Embed(batch.at(kIds));
+  const at::Tensor embeds = words.flatten(0, 1)
+                                .index_copy(0, batch.at(kImageRows), images.to(words.scalar_type()))
+                                .view(words.sizes());
+  const at::Tensor hidden = model.Decode(embeds, batch.at(kPositions));
   const at::Tensor said = hidden.flatten(0, 1).index_select(0, batch.at(kFrom));
   return at::cross_entropy_loss(model.Logits(said).to(at::kFloat), batch.at(kTargets));
 }
 
-absl::StatusOr<std::vector<std::vector<int64_t>>> GreedyIds(const UnifiedModel& model,
-                                                            const PromptFormat& format,
-                                                            const AnsweringOptions& options,
-                                                            QuestionSource source,
-                                                            std::span<const int64_t> indices) {
-  FEDUMM_ASSIGN_OR_RETURN(const LoadedPictures pictures, LoadPictures(options, source, indices));
+absl::StatusOr<std::vector<std::vector<int64_t>>> GreedyIds(
+    const UnifiedModel& model, const PromptFormat& format, const AnsweringOptions& options,
+    std::span<const PictureQuestion> asked) {
+  FEDUMM_ASSIGN_OR_RETURN(const LoadedPictures pictures, LoadPictures(options, asked));
   std::vector<std::vector<int64_t>> rows;
   size_t width = 0;
-  for (size_t row = 0; row < indices.size(); ++row) {
-    rows.push_back(format.Prompt(source.tokens.questions[static_cast<size_t>(indices[row])],
-                                 pictures.tokens[row]));
+  for (size_t row = 0; row < asked.size(); ++row) {
+    rows.push_back(format.Prompt(asked[row].question, pictures.tokens[row]));
     width = std::max(width, rows.back().size());
   }
   const auto shape = {static_cast<int64_t>(rows.size()), static_cast<int64_t>(width)};
-  Prompt prompt = {.ids = at::full(shape, format.end_id(), at::kLong),
-                   .attention_mask = at::zeros(shape, at::kLong)};
+  Batch batch = pictures.batch;
+  at::Tensor ids = at::full(shape, format.end_id(), at::kLong);
+  at::Tensor mask = at::zeros(shape, at::kLong);
   for (size_t row = 0; row < rows.size(); ++row) {
     const size_t at = row * width + width - rows[row].size();  // padded on the left
-    std::copy(rows[row].begin(), rows[row].end(), prompt.ids.mutable_data_ptr<int64_t>() + at);
-    std::fill_n(prompt.attention_mask.mutable_data_ptr<int64_t>() + at, rows[row].size(), 1);
+    std::copy(rows[row].begin(), rows[row].end(), ids.mutable_data_ptr<int64_t>() + at);
+    std::fill_n(mask.mutable_data_ptr<int64_t>() + at, rows[row].size(), 1);
   }
-  FEDUMM_ASSIGN_OR_RETURN(RowImages images, EncodeRows(model, pictures.batch));
-  prompt.image_tokens = std::move(images.tokens);
-  prompt.grids = std::move(images.grids);
+  batch[kIds] = std::move(ids);
+  batch["mask"] = std::move(mask);
+  const Batch moved = ToDevice(batch, model.device());
+  Prompt prompt = {.ids = moved.at(kIds), .attention_mask = moved.at("mask")};
+  FEDUMM_ASSIGN_OR_RETURN(prompt.image_tokens, EncodeRows(model, moved, GridsOf(batch)));
+  prompt.grids = pictures.grids;
   return model.Generate(
       prompt, {.max_new_tokens = options.max_answer_tokens, .stop_ids = {format.end_id()}});
+}
+
+std::vector<PictureQuestion> QuestionsAt(QuestionSource source, std::span<const int64_t> indices) {
+  std::vector<PictureQuestion> asked;
+  for (const int64_t index : indices) {
+    const auto i = static_cast<size_t>(index);
+    asked.push_back({.picture = source.folder.PicturePath(source.folder.questions()[i].image_id),
+                     .question = source.tokens.questions[i]});
+  }
+  return asked;
 }
 
 // VQA v2's official accuracy, over all questions and by answer type.
@@ -165,7 +157,8 @@ class AccuracyByType {
     }
   }
   MetricRecord Metrics(const std::string& task) const {
-    MetricRecord metrics = {{task + "-accuracy", all_.Value()}};
+    MetricRecord metrics;
+    if (all_.count > 0) metrics.Set(task + "-accuracy", all_.Value());
     for (const auto& [type, mean] : types_) {
       if (type.empty()) continue;
       metrics.Set(absl::StrCat(task, "-accuracy-", absl::StrReplaceAll(type, {{"/", "-"}})),
@@ -177,7 +170,7 @@ class AccuracyByType {
 
  private:
   struct Mean {
-    double Value() const { return count == 0 ? 0 : sum / static_cast<double>(count); }
+    double Value() const { return sum / static_cast<double>(count); }
     double sum = 0;
     int64_t count = 0;
   };
@@ -189,16 +182,14 @@ class AnsweringTask final : public Task {
  public:
   AnsweringTask(const UnifiedModel& model, const PromptFormat& format,
                 const AnsweringOptions& options, QuestionSource train, std::vector<int64_t> shard,
-                QuestionSource test, int64_t stride)
+                QuestionSource test, std::vector<int64_t> asked)
       : model_(model),
         format_(format),
         options_(options),
         train_(train),
         test_(test),
-        batches_(std::move(shard)) {
-    const int64_t count = std::ssize(test.folder.questions());
-    for (int64_t i = 0; i < count; i += stride) asked_.push_back(i);
-  }
+        batches_(std::move(shard)),
+        asked_(std::move(asked)) {}
 
   std::string name() const override { return "vqa"; }
   TaskDefaults defaults() const override { return kAnsweringDefaults; }
@@ -211,8 +202,9 @@ class AnsweringTask final : public Task {
   absl::StatusOr<Batch> NextBatch(int64_t batch_size) override {
     FEDUMM_ASSIGN_OR_RETURN(const std::vector<int64_t> chosen, batches_.Next(batch_size));
     return Guarded([&]() -> absl::StatusOr<Batch> {
-      FEDUMM_ASSIGN_OR_RETURN(LoadedPictures pictures, LoadPictures(options_, train_, chosen));
-      AddRows(chosen, pictures);
+      FEDUMM_ASSIGN_OR_RETURN(LoadedPictures pictures,
+                              LoadPictures(options_, QuestionsAt(train_, chosen)));
+      FEDUMM_RETURN_IF_ERROR(AddRows(chosen, pictures));
       return std::move(pictures.batch);
     });
   }
@@ -234,7 +226,7 @@ class AnsweringTask final : public Task {
  private:
   // The decoder's input and what it is to predict. A row's last token predicts nothing, so it is
   // left out; shorter rows are padded on the right, where no earlier token sees it.
-  void AddRows(std::span<const int64_t> chosen, LoadedPictures& pictures) const {
+  absl::Status AddRows(std::span<const int64_t> chosen, LoadedPictures& pictures) const {
     std::vector<std::vector<int64_t>> rows;
     std::vector<size_t> prompt_sizes;
     size_t width = 0;
@@ -247,17 +239,27 @@ class AnsweringTask final : public Task {
       width = std::max(width, rows.back().size() - 1);
     }
     std::vector<int64_t> ids(rows.size() * width, format_.end_id());
-    std::vector<int64_t> from, targets;
+    std::vector<int64_t> from, targets, image_rows;
+    const int64_t image_id = model_.config().image_token_id;
     for (size_t row = 0; row < rows.size(); ++row) {
       std::copy(rows[row].begin(), rows[row].end() - 1, ids.begin() + row * width);
+      for (size_t i = 0; i < prompt_sizes[row]; ++i) {
+        if (rows[row][i] == image_id) image_rows.push_back(static_cast<int64_t>(row * width + i));
+      }
       for (size_t i = prompt_sizes[row]; i < rows[row].size(); ++i) {
         from.push_back(static_cast<int64_t>(row * width + i - 1));
         targets.push_back(rows[row][i]);
       }
     }
-    pictures.batch[kIds] = ToTensor(ids).view({std::ssize(rows), static_cast<int64_t>(width)});
-    pictures.batch[kFrom] = ToTensor(from);
-    pictures.batch[kTargets] = ToTensor(targets);
+    Batch& batch = pictures.batch;
+    batch[kIds] = IndexTensor(ids).view({std::ssize(rows), static_cast<int64_t>(width)});
+    FEDUMM_ASSIGN_OR_RETURN(const UnifiedModel::Positions positions,
+                            model_.PositionsOf(batch[kIds], {}, pictures.grids));
+    batch[kPositions] = positions.ids;
+    batch[kImageRows] = IndexTensor(image_rows);
+    batch[kFrom] = IndexTensor(from);
+    batch[kTargets] = IndexTensor(targets);
+    return absl::OkStatus();
   }
 
   const UnifiedModel& model_;
@@ -266,7 +268,7 @@ class AnsweringTask final : public Task {
   const QuestionSource train_;
   const QuestionSource test_;
   Batches batches_;
-  std::vector<int64_t> asked_;
+  const std::vector<int64_t> asked_;
 };
 
 }  // namespace
@@ -300,32 +302,39 @@ absl::StatusOr<TokenizedQuestions> Tokenize(const PromptFormat& format,
   return tokens;
 }
 
-absl::StatusOr<std::vector<std::string>> AnswerQuestions(const UnifiedModel& model,
-                                                         const PromptFormat& format,
-                                                         const AnsweringOptions& options,
-                                                         QuestionSource source,
-                                                         std::span<const int64_t> indices) {
+absl::StatusOr<std::vector<std::string>> AnswerPictures(const UnifiedModel& model,
+                                                        const PromptFormat& format,
+                                                        const AnsweringOptions& options,
+                                                        std::span<const PictureQuestion> asked) {
   return Guarded([&]() -> absl::StatusOr<std::vector<std::string>> {
     const at::NoGradGuard no_grad;
     std::vector<std::string> answers;
-    while (answers.size() < indices.size()) {
+    while (answers.size() < asked.size()) {
       const size_t count =
-          std::min(indices.size() - answers.size(), static_cast<size_t>(options.evaluation_batch));
+          std::min(asked.size() - answers.size(), static_cast<size_t>(options.evaluation_batch));
       FEDUMM_ASSIGN_OR_RETURN(
           const std::vector<std::vector<int64_t>> rows,
-          GreedyIds(model, format, options, source, indices.subspan(answers.size(), count)));
+          GreedyIds(model, format, options, asked.subspan(answers.size(), count)));
       for (const std::vector<int64_t>& row : rows) answers.push_back(format.Decode(row));
     }
     return answers;
   });
 }
 
+absl::StatusOr<std::vector<std::string>> AnswerQuestions(const UnifiedModel& model,
+                                                         const PromptFormat& format,
+                                                         const AnsweringOptions& options,
+                                                         QuestionSource source,
+                                                         std::span<const int64_t> indices) {
+  return AnswerPictures(model, format, options, QuestionsAt(source, indices));
+}
+
 std::unique_ptr<Task> NewAnsweringTask(const UnifiedModel& model, const PromptFormat& format,
                                        const AnsweringOptions& options, QuestionSource train,
                                        std::vector<int64_t> shard, QuestionSource test,
-                                       int64_t stride) {
+                                       std::vector<int64_t> asked) {
   return std::make_unique<AnsweringTask>(model, format, options, train, std::move(shard), test,
-                                         stride);
+                                         std::move(asked));
 }
 
 }  // namespace fedumm::model

@@ -24,7 +24,8 @@ inline constexpr TaskDefaults kAnsweringDefaults{.batch_size = 8, .loss_weight =
 struct AnsweringOptions {
   ImageProcessorOptions processor;  // patch sizes are those of the model
   ImageReadOptions reading;
-  int threads = 1;  // that decode and resize pictures
+  bool jpeg_again = false;  // see LoadPatches
+  int threads = 1;          // that decode and resize pictures
   int64_t evaluation_batch = 16;
   int64_t max_answer_tokens = 16;
 };
@@ -49,19 +50,33 @@ struct QuestionSource {
   const TokenizedQuestions& tokens;
 };
 
-// The model's greedy answers, in the order of `indices` into the source's questions.
+// A question about a picture file.
+struct PictureQuestion {
+  std::string picture;                // path of a PNG or JPEG
+  std::span<const int64_t> question;  // of PromptFormat::Question; outlives the call it is given to
+};
+
+// The model's greedy answers, in the order of `asked`: the one way in which fedumm answers. A
+// picture that several questions of a batch are about is read once. Errors name the picture.
+absl::StatusOr<std::vector<std::string>> AnswerPictures(const UnifiedModel& model,
+                                                        const PromptFormat& format,
+                                                        const AnsweringOptions& options,
+                                                        std::span<const PictureQuestion> asked);
+
+// The same for `indices` into the source's questions.
 absl::StatusOr<std::vector<std::string>> AnswerQuestions(const UnifiedModel& model,
                                                          const PromptFormat& format,
                                                          const AnsweringOptions& options,
                                                          QuestionSource source,
                                                          std::span<const int64_t> indices);
 
-// The task "vqa": trains on the questions of `shard`, indices into `train`; Evaluate answers every
-// `stride`th question of `test` and gives VQA v2's official accuracy as shares: "vqa-accuracy",
-// "vqa-accuracy-<answer type>" and "vqa-num-examples". The arguments outlive the task.
+// The task "vqa": trains on the questions of `shard`, indices into `train`; Evaluate answers the
+// questions `asked`, indices into `test`, and gives VQA v2's official accuracy as shares:
+// "vqa-accuracy", "vqa-accuracy-<answer type>" and "vqa-num-examples", which alone is there where
+// nothing is asked. The arguments outlive the task.
 std::unique_ptr<Task> NewAnsweringTask(const UnifiedModel& model, const PromptFormat& format,
                                        const AnsweringOptions& options, QuestionSource train,
                                        std::vector<int64_t> shard, QuestionSource test,
-                                       int64_t stride);
+                                       std::vector<int64_t> asked);
 
 }  // namespace fedumm::model

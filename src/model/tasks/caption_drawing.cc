@@ -117,16 +117,14 @@ class CaptionDrawingTask final : public Task {
  public:
   CaptionDrawingTask(Drawer drawer, const ImageReadOptions& reading, int threads,
                      CaptionSource train, std::vector<int64_t> shard, CaptionSource test,
-                     int64_t stride)
+                     std::vector<int64_t> judged)
       : drawer_(drawer),
         reading_(reading),
         threads_(threads),
         train_(train),
         test_(test),
-        batches_(std::move(shard)) {
-    const int64_t count = std::ssize(test.folder.captions());
-    for (int64_t i = 0; i < count; i += stride) judged_.push_back(i);
-  }
+        batches_(std::move(shard)),
+        judged_(std::move(judged)) {}
 
   std::string name() const override { return "draw"; }
   TaskDefaults defaults() const override { return kCaptionDrawingDefaults; }
@@ -181,8 +179,10 @@ class CaptionDrawingTask final : public Task {
         FEDUMM_ASSIGN_OR_RETURN(const int64_t more, CountExplained(part, random));
         right += more;
       }
-      const double share = count == 0 ? 0 : static_cast<double>(right) / static_cast<double>(count);
-      return MetricRecord{{"draw-accuracy", share}, {"draw-num-examples", count}};
+      if (count == 0) return MetricRecord{{"draw-num-examples", count}};
+      return MetricRecord{
+          {"draw-accuracy", static_cast<double>(right) / static_cast<double>(count)},
+          {"draw-num-examples", count}};
     });
   }
 
@@ -222,7 +222,7 @@ class CaptionDrawingTask final : public Task {
   const CaptionSource train_;
   const CaptionSource test_;
   Batches batches_;
-  std::vector<int64_t> judged_;
+  const std::vector<int64_t> judged_;
 };
 
 }  // namespace
@@ -245,9 +245,9 @@ absl::StatusOr<std::vector<std::vector<int64_t>>> TokenizeCaptions(
 std::unique_ptr<Task> NewCaptionDrawingTask(Drawer drawer, const ImageReadOptions& reading,
                                             int threads, CaptionSource train,
                                             std::vector<int64_t> shard, CaptionSource test,
-                                            int64_t stride) {
+                                            std::vector<int64_t> judged) {
   return std::make_unique<CaptionDrawingTask>(drawer, reading, threads, train, std::move(shard),
-                                              test, stride);
+                                              test, std::move(judged));
 }
 
 absl::StatusOr<Image> DrawPicture(Drawer drawer, std::span<const int64_t> prompt, uint64_t seed,

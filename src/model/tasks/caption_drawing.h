@@ -37,14 +37,14 @@ struct Drawer {
   const PixelCodec& codec;
 };
 
-// The task "draw": trains on the captions of `shard`, indices into `train`. Evaluate takes every
-// `stride`th caption of `test` and measures how often the model explains the picture better (with a
-// lower flow matching loss) by its own caption than by another one: "draw-accuracy", 0.5 by chance,
-// and "draw-num-examples". The arguments outlive the task.
+// The task "draw": trains on the captions of `shard`, indices into `train`. Evaluate takes the
+// captions `judged`, indices into `test`, and measures how often the model explains the picture
+// better (with a lower flow matching loss) by its own caption than by another one: "draw-accuracy",
+// 0.5 by chance, and "draw-num-examples". The arguments outlive the task.
 std::unique_ptr<Task> NewCaptionDrawingTask(Drawer drawer, const ImageReadOptions& reading,
                                             int threads, CaptionSource train,
                                             std::vector<int64_t> shard, CaptionSource test,
-                                            int64_t stride);
+                                            std::vector<int64_t> judged);
 
 // One picture for a caption; equal seeds give equal noise.
 absl::StatusOr<Image> DrawPicture(Drawer drawer, std::span<const int64_t> prompt, uint64_t seed,

@@ -155,15 +155,17 @@ class EasyVqaWorld final : public LabelledWorld {
   }
 
   absl::StatusOr<std::unique_ptr<Task>> NewTask(const std::string& task, std::vector<int64_t> share,
-                                                int64_t stride) const override {
-    if (task == kVqa) return demo_->NewVqaTask(std::move(share), stride);
+                                                Judging judging) const override {
+    if (task == kVqa) {
+      return demo_->NewVqaTask(std::move(share), judging.stride, std::move(judging.own));
+    }
     // The evaluations between the first and the last one draw each prompt once.
     return demo_->NewDrawTask(
         std::move(share),
-        {.per_prompt = stride > 1 ? 1
-                                  : static_cast<int64_t>(
-                                        NumberOr(settings_, "evaluate.drawings-per-prompt", 1))},
-        NumberOr(settings_, "data.balanced-batches", 1) != 0);
+        {.per_prompt = judging.stride > 1 ? 1
+                                          : static_cast<int64_t>(NumberOr(
+                                                settings_, "evaluate.drawings-per-prompt", 1))},
+        NumberOr(settings_, "data.balanced-batches", 1) != 0, std::move(judging.own));
   }
 
   // Questions from all over the test set; two thirds on new concepts.

@@ -15,6 +15,13 @@ std::vector<std::string> TasksOf(const ConfigRecord& settings) {
   return absl::StrSplit(TextOr(settings, "train.tasks", ""), ',', absl::SkipEmpty());
 }
 
+std::vector<int64_t> Judging::Indices(int64_t count) const {
+  if (own.has_value()) return *own;
+  std::vector<int64_t> indices;
+  for (int64_t i = 0; i < count; i += stride) indices.push_back(i);
+  return indices;
+}
+
 std::vector<NamedLinear> LabelledWorld::Linears() { return model().Linears(); }
 
 int64_t LabelledWorld::ModelBytes() const {
@@ -30,10 +37,10 @@ absl::StatusOr<std::vector<std::unique_ptr<Task>>> LabelledWorld::ClientTasks(
   FEDUMM_RETURN_IF_ERROR(CheckPartition(partition_id, num_partitions));
   std::vector<std::unique_ptr<Task>> tasks;
   for (const std::string& name : tasks_) {
-    FEDUMM_ASSIGN_OR_RETURN(auto shares, Shares(settings_, LabelsOf(name), num_partitions));
-    FEDUMM_ASSIGN_OR_RETURN(
-        std::unique_ptr<Task> task,
-        NewTask(name, std::move(shares[static_cast<size_t>(partition_id)]), /*stride=*/1));
+    FEDUMM_ASSIGN_OR_RETURN(ClientShare share,
+                            ShareOf(settings_, LabelsOf(name), partition_id, num_partitions));
+    FEDUMM_ASSIGN_OR_RETURN(std::unique_ptr<Task> task,
+                            NewTask(name, std::move(share.train), {.own = std::move(share.test)}));
     tasks.push_back(std::move(task));
   }
   return tasks;
@@ -45,8 +52,9 @@ absl::StatusOr<std::vector<Holding>> LabelledWorld::Describe(int64_t partition_i
   std::vector<Holding> holdings;
   for (const std::string& name : tasks_) {
     const std::vector<std::string> labels = LabelsOf(name);
-    FEDUMM_ASSIGN_OR_RETURN(const auto shares, Shares(settings_, labels, num_partitions));
-    holdings.push_back({name, CountLabels(labels, shares[static_cast<size_t>(partition_id)])});
+    FEDUMM_ASSIGN_OR_RETURN(const ClientShare share,
+                            ShareOf(settings_, labels, partition_id, num_partitions));
+    holdings.push_back({name, CountLabels(labels, share.train)});
   }
   return holdings;
 }
@@ -55,7 +63,8 @@ absl::StatusOr<MetricRecord> LabelledWorld::Evaluate(int64_t stride) {
   if (stride < 1) return absl::InvalidArgumentError(absl::StrCat("stride is ", stride));
   MetricRecord metrics;
   for (const std::string& name : tasks_) {
-    FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Task> task, NewTask(name, {}, stride));
+    FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Task> task,
+                            NewTask(name, {}, {.stride = stride}));
     FEDUMM_ASSIGN_OR_RETURN(const MetricRecord measured, task->Evaluate());
     for (const auto& [key, value] : measured) metrics.Set(key, value);
   }

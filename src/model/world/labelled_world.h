@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,16 @@ namespace fedumm::model {
 
 // The names in "train.tasks", in their order.
 std::vector<std::string> TasksOf(const ConfigRecord& settings);
+
+// What a task is judged on.
+struct Judging {
+  int64_t stride = 1;  // every so many of the world's held-out examples
+  // Or a client's own: training examples (indices into the labels) that it keeps back.
+  std::optional<std::vector<int64_t>> own = std::nullopt;
+
+  // The indices of what is judged, of a set of `count`: all of own, or every stride'th.
+  std::vector<int64_t> Indices(int64_t count) const;
+};
 
 // A world on one UnifiedModel whose tasks are those of "train.tasks". Thread rule as of World.
 class LabelledWorld : public World {
@@ -33,11 +44,10 @@ class LabelledWorld : public World {
   virtual UnifiedModel& model() const = 0;
   // What the partitioner deals by, one per training example of the task.
   virtual std::vector<std::string> LabelsOf(const std::string& task) const = 0;
-  // The task on the training examples `share` (indices into its labels), judged on every
-  // `stride`th held-out example.
+  // The task on the training examples `share` (indices into its labels).
   virtual absl::StatusOr<std::unique_ptr<Task>> NewTask(const std::string& task,
                                                         std::vector<int64_t> share,
-                                                        int64_t stride) const = 0;
+                                                        Judging judging) const = 0;
 
   const ConfigRecord settings_;
   const std::vector<std::string> tasks_;

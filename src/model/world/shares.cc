@@ -1,14 +1,20 @@
 #include "model/world/shares.h"
 
+#include <algorithm>
+#include <cmath>
 #include <map>
+#include <utility>
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "base/random.h"
 #include "base/status_macros.h"
 #include "fedumm/model/partition.h"
 
 namespace fedumm::model {
 namespace {
+
+constexpr uint64_t kKeepBackStream = 0x7e57;  // apart from the streams of training
 
 absl::StatusOr<PartitionScheme> SchemeOf(const std::string& name) {
   if (name == "dirichlet") return PartitionScheme::kDirichlet;
@@ -16,6 +22,22 @@ absl::StatusOr<PartitionScheme> SchemeOf(const std::string& name) {
   if (name == "nvflare") return PartitionScheme::kNvflareCompat;
   if (name == "flower") return PartitionScheme::kFlowerCompat;
   return absl::InvalidArgumentError(absl::StrCat("unknown partitioner '", name, "'"));
+}
+
+// Moves that part of `train`, at least one example if there are two, out of it.
+std::vector<int64_t> KeepBack(double part, uint64_t seed, int64_t partition_id,
+                              std::vector<int64_t>& train) {
+  if (train.size() < 2) return {};
+  const size_t wanted = static_cast<size_t>(std::lround(part * static_cast<double>(train.size())));
+  const size_t count = std::clamp(wanted, size_t{1}, train.size() - 1);
+  std::vector<int64_t> order = train;
+  Random random(seed, {static_cast<uint64_t>(partition_id), kKeepBackStream});
+  random.Shuffle(order);
+  order.resize(count);
+  std::sort(order.begin(), order.end());
+  std::erase_if(train,
+                [&](int64_t i) { return std::binary_search(order.begin(), order.end(), i); });
+  return order;
 }
 
 }  // namespace
@@ -29,28 +51,40 @@ std::vector<Setting> ShareSettings() {
        .choices = {"dirichlet", "iid", "nvflare", "flower"}},
       {.key = "data.alpha",
        .default_value = 0.5,
-       .help = "of the Dirichlet distribution: the smaller, the fewer classes a client sees",
-       .min = 0,
-       .above_min = true},
+       .help = "of the Dirichlet distribution: the smaller, the fewer classes a client sees; 0, "
+               "for nvflare only, deals one by one in turn",
+       .min = 0},
       {.key = "data.min-size",
        .default_value = int64_t{10},
        .help = "examples of each task that every client gets at least",
        .min = 0},
+      {.key = "data.client-test-share",
+       .default_value = 0.0,
+       .help = "part of each client's examples that it does not train on and is judged on; 0: "
+               "clients are judged on the held-out examples of all",
+       .min = 0,
+       .max = 0.9},
   };
 }
 
-absl::StatusOr<std::vector<std::vector<int64_t>>> Shares(const ConfigRecord& settings,
-                                                         std::span<const std::string> labels,
-                                                         int64_t num_partitions) {
+absl::StatusOr<ClientShare> ShareOf(const ConfigRecord& settings,
+                                    std::span<const std::string> labels, int64_t partition_id,
+                                    int64_t num_partitions) {
   FEDUMM_ASSIGN_OR_RETURN(const PartitionScheme scheme,
                           SchemeOf(TextOr(settings, "data.partitioner", "")));
-  return Partition({.scheme = scheme,
-                    .num_clients = num_partitions,
-                    .alpha = NumberOr(settings, "data.alpha", 0),
-                    .seed = SeedOf(settings),
-                    .min_size = static_cast<int64_t>(NumberOr(settings, "data.min-size", 0)),
-                    .max_redraws = 100},
-                   labels);
+  FEDUMM_ASSIGN_OR_RETURN(
+      auto shares,
+      Partition({.scheme = scheme,
+                 .num_clients = num_partitions,
+                 .alpha = NumberOr(settings, "data.alpha", 0),
+                 .seed = SeedOf(settings),
+                 .min_size = static_cast<int64_t>(NumberOr(settings, "data.min-size", 0)),
+                 .max_redraws = 100},
+                labels));
+  ClientShare share = {.train = std::move(shares[static_cast<size_t>(partition_id)])};
+  const double part = NumberOr(settings, "data.client-test-share", 0);
+  if (part > 0) share.test = KeepBack(part, SeedOf(settings), partition_id, share.train);
+  return share;
 }
 
 uint64_t SeedOf(const ConfigRecord& settings) {

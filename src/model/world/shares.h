@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -14,14 +15,22 @@
 
 namespace fedumm::model {
 
-// data.partitioner, data.alpha, data.min-size.
+// data.partitioner, data.alpha, data.min-size, data.client-test-share.
 std::vector<Setting> ShareSettings();
 
-// For each of `num_partitions` clients the indices into `labels` that it gets. Errors as of
-// Partition.
-absl::StatusOr<std::vector<std::vector<int64_t>>> Shares(const ConfigRecord& settings,
-                                                         std::span<const std::string> labels,
-                                                         int64_t num_partitions);
+// What one client gets: indices into the labels, ascending unless the partitioner shuffles.
+struct ClientShare {
+  std::vector<int64_t> train;
+  // What it keeps back to be judged on; unset if data.client-test-share is 0. Drawn at random from
+  // the client's own examples, so that their distribution is the client's. A client with one
+  // example keeps none back.
+  std::optional<std::vector<int64_t>> test;
+};
+// The share of client `partition_id` of `num_partitions`. Equal settings give equal shares. Errors
+// as of Partition.
+absl::StatusOr<ClientShare> ShareOf(const ConfigRecord& settings,
+                                    std::span<const std::string> labels, int64_t partition_id,
+                                    int64_t num_partitions);
 
 // The run's "seed"; 0 if there is none.
 uint64_t SeedOf(const ConfigRecord& settings);

@@ -1,7 +1,9 @@
 #include "model/world/vqa_folder_world.h"
 
 #include <algorithm>
+#include <array>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -23,6 +25,9 @@ namespace {
 
 constexpr const char* kVqa = "vqa";
 constexpr const char* kDraw = "draw";
+constexpr const char* kVqaV2 = "vqa-v2";
+constexpr int64_t kVqaV2TrainQuestions = 443'757;
+constexpr int64_t kVqaV2TestQuestions = 214'354;
 constexpr int64_t kNumSamples = 12;
 
 // A training or held-out subset, ready for the model.
@@ -148,6 +153,20 @@ class VqaFolderWorld final : public LabelledWorld {
         absl::StrCat("Answers are greedy and judged by VQA v2's official accuracy on ",
                      data_->test.folder.questions().size(), " held-out questions; training holds ",
                      data_->train.folder.questions().size(), "."));
+    const int64_t train = std::ssize(data_->train.folder.questions());
+    const int64_t test = std::ssize(data_->test.folder.questions());
+    if (TextOr(settings_, "world.kind", "") == kVqaV2 &&
+        (train != kVqaV2TrainQuestions || test != kVqaV2TestQuestions)) {
+      info.notes.push_back(
+          absl::StrCat("This is a part of VQA v2, which has ", kVqaV2TrainQuestions,
+                       " questions in train2014 and ", kVqaV2TestQuestions,
+                       " in val2014: its figures are not those of the benchmark."));
+    }
+    if (const double part = NumberOr(settings_, "data.client-test-share", 0); part > 0) {
+      info.notes.push_back(
+          absl::StrCat("Clients are judged on examples of their own that they do not train on (",
+                       part, " of them), the server on the held-out set."));
+    }
     if (HasTask(settings_, kDraw)) {
       info.notes.emplace_back(
           "Drawing is judged by how often the model explains a held-out picture better by its own "
@@ -237,14 +256,17 @@ class VqaFolderWorld final : public LabelledWorld {
   Drawer drawer() const { return {*model_, *data_->codec}; }
 
   absl::StatusOr<std::unique_ptr<Task>> NewTask(const std::string& task, std::vector<int64_t> share,
-                                                int64_t stride) const override {
+                                                Judging judging) const override {
+    const Subset& judged = judging.own.has_value() ? data_->train : data_->test;
     if (task == kDraw) {
       return NewCaptionDrawingTask(drawer(), data_->options.reading, data_->options.threads,
                                    data_->train.caption_source(), std::move(share),
-                                   data_->test.caption_source(), stride);
+                                   judged.caption_source(),
+                                   judging.Indices(std::ssize(judged.folder.captions())));
     }
     return NewAnsweringTask(*model_, data_->format, data_->options, data_->train.question_source(),
-                            std::move(share), data_->test.question_source(), stride);
+                            std::move(share), judged.question_source(),
+                            judging.Indices(std::ssize(judged.folder.questions())));
   }
 
   const std::shared_ptr<const FolderData> data_;
@@ -314,6 +336,13 @@ std::vector<Setting> InputSettings() {
   };
 }
 
+bool IsFixedInVqaV2(std::string_view key) {
+  constexpr std::array<std::string_view, 6> kFixed = {
+      "data.train-subset",     "data.test-subset",  "data.questions-file",
+      "data.annotations-file", "data.picture-file", "data.label"};
+  return std::find(kFixed.begin(), kFixed.end(), key) != kFixed.end();
+}
+
 }  // namespace
 
 std::vector<Setting> VqaFolderSettings() {
@@ -342,6 +371,22 @@ std::vector<Setting> VqaFolderSettings() {
 absl::StatusOr<std::unique_ptr<World>> LoadVqaFolderWorld(const ConfigRecord& settings) {
   FEDUMM_ASSIGN_OR_RETURN(std::shared_ptr<const FolderData> data, LoadData(settings));
   return VqaFolderWorld::Create(settings, std::move(data));
+}
+
+// The benchmark's files have the names that are the defaults, and its questions are dealt by
+// multiple_choice_answer: there is no choice.
+std::vector<Setting> VqaV2Settings() {
+  std::vector<Setting> settings = VqaFolderSettings();
+  std::erase_if(settings, [](const Setting& setting) { return IsFixedInVqaV2(setting.key); });
+  return settings;
+}
+
+absl::StatusOr<std::unique_ptr<World>> LoadVqaV2World(const ConfigRecord& settings) {
+  ConfigRecord with_names = settings;
+  for (const Setting& setting : VqaFolderSettings()) {
+    if (IsFixedInVqaV2(setting.key)) with_names.Set(setting.key, setting.default_value);
+  }
+  return LoadVqaFolderWorld(with_names);
 }
 
 }  // namespace fedumm::model

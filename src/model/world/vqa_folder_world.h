@@ -13,4 +13,9 @@ namespace fedumm::model {
 std::vector<Setting> VqaFolderSettings();
 absl::StatusOr<std::unique_ptr<World>> LoadVqaFolderWorld(const ConfigRecord& settings);
 
+// The same world on VQA v2 itself: the published files, and COCO's pictures in train2014/ and
+// val2014/.
+std::vector<Setting> VqaV2Settings();
+absl::StatusOr<std::unique_ptr<World>> LoadVqaV2World(const ConfigRecord& settings);
+
 }  // namespace fedumm::model

@@ -15,9 +15,10 @@
 namespace fedumm::model {
 namespace {
 
-constexpr std::array<WorldKind, 2> kKinds = {{
+constexpr std::array<WorldKind, 3> kKinds = {{
     {"easy-vqa", &EasyVqaSettings, &LoadEasyVqaWorld, &PretrainEasyVqa},
     {"vqa-folder", &VqaFolderSettings, &LoadVqaFolderWorld, nullptr},
+    {"vqa-v2", &VqaV2Settings, &LoadVqaV2World, nullptr},
 }};
 
 absl::StatusOr<const WorldKind*> KindNamed(std::string_view name) {

@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "fedumm/model/vqa_folder.h"
+#include "model/data/json_entries.h"
 #include "tests/model/data/test_files.h"
 #include "tests/testing/status_matchers.h"
 
@@ -183,6 +184,44 @@ TEST(VqaV2, RefusesFilesThatDoNotFollowTheSchema) {
   EXPECT_THAT(read(R"({"questions":[{"question_id":"1"}]})", list(annotation)),
               StatusIs(kInvalid, HasSubstr("the integer 'question_id'")));
   EXPECT_THAT(ReadVqaV2(ScratchPath("none"), ""), StatusIs(absl::StatusCode::kNotFound));
+}
+
+// `json` with `limit` bytes at a time.
+absl::Status Read(const std::string& json, const std::string& array, size_t limit = 1 << 20) {
+  size_t done = 0;
+  const ByteSource source = [&](char* out, size_t size) -> absl::StatusOr<size_t> {
+    const size_t count = json.copy(out, std::min(size, limit), done);
+    done += count;
+    return count;
+  };
+  return ForEachJsonEntry(source, array, "answers",
+                          [](const JsonEntry&) { return absl::OkStatus(); });
+}
+
+TEST(JsonEntries, MemoryDoesNotGrowWithWhatAFileSays) {
+  const std::string text(2'000'000, 'x');
+  std::string fields, items, nested = "[{\"x\":";
+  for (int i = 0; i < 300; ++i) fields += "\"x\":1,";
+  for (int i = 0; i < 70'000; ++i) items += "{},";
+  for (int i = 0; i < 100'000; ++i) nested += "[";
+  EXPECT_THAT(Read("[{\"x\":\"" + text + "\"}]", ""),
+              StatusIs(kInvalid, HasSubstr("without a quotation mark")));
+  EXPECT_THAT(Read("[{" + fields + "\"y\":1}]", ""), StatusIs(kInvalid, HasSubstr("256 fields")));
+  EXPECT_THAT(Read("[{\"answers\":[" + items + "{}]}]", ""),
+              StatusIs(kInvalid, HasSubstr("more than 65536 'answers'")));
+  EXPECT_THAT(Read(nested, ""), StatusIs(kInvalid, HasSubstr("64 levels")));
+}
+
+TEST(JsonEntries, OnlyTheNamedArrayOfTheRootIsRead) {
+  const std::string json = R"({"info":{"questions":[1,2]},"questions":[{"x":{"answers":[3]},)"
+                           R"("answers":[]}, {}],"license":[[1]]})";
+  for (const size_t limit : {1, 5, 1000}) EXPECT_THAT(Read(json, "questions", limit), IsOk());
+  EXPECT_THAT(Read(json, "license"), StatusIs(kInvalid, HasSubstr("not an array of objects")));
+  EXPECT_THAT(Read(json, "info"), StatusIs(kInvalid, HasSubstr("not an array of objects")));
+  EXPECT_THAT(Read(json, "annotations"), StatusIs(kInvalid, HasSubstr("no array 'annotations'")));
+  EXPECT_THAT(Read(json, ""), StatusIs(kInvalid));
+  EXPECT_THAT(Read(json + "x", "questions"), StatusIs(kInvalid, HasSubstr("not a JSON document")));
+  EXPECT_THAT(Read("[{\"answers\":[7]}]", ""), StatusIs(kInvalid, HasSubstr("no object")));
 }
 
 TEST(VqaV2, ResultsFileIsWhatTheServerTakes) {

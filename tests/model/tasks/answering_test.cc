@@ -11,6 +11,7 @@
 
 #include "fedumm/model/lora.h"
 #include "fedumm/model/train.h"
+#include "model/tasks/batch.h"
 #include "tests/model/data/test_files.h"
 #include "tests/model/tasks/small_qwen.h"
 #include "tests/model/tasks/small_vqa_folder.h"
@@ -43,8 +44,10 @@ class AnsweringTest : public ::testing::Test {
 
   QuestionSource source() const { return {*folder_, *tokens_}; }
   std::unique_ptr<Task> NewTask(std::vector<int64_t> shard, int64_t stride = 1) {
+    std::vector<int64_t> asked;
+    for (int64_t i = 0; i < std::ssize(folder_->questions()); i += stride) asked.push_back(i);
     return NewAnsweringTask(*model_, *format_, options_, source(), std::move(shard), source(),
-                            stride);
+                            std::move(asked));
   }
   double LossOf(Task& task, const Batch& batch) { return task.Loss(batch).value().item<double>(); }
 
@@ -85,6 +88,21 @@ TEST_F(AnsweringTest, ABatchDoesNotDependOnTheNumberOfThreads) {
   ASSERT_EQ(first.size(), second.size());
   for (const auto& [name, tensor] : first) EXPECT_TRUE(tensor.equal(second.at(name))) << name;
   EXPECT_EQ(LossOf(*one, first), LossOf(*one, first));
+}
+
+TEST_F(AnsweringTest, ABatchHoldsEveryIndexThatTheLossNeeds) {
+  const std::unique_ptr<Task> task = NewTask({0, 1, 2});
+  task->Seed(0);
+  ASSERT_OK_AND_ASSIGN(const Batch batch, task->NextBatch(3));
+  const at::Tensor& ids = batch.at("input_ids");
+  EXPECT_EQ(batch.at("positions").sizes(), (std::vector<int64_t>{3, ids.size(0), ids.size(1)}));
+  const at::Tensor places = ids.flatten().index_select(0, batch.at("image_rows"));
+  EXPECT_TRUE((places == config_.image_token_id).all().item<bool>());
+  EXPECT_EQ((ids == config_.image_token_id).sum().item<int64_t>(), places.numel());
+  EXPECT_EQ(batch.at("image_from").numel(), places.numel());
+  for (const auto& [name, tensor] : batch) EXPECT_TRUE(tensor.is_cpu()) << name;
+  const Batch same = ToDevice(batch, model_->device());
+  for (const auto& [name, tensor] : same) EXPECT_TRUE(tensor.is_same(batch.at(name))) << name;
 }
 
 TEST_F(AnsweringTest, PaddingAndNeighboursDoNotChangeARowsLoss) {
@@ -148,7 +166,7 @@ TEST_F(AnsweringTest, TrainedAnswersOfSeveralTokensAreGivenAndScoredAsTheOfficia
   EXPECT_GE(accuracy, 4.0 / 12);
 }
 
-TEST_F(AnsweringTest, EveryStridethHeldOutQuestionIsJudged) {
+TEST_F(AnsweringTest, TheQuestionsThatAreAskedAreJudged) {
   ASSERT_OK_AND_ASSIGN(const MetricRecord metrics, NewTask({}, 5)->Evaluate());
   EXPECT_EQ(std::get<int64_t>(*metrics.Find("vqa-num-examples")), 3);
 }

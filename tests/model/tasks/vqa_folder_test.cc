@@ -67,6 +67,18 @@ TEST_F(VqaFolderTest, NamesOfPicturesFollowTheirPattern) {
   }
 }
 
+TEST_F(VqaFolderTest, PicturesAreFoundByTheNumberInTheirNames) {
+  const std::string pictures = folder_ + "/train2014";
+  std::ofstream(pictures + "/note.txt") << "7";
+  std::ofstream(pictures + "/cover.jpg") << "no number";
+  ASSERT_OK_AND_ASSIGN(const auto found, PicturesById(pictures));
+  EXPECT_EQ(found.size(), 6);
+  EXPECT_EQ(found.at(103), pictures + "/COCO_train2014_000000000103.jpg");
+  std::ofstream(pictures + "/103.png") << "again";
+  EXPECT_THAT(PicturesById(pictures), StatusIs(kInvalid, HasSubstr("103.png")));
+  EXPECT_THAT(PicturesById(folder_ + "/none"), StatusIs(absl::StatusCode::kNotFound));
+}
+
 TEST_F(VqaFolderTest, CaptionsAreReadFromJsonLines) {
   std::ofstream(folder_ + "/captions.jsonl") << R"({"image_id": 100, "caption": "one"})"
                                              << "\n\n"

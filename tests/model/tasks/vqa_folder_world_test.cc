@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <variant>
 
@@ -53,8 +54,8 @@ class VqaFolderWorldTest : public ::testing::Test {
     return checkpoint;
   }
 
-  ConfigRecord Settings() const {
-    return CompleteSettings(WorldSettings("vqa-folder").value(), given_)->values;
+  ConfigRecord Settings(const char* kind = "vqa-folder") const {
+    return CompleteSettings(WorldSettings(kind).value(), given_)->values;
   }
 
   const std::string folder_ = ScratchPath("vqa");
@@ -96,6 +97,60 @@ TEST_F(VqaFolderWorldTest, ClientsSharesAreDisjointAndComplete) {
   }
   EXPECT_EQ(total, 12);
   EXPECT_THAT(world->ClientTasks(3, 3), StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
+TEST_F(VqaFolderWorldTest, ClientsAreJudgedOnExamplesThatTheyKeepBack) {
+  given_.Set("train.tasks", "vqa,draw");
+  given_.Set("data.client-test-share", 0.3);
+  ASSERT_OK_AND_ASSIGN(const auto world, NewWorld(Settings()));
+  for (size_t task = 0; task < 2; ++task) {
+    int64_t trained = 0, judged = 0;
+    for (int64_t client = 0; client < 2; ++client) {
+      ASSERT_OK_AND_ASSIGN(const auto tasks, world->ClientTasks(client, 2));
+      ASSERT_OK_AND_ASSIGN(const MetricRecord metrics, tasks[task]->Evaluate());
+      const std::string count = tasks[task]->name() + "-num-examples";
+      const int64_t own = std::get<int64_t>(*metrics.Find(count));
+      const int64_t all = tasks[task]->num_examples() + own;
+      EXPECT_EQ(own, all < 2 ? 0 : std::max<int64_t>(1, std::lround(0.3 * double(all))));
+      ASSERT_OK_AND_ASSIGN(const auto again, world->ClientTasks(client, 2));
+      EXPECT_EQ(again[task]->Evaluate().value(), metrics);
+      trained += tasks[task]->num_examples();
+      judged += own;
+    }
+    EXPECT_EQ(trained + judged, task == 0 ? 12 : 6);
+    EXPECT_GT(judged, 0);
+  }
+  // The server's examples are those of the held-out subset.
+  ASSERT_OK_AND_ASSIGN(const MetricRecord metrics, world->Evaluate(1));
+  EXPECT_EQ(std::get<int64_t>(*metrics.Find("vqa-num-examples")), 12);
+}
+
+TEST_F(VqaFolderWorldTest, AClientThatKeepsNothingBackHasNoAccuracy) {
+  given_.Set("data.client-test-share", 0.3);
+  given_.Set("data.partitioner", "iid");
+  ASSERT_OK_AND_ASSIGN(const auto world, NewWorld(Settings()));
+  ASSERT_OK_AND_ASSIGN(const auto tasks, world->ClientTasks(0, 12));
+  EXPECT_EQ(tasks[0]->num_examples(), 1);
+  EXPECT_EQ(tasks[0]->Evaluate().value(), (MetricRecord{{"vqa-num-examples", int64_t{0}}}));
+}
+
+TEST_F(VqaFolderWorldTest, TheBenchmarkItselfHasThePublishedNames) {
+  given_.Set("data.partitioner", "nvflare");
+  given_.Set("data.alpha", 0.0);
+  ASSERT_OK_AND_ASSIGN(const std::vector<Setting> table, WorldSettings("vqa-v2"));
+  for (const char* key : {"data.train-subset", "data.test-subset", "data.questions-file",
+                          "data.annotations-file", "data.picture-file", "data.label"}) {
+    EXPECT_EQ(FindSetting(table, key), nullptr) << key;
+  }
+  ASSERT_OK_AND_ASSIGN(const auto world, NewWorld(Settings("vqa-v2")));
+  EXPECT_THAT(world->Info().notes[1], HasSubstr("a part of VQA v2, which has 443757"));
+  int64_t total = 0;
+  for (int64_t client = 0; client < 5; ++client) {  // in turn: 12 questions to 5 clients
+    ASSERT_OK_AND_ASSIGN(const auto tasks, world->ClientTasks(client, 5));
+    EXPECT_EQ(tasks[0]->num_examples(), client < 2 ? 3 : 2);
+    total += tasks[0]->num_examples();
+  }
+  EXPECT_EQ(total, 12);
 }
 
 // A server that leaves a task's settings out gets what the table says.

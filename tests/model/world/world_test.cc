@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -127,6 +128,22 @@ TEST_F(EasyVqaWorldTest, OneClientHoldsAllExamplesAndSeveralDivideThem) {
     EXPECT_GT(first[i], 0);
     EXPECT_GT(second[i], 0);
     EXPECT_EQ(first[i] + second[i], all[i]);
+  }
+}
+
+TEST_F(EasyVqaWorldTest, ClientsAreJudgedOnExamplesThatTheyKeepBack) {
+  ConfigRecord settings = *settings_;
+  settings.Set("data.client-test-share", 0.25);
+  ASSERT_OK_AND_ASSIGN(const auto world, NewWorld(settings));
+  for (int64_t client = 0; client < 2; ++client) {
+    ASSERT_OK_AND_ASSIGN(const auto all, world_->ClientTasks(client, 2));
+    ASSERT_OK_AND_ASSIGN(const auto tasks, world->ClientTasks(client, 2));
+    for (size_t i = 0; i < tasks.size(); ++i) {
+      const int64_t kept = all[i]->num_examples() - tasks[i]->num_examples();
+      EXPECT_EQ(kept, std::lround(0.25 * static_cast<double>(all[i]->num_examples())));
+      ASSERT_OK_AND_ASSIGN(const MetricRecord metrics, tasks[i]->Evaluate());
+      EXPECT_EQ(std::get<int64_t>(*metrics.Find(tasks[i]->name() + "-num-examples")), kept);
+    }
   }
 }
 
