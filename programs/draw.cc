@@ -96,6 +96,7 @@ absl::Status DrawInWorld(const DrawArguments& arguments) {
 }
 
 absl::Status DrawWithModel(const DrawArguments& arguments) {
+  const SignalStop stop;  // before LibTorch has threads, which then leave signals to it
   FEDUMM_ASSIGN_OR_RETURN(const OpenedModel opened, OpenModel(arguments.model));
   FEDUMM_ASSIGN_OR_RETURN(model::Tokenizer tokenizer,
                           model::Tokenizer::Load(arguments.model.folder));
@@ -119,7 +120,6 @@ absl::Status DrawWithModel(const DrawArguments& arguments) {
   FEDUMM_ASSIGN_OR_RETURN(options.flow, model::FlowOptionsOf(arguments.model.folder));
   options.flow.steps = arguments.flow_steps;
   options.flow.guidance = arguments.flow_guidance;
-  const SignalStop stop;
   StepsLine line;
   options.progress = [&](int64_t done, int64_t in_all) {
     line.Show(done, in_all);

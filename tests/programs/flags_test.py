@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -222,6 +223,16 @@ class Flags(unittest.TestCase):
         self.assertRefused(fedumm('draw', '--model', RELEASE, '--geneval', self.folder / 'none', '--shard', '3/2'), '3/2')
         bad = self.write('bad.jsonl', '{"tag": "x"}\n')
         self.assertRefused(fedumm('draw', '--model', RELEASE, '--geneval', self.folder / 'none', '--prompts', bad), 'line 1')
+
+    def test_draw_stops_at_a_signal_and_leaves_no_file(self):
+        out = self.folder / 'stopped.png'
+        process = subprocess.Popen([PROGRAMS / 'fedumm', 'draw', 'a cow', '--model', RELEASE, '-o', out, '--steps', '1000', '--flow-steps', '1000'],
+                                   stderr=subprocess.PIPE, text=True)
+        self.assertRaises(subprocess.TimeoutExpired, process.wait, 1.5)
+        process.send_signal(signal.SIGINT)
+        self.assertIn('stopped', process.communicate(timeout=60)[1])
+        self.assertEqual(process.returncode, 130)
+        self.assertEqual(list(self.folder.glob('stopped*')), [])
 
     def geneval(self, name, *flags):
         folder = self.folder / name
