@@ -48,6 +48,7 @@ MODEL_HEADERS = {
     'task.h': 'tasks',
     'draw.h': 'diffusion', 'pixel_decoder.h': 'diffusion',
     'demo.h': 'demo', 'easy_vqa.h': 'demo',
+    'geneval.h': 'eval', 'geneval_models.h': 'eval',
     'world.h': 'world',
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]', re.M)

@@ -125,6 +125,8 @@ struct GenevalSummary {
 GenevalSummary Summarize(std::span<const GenevalResult> results);
 // As the official script prints it, and as JSON.
 std::string SummaryText(const GenevalSummary& summary);
-std::string SummaryJson(const GenevalSummary& summary);
+// `models`: what judged, such as {"detector", its name}; added to the official keys.
+std::string SummaryJson(const GenevalSummary& summary,
+                        const std::map<std::string, std::string>& models = {});
 
 }  // namespace fedumm::model

@@ -176,15 +176,17 @@ std::string SummaryText(const GenevalSummary& summary) {
   return text;
 }
 
-std::string SummaryJson(const GenevalSummary& summary) {
+std::string SummaryJson(const GenevalSummary& summary,
+                        const std::map<std::string, std::string>& models) {
   Json tasks = Json::object();
   for (const GenevalSummary::Task& task : summary.tasks) tasks[task.tag] = task.score();
-  const Json json = {{"images", summary.images},
-                     {"prompts", summary.prompts},
-                     {"correct_images", summary.correct_images},
-                     {"correct_prompts", summary.correct_prompts},
-                     {"tasks", tasks},
-                     {"overall", summary.overall}};
+  Json json = {{"images", summary.images},
+               {"prompts", summary.prompts},
+               {"correct_images", summary.correct_images},
+               {"correct_prompts", summary.correct_prompts},
+               {"tasks", tasks},
+               {"overall", summary.overall}};
+  for (const auto& [kind, name] : models) json[kind] = name;
   return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
