@@ -63,17 +63,6 @@ struct EvaluateArguments : CommonArguments {
 };
 absl::Status EvaluateCommand(const EvaluateArguments& arguments);
 
-// Draws a prompt as a PNG.
-struct GenerateArguments : CommonArguments {
-  std::string prompt;
-  std::string adapter;
-  std::string out = "drawing.png";
-  uint64_t seed = 0;
-  int64_t steps = 30;
-  double guidance = 3.0;
-};
-absl::Status GenerateCommand(const GenerateArguments& arguments);
-
 // Prints the settings of a run as a commented TOML file, or the value of one.
 struct SettingsArguments {
   std::string config;              // empty: the defaults

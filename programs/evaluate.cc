@@ -2,7 +2,6 @@
 #include <memory>
 #include <string>
 
-#include "base/file.h"
 #include "base/status_macros.h"
 #include "programs/commands.h"
 #include "programs/experiment.h"
@@ -38,19 +37,6 @@ absl::Status EvaluateCommand(const EvaluateArguments& arguments) {
     std::printf(" (%lld held-out examples)\n",
                 static_cast<long long>(NumberOr(metrics, task.count_metric, 0)));
   }
-  return absl::OkStatus();
-}
-
-absl::Status GenerateCommand(const GenerateArguments& arguments) {
-  FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Experiment> experiment,
-                          Prepare(arguments, arguments.adapter));
-  FEDUMM_ASSIGN_OR_RETURN(const std::string png,
-                          experiment->world().Generate({.prompt = arguments.prompt,
-                                                        .seed = arguments.seed,
-                                                        .steps = arguments.steps,
-                                                        .guidance = arguments.guidance}));
-  FEDUMM_RETURN_IF_ERROR(WriteFileAtomically(arguments.out, png));
-  std::printf("wrote %s\n", arguments.out.c_str());
   return absl::OkStatus();
 }
 

@@ -121,24 +121,6 @@ int Main(int argc, char** argv) {
   AddEncode(app, command);
   AddMerge(app, command);
 
-  GenerateArguments generate_arguments;
-  CLI::App* generate = app.add_subcommand("generate", "Draw a prompt as a PNG");
-  generate->add_option("prompt", generate_arguments.prompt, "What to draw")->required();
-  generate->add_option("--adapter", generate_arguments.adapter, "Adapter folder in PEFT's format")
-      ->check(CLI::ExistingDirectory);
-  generate->add_option("-o,--out", generate_arguments.out, "The picture")->capture_default_str();
-  generate->add_option("--seed", generate_arguments.seed, "Of the noise")->capture_default_str();
-  generate->add_option("--steps", generate_arguments.steps, "Euler steps")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
-  generate->add_option("--guidance", generate_arguments.guidance, "Classifier-free guidance")
-      ->capture_default_str();
-  generate->add_option("--config", generate_arguments.config, "Settings of the run (TOML)")
-      ->check(CLI::ExistingFile)
-      ->capture_default_str();
-  with_data(generate);
-  generate->callback([&] { command = [&] { return GenerateCommand(generate_arguments); }; });
-
   SettingsArguments settings_arguments;
   CLI::App* settings = app.add_subcommand(
       "settings", "Print every setting of a run as a commented TOML file, or the value of one");
@@ -170,8 +152,7 @@ int Main(int argc, char** argv) {
   for (CommonArguments* arguments : {static_cast<CommonArguments*>(&simulate_arguments),
                                      static_cast<CommonArguments*>(&serve_arguments),
                                      static_cast<CommonArguments*>(&compare_arguments),
-                                     static_cast<CommonArguments*>(&evaluate_arguments),
-                                     static_cast<CommonArguments*>(&generate_arguments)}) {
+                                     static_cast<CommonArguments*>(&evaluate_arguments)}) {
     arguments->data = data;
     arguments->command = CommandLine(argc, argv);
   }

@@ -27,7 +27,7 @@ class Cli(unittest.TestCase):
         for program in ('fedumm', 'fedumm-superlink', 'fedumm-supernode'):
             self.assertEqual(run(program, '--help').returncode, 0)
             self.assertIn('fedumm', run(program, '--version').stdout)
-        for command in ('pretrain', 'simulate', 'compare', 'evaluate', 'generate', 'inspect'):
+        for command in ('pretrain', 'simulate', 'compare', 'evaluate', 'draw', 'inspect'):
             self.assertEqual(run('fedumm', command, '--help').returncode, 0)
 
     def test_wrong_flags_are_one_line_and_exit_code_2(self):
@@ -62,7 +62,7 @@ class Cli(unittest.TestCase):
 
     def test_bad_values_name_the_value(self):
         self.assertRefused(run('fedumm-supernode', '--insecure', '--node-config', 'partition-id'), "'partition-id'")
-        self.assertRefused(run('fedumm', 'generate', 'a purple circle'), 'purple')
+        self.assertRefused(run('fedumm', 'draw', 'a purple circle'), 'purple')
 
     def test_a_setting_without_a_name_is_refused(self):
         self.assertRefused(run('fedumm', 'settings', '--get', ''), "''")
@@ -78,7 +78,7 @@ class Cli(unittest.TestCase):
         with tempfile.NamedTemporaryFile('w', suffix='.toml') as file:
             file.write('[lora]\ntarget-modules = "("\n')
             file.flush()
-            self.assertRefused(run('fedumm', 'generate', 'a teal circle', '--config', file.name), '[lora]', 'parenthesis')
+            self.assertRefused(run('fedumm', 'draw', 'a teal circle', '--config', file.name), '[lora]', 'parenthesis')
 
     def test_a_part_of_the_data_that_cannot_exist_is_refused(self):
         self.assertRefused(run('fedumm-supernode', '--insecure', '--node-config', 'partition-id=2 num-partitions=2'), 'from 0 to 1')

@@ -7,12 +7,14 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import unittest
 
 PROGRAMS, REPOSITORY = map(pathlib.Path, sys.argv[1:3])
+RELEASE = REPOSITORY / 'tests/data/blip3o/release'
 # One round of drawing, which is evaluated fast.
 SETTINGS = '''name = "{name}"
 seed = {seed}
@@ -37,8 +39,10 @@ TESTED = {
     'compare': {'config': 'compare_with_other_settings', '--run-dir': 'compare', '--jobs': 'compare', '--started': 'compare',
                 '--data': 'data', '--verbose': 'verbose'},
     'evaluate': {'config': 'evaluate', '--adapter': 'evaluate', '--data': 'data'},
-    'generate': {'prompt': 'generate', '--config': 'generate_config', '--adapter': 'generate', '--out': 'generate', '--seed': 'generate',
-                 '--steps': 'generate', '--guidance': 'generate', '--data': 'data'},
+    'draw': {'prompt': 'draw_in_a_world', '--config': 'draw_config', '--adapter': 'draw_in_a_world', '--out': 'draw_in_a_world', '--seed': 'draw_in_a_world',
+             '--flow-steps': 'draw_in_a_world', '--flow-guidance': 'draw_in_a_world', '--data': 'data', '--model': 'draw', '--dtype': 'draw',
+             '--device': 'draw_refuses', '--threads': 'draw', '--steps': 'draw', '--guidance': 'draw', '--latents-only': 'draw_latents_only',
+             '--geneval': 'draw_geneval', '--prompts': 'draw_geneval', '--samples': 'draw_geneval', '--shard': 'draw_geneval'},
     'pretrain': {'folder': 'pretrain', '--world': 'pretrain'},
     'settings': {'--config': 'settings', '--world': 'settings', '--get': 'settings'},
     'inspect': {'path': 'inspect', '--check': 'inspect'},
@@ -155,7 +159,7 @@ class Flags(unittest.TestCase):
         for arguments in (('simulate', self.settings, '--run-dir', self.folder / 'no-data'),
                           ('compare', self.settings, '--run-dir', self.run_dir),
                           ('evaluate', self.settings),
-                          ('generate', 'a red circle', '--config', self.settings),
+                          ('draw', 'a red circle', '--config', self.settings),
                           ('serve', '--config', self.settings, '--run-dir', self.folder / 'no-data', '--insecure')):
             self.assertRefused(fedumm(*arguments, '--data', empty), empty)
 
@@ -179,21 +183,84 @@ class Flags(unittest.TestCase):
     def picture(self, name, *flags):
         out = self.folder / f'{name}.png'
         prompt = 'a red circle' if name != 'prompt' else 'a blue rectangle'
-        self.assertDone(fedumm('generate', prompt, '--config', self.settings, '--out', out, *flags))
+        self.assertDone(fedumm('draw', prompt, '--config', self.settings, '--out', out, *flags))
         return out.read_bytes()
 
-    def test_generate(self):
-        plain = self.picture('plain', '--steps', '3')
+    def test_draw_in_a_world(self):
+        plain = self.picture('plain', '--flow-steps', '3')
         self.assertTrue(plain.startswith(b'\x89PNG'))
-        self.assertEqual(self.picture('again', '--steps', '3'), plain)
-        for name, *flags in (('prompt', '--steps', '3'), ('seed', '--steps', '3', '--seed', '5'), ('steps', '--steps', '4'),
-                             ('guidance', '--steps', '3', '--guidance', '1'),
-                             ('adapter', '--steps', '3', '--adapter', self.run_dir / 'adapter')):
+        self.assertEqual(self.picture('again', '--flow-steps', '3'), plain)
+        for name, *flags in (('prompt', '--flow-steps', '3'), ('seed', '--flow-steps', '3', '--seed', '5'), ('steps', '--flow-steps', '4'),
+                             ('guidance', '--flow-steps', '3', '--flow-guidance', '1'),
+                             ('adapter', '--flow-steps', '3', '--adapter', self.run_dir / 'adapter')):
             self.assertNotEqual(self.picture(name, *flags), plain, name)
 
-    def test_generate_config(self):
+    def test_draw_config(self):
         other = self.write('elsewhere.toml', '[model]\ncheckpoint = "no/such/model"\n')
-        self.assertRefused(fedumm('generate', 'a red circle', '--config', other), 'no/such/model')
+        self.assertRefused(fedumm('draw', 'a red circle', '--config', other), 'no/such/model')
+
+    def drawing(self, name, *flags):
+        out = self.folder / f'drawing-{name}.png'
+        fast = () if '--steps' in flags else ('--steps', '2')
+        self.assertDone(fedumm('draw', 'a photo of a cow', '--model', RELEASE, '-o', out, '--flow-steps', '2', *fast, *flags))
+        return out.read_bytes()
+
+    def test_draw(self):
+        plain = self.drawing('plain')
+        self.assertEqual(self.drawing('threads', '--threads', '1'), plain)
+        for name, *flags in (('seed', '--seed', '5'), ('steps', '--steps', '3'), ('guidance', '--guidance', '1'), ('dtype', '--dtype', 'float32')):
+            self.assertNotEqual(self.drawing(name, *flags), plain, name)
+
+    def test_draw_latents_only(self):
+        out = self.folder / 'tokens.safetensors'
+        self.assertDone(fedumm('draw', 'a photo of a cow', '--model', RELEASE, '-o', out, '--flow-steps', '2', '--latents-only'))
+        self.assertIn('clip_tokens', self.assertDone(fedumm('inspect', out)).stdout)
+
+    def test_draw_refuses(self):
+        self.assertRefused(fedumm('draw'), 'prompt')
+        self.assertRefused(fedumm('draw', 'a cow', '--model', RELEASE, '--device', 'moon'), 'moon')
+        self.assertRefused(fedumm('draw', 'a cow', '--steps', '3', '--config', self.settings), '--flow-steps')
+        self.assertRefused(fedumm('draw', '--model', RELEASE, '--geneval', self.folder / 'none', '--shard', '3/2'), '3/2')
+        bad = self.write('bad.jsonl', '{"tag": "x"}\n')
+        self.assertRefused(fedumm('draw', '--model', RELEASE, '--geneval', self.folder / 'none', '--prompts', bad), 'line 1')
+
+    def test_draw_stops_at_a_signal_and_leaves_no_file(self):
+        out = self.folder / 'stopped.png'
+        process = subprocess.Popen([PROGRAMS / 'fedumm', 'draw', 'a cow', '--model', RELEASE, '-o', out, '--steps', '1000', '--flow-steps', '1000'],
+                                   stderr=subprocess.PIPE, text=True)
+        self.assertRaises(subprocess.TimeoutExpired, process.wait, 1.5)
+        process.send_signal(signal.SIGINT)
+        self.assertIn('stopped', process.communicate(timeout=60)[1])
+        self.assertEqual(process.returncode, 130)
+        self.assertEqual(list(self.folder.glob('stopped*')), [])
+
+    def geneval(self, name, *flags):
+        folder = self.folder / name
+        self.assertDone(fedumm('draw', '--model', RELEASE, '--geneval', folder, '--prompts', self.prompts, '--samples', '2', '--steps', '2',
+                               '--flow-steps', '2', *flags))
+        return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
+
+    def test_draw_geneval(self):
+        lines = (REPOSITORY / 'tests/data/geneval/evaluation_metadata.jsonl').read_text().splitlines()[:3]
+        self.prompts = self.write('prompts.jsonl', '\n'.join(lines) + '\n')
+        whole = self.geneval('whole')
+        official = REPOSITORY / 'tests/data/blip3o/geneval/images/00000'
+        names = [str(path.relative_to(official)) for path in sorted(official.rglob('*')) if path.is_file()]
+        self.assertEqual([name for name in whole if name.startswith('00000/')], [f'00000/{name}' for name in names])
+        self.assertEqual([whole[f'{i:05d}/metadata.jsonl'].decode() for i in range(3)], lines)
+        # Two samples of 64 pixels, one below the other, with two pixels around each.
+        self.assertEqual(whole['00001/grid.png'][16:24], (68).to_bytes(4, 'big') + (134).to_bytes(4, 'big'))
+        self.assertNotEqual(whole['00000/samples/00000.png'], whole['00000/samples/00001.png'])
+        # Two shards, one of which starts without the first prompt, give the same files.
+        self.assertEqual(len(self.geneval('shards', '--shard', '2/2')), 4)
+        self.assertEqual(self.geneval('shards', '--shard', '1/2'), whole)
+        # So does a folder in which some files are missing.
+        for name in ('00000/samples/00001.png', '00000/grid.png', '00002/samples/00000.png', '00002/grid.png'):
+            (self.folder / 'shards' / name).unlink()
+        self.assertEqual(self.geneval('shards'), whole)
+        self.prompts = self.write('prompts.jsonl', lines[1] + '\n')
+        (self.folder / 'shards/00000/grid.png').unlink()
+        self.assertRefused(fedumm('draw', '--model', RELEASE, '--geneval', self.folder / 'shards', '--prompts', self.prompts), 'another prompt')
 
     def test_pretrain(self):
         folder = self.folder / 'model'

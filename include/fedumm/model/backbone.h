@@ -38,7 +38,10 @@ struct SampleOptions {
   int64_t steps = 30;
   double guidance = 3.0;  // 1: follow the condition alone
   bool integer_timesteps =
-      true;  // 966.67 -> 966, as BLIP-3o's sampler does (its training does not)
+      true;            // 966.67 -> 966, as BLIP-3o's sampler does (its training does not)
+  double shift = 1.0;  // noise levels s become shift s / (1 + (shift - 1) s)
+  // Called after each step. False ends Sample with an undefined tensor. May be null.
+  std::function<bool(int64_t done, int64_t in_all)> progress;
 };
 
 // While the newest one alive on a thread was made with `on`, a Decode there that computes gradients
@@ -131,9 +134,9 @@ class UnifiedModel {
   // The velocity field: x [B, C, s, s], t [B] in [0, 1000], z [B, n, hidden] -> [B, C, s, s].
   at::Tensor Dit(const at::Tensor& x, const at::Tensor& t, const at::Tensor& z) const;
   // Flow matching loss (scalar, fp32): u [B] in [0, 1) picks the timestep, keep [B] is 0 where z is
-  // dropped.
+  // dropped, `shift` is as in SampleOptions.
   at::Tensor FlowLoss(const at::Tensor& latents, const at::Tensor& z, const at::Tensor& noise,
-                      const at::Tensor& u, const at::Tensor& keep) const;
+                      const at::Tensor& u, const at::Tensor& keep, double shift = 1.0) const;
   // Euler steps from `noise` [B, C, s, s] at time 1 to latents at time 0, under classifier-free
   // guidance.
   at::Tensor Sample(const at::Tensor& z, const at::Tensor& noise,

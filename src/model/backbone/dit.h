@@ -30,7 +30,7 @@ class DiffusionTransformer {
   at::Tensor Run(const at::Tensor& x, const at::Tensor& t, const at::Tensor& z,
                  Trace* trace = nullptr) const;
   at::Tensor FlowLoss(const at::Tensor& latents, const at::Tensor& z, const at::Tensor& noise,
-                      const at::Tensor& u, const at::Tensor& keep) const;
+                      const at::Tensor& u, const at::Tensor& keep, double shift = 1.0) const;
   at::Tensor Sample(const at::Tensor& z, const at::Tensor& noise,
                     const SampleOptions& options) const;
   // cos and sin of the latents' rotary angles, [1, input_size², head_dim / 2].

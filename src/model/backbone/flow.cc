@@ -21,9 +21,13 @@ constexpr float kTrainTimesteps = 1000;
 
 at::Tensor DiffusionTransformer::FlowLoss(const at::Tensor& latents, const at::Tensor& z,
                                           const at::Tensor& noise, const at::Tensor& u,
-                                          const at::Tensor& keep) const {
-  // The scheduler's timesteps are whole: 1000, 999, …, 1.
-  const at::Tensor t = kTrainTimesteps - at::floor(u.to(at::kFloat) * kTrainTimesteps);
+                                          const at::Tensor& keep, double shift) const {
+  // The scheduler's timesteps are whole without a shift: 1000, 999, …, 1.
+  at::Tensor t = kTrainTimesteps - at::floor(u.to(at::kFloat) * kTrainTimesteps);
+  if (shift != 1.0) {
+    const at::Tensor level = t / kTrainTimesteps;
+    t = shift * level / (1 + (shift - 1) * level) * kTrainTimesteps;
+  }
   const at::Tensor sigma = (t / kTrainTimesteps).view({-1, 1, 1, 1});
   const at::Tensor noisy = (1 - sigma) * latents + sigma * noise;
   const at::Tensor velocity =
@@ -44,8 +48,9 @@ at::Tensor DiffusionTransformer::Sample(const at::Tensor& z, const at::Tensor& n
       options.steps == 1 ? 0 : (last - 1) / static_cast<double>(options.steps - 1);
   const auto sigma = [&](int64_t step) -> float {
     if (step == options.steps) return 0;
-    if (step + 1 == options.steps) return static_cast<float>(last);
-    return static_cast<float>(static_cast<double>(step) * stride + 1);
+    const double level = step + 1 == options.steps ? last : static_cast<double>(step) * stride + 1;
+    if (options.shift == 1.0) return static_cast<float>(level);
+    return static_cast<float>(options.shift * level / (1 + (options.shift - 1) * level));
   };
   at::Tensor x = noise;
   for (int64_t step = 0; step < options.steps; ++step) {
@@ -60,6 +65,7 @@ at::Tensor DiffusionTransformer::Sample(const at::Tensor& z, const at::Tensor& n
     }
     x = (x.to(at::kFloat) + (sigma(step + 1) - sigma(step)) * velocity.to(at::kFloat))
             .to(noise.scalar_type());
+    if (options.progress != nullptr && !options.progress(step + 1, options.steps)) return {};
   }
   return x;
 }

@@ -284,8 +284,8 @@ at::Tensor UnifiedModel::Dit(const at::Tensor& x, const at::Tensor& t, const at:
 
 at::Tensor UnifiedModel::FlowLoss(const at::Tensor& latents, const at::Tensor& z,
                                   const at::Tensor& noise, const at::Tensor& u,
-                                  const at::Tensor& keep) const {
-  return modules_->Dit().FlowLoss(latents, z, noise, u, keep);
+                                  const at::Tensor& keep, double shift) const {
+  return modules_->Dit().FlowLoss(latents, z, noise, u, keep, shift);
 }
 
 at::Tensor UnifiedModel::Sample(const at::Tensor& z, const at::Tensor& noise,
