@@ -13,6 +13,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/printable.h"
 #include "base/status_macros.h"
 #include "fedumm/model/eva.h"
 #include "fedumm/model/image.h"
@@ -32,6 +33,7 @@ struct EncodeFlags {
   std::string encoder;
   std::string out;
   model::EvaOptions options;
+  std::string dtype = "auto";
   int64_t batch = 8;
   int64_t shard_mb = 256;
   int threads = 0;
@@ -45,7 +47,8 @@ absl::StatusOr<std::vector<std::string>> PicturesIn(const std::string& folder) {
        it.increment(error)) {
     const std::string suffix = absl::AsciiStrToLower(it->path().extension().string());
     if (suffix != ".jpg" && suffix != ".jpeg" && suffix != ".png") continue;
-    names.push_back(fs::relative(it->path(), folder).string());
+    // A link keeps its own name: where it leads to does not matter.
+    names.push_back(it->path().lexically_relative(folder).string());
   }
   if (error) {
     return absl::InvalidArgumentError(absl::StrCat("cannot read ", folder, ": ", error.message()));
@@ -64,7 +67,10 @@ absl::Status EncodeBatch(const model::EvaEncoder& encoder, const std::string& fo
   std::vector<at::Tensor> pixels;
   std::vector<std::string> good;
   for (const std::string& name : names) {
-    absl::StatusOr<model::Image> image = model::ReadImage(folder + "/" + name);
+    absl::StatusOr<model::Image> image =
+        ValidUtf8(name, name.size()) == name
+            ? model::ReadImage(folder + "/" + name)
+            : absl::InvalidArgumentError("its name is not UTF-8, as names of tensors must be");
     absl::StatusOr<at::Tensor> prepared =
         image.ok() ? model::EvaPixels(*image, encoder.image_size()) : image.status();
     if (prepared.ok()) {
@@ -74,7 +80,7 @@ absl::Status EncodeBatch(const model::EvaEncoder& encoder, const std::string& fo
     }
     ++num_bad;
     std::fprintf(stderr, "fedumm: left out: %s\n",
-                 absl::StrCat(name, ": ", prepared.status().message()).c_str());
+                 Printable(absl::StrCat(name, ": ", prepared.status().message()), 1000).c_str());
   }
   if (pixels.empty()) return absl::OkStatus();
   return model::Guarded([&]() -> absl::Status {
@@ -93,11 +99,14 @@ absl::Status EncodeBatch(const model::EvaEncoder& encoder, const std::string& fo
 
 absl::Status EncodePictures(const EncodeFlags& flags) {
   const SignalStop stop;
+  model::EvaOptions options = flags.options;
+  if (flags.dtype != "auto") {
+    options.dtype = flags.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
+  }
   FEDUMM_ASSIGN_OR_RETURN(const std::vector<std::string> all, PicturesIn(flags.pictures));
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   at::set_num_threads(flags.threads > 0 ? flags.threads : std::max(1, cores));
-  FEDUMM_ASSIGN_OR_RETURN(const auto encoder,
-                          model::EvaEncoder::Load(flags.encoder, flags.options));
+  FEDUMM_ASSIGN_OR_RETURN(const auto encoder, model::EvaEncoder::Load(flags.encoder, options));
   FEDUMM_ASSIGN_OR_RETURN(model::LatentWriter writer,
                           model::LatentWriter::Open(flags.out, encoder->id()));
   std::vector<std::string> left;
@@ -157,6 +166,11 @@ void AddEncode(CLI::App& app, Command& command) {
   encode
       ->add_option("--pooling", flags->options.pooling, "Tokens on a side whose mean is one latent")
       ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  encode
+      ->add_option("--dtype", flags->dtype,
+                   "Of the arithmetic: auto (that of the weights), float32 or bfloat16")
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16"}))
       ->capture_default_str();
   encode->add_option("--batch", flags->batch, "Pictures at a time")
       ->check(CLI::Range(1, 1024))

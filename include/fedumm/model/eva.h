@@ -43,8 +43,8 @@ class EvaEncoder {
                                                           const EvaOptions& options = {});
   ~EvaEncoder();
 
-  // Names the weights and what is made with them: equal for equal latents, whatever the file is
-  // called.
+  // Names the weights, by a hash of the start of each tensor in the dtype that is computed in, and
+  // what is made with them. It does not depend on what the file is called.
   const std::string& id() const;
   int64_t image_size() const;  // pixels on a side: 448
   int64_t width() const;       // channels of a latent: 1792

@@ -30,6 +30,7 @@ constexpr int64_t kEvaluationBatch = 16;
 constexpr float kTrainTimesteps = 1000;
 constexpr std::array<double, 4> kTimesToJudge = {0.2, 0.4, 0.6, 0.8};
 constexpr uint64_t kJudgingSeed = 1;
+constexpr int64_t kMaxLength = 512;  // of prompt, [IMG] and queries: BLIP3o's training
 
 at::Tensor Normal(Random& random, at::IntArrayRef shape) {
   at::Tensor tensor = at::empty(shape, at::kFloat);
@@ -92,14 +93,16 @@ class StoredLatents final : public LatentSource {
   }
 
  private:
-  // By the path's last parts: the folder that was encoded may be any one above the picture.
+  // By the path's last parts: the folder that was encoded may be any one above the picture. Where
+  // several names fit, the longest is that of this picture; "1.jpg" may be another subset's.
   absl::StatusOr<const SafetensorsTensor*> Find(const std::string& path) const {
-    for (size_t slash = path.size(); slash != path.npos && slash > 0;) {
-      slash = path.rfind('/', slash - 1);
-      const std::string name = slash == path.npos ? path : path.substr(slash + 1);
+    for (size_t begin = 0;;) {
+      const std::string_view name = std::string_view(path).substr(begin);
       if (latents_.contains(name)) return latents_.Find(name);
+      const size_t slash = path.find('/', begin);
+      if (slash == path.npos) return latents_.Find(path);
+      begin = slash + 1;
     }
-    return latents_.Find(path);
   }
 
   const LatentFolder& latents_;
@@ -275,10 +278,11 @@ class CaptionDrawingTask final : public Task {
 }  // namespace
 
 absl::StatusOr<std::vector<std::vector<int64_t>>> TokenizeCaptions(
-    const PromptFormat& format, std::span<const PictureCaption> captions) {
+    const PromptFormat& format, int64_t n_query, std::span<const PictureCaption> captions) {
   std::vector<std::vector<int64_t>> prompts;
   for (const PictureCaption& caption : captions) {
-    absl::StatusOr<std::vector<int64_t>> prompt = format.DrawPrompt(caption.text);
+    absl::StatusOr<std::vector<int64_t>> prompt =
+        format.DrawTrainingPrompt(caption.text, kMaxLength - n_query - 1);
     if (!prompt.ok()) {
       return absl::Status(
           prompt.status().code(),

@@ -21,10 +21,11 @@ namespace fedumm::model {
 // answers.
 inline constexpr TaskDefaults kCaptionDrawingDefaults{.batch_size = 16, .loss_weight = 5};
 
-// The model's input for each caption. INVALID_ARGUMENT, naming the picture, for a text that
+// The model's input for each caption in the form of training; with `n_query` latent queries after
+// it, it has at most 512 tokens, as BLIP3o's. INVALID_ARGUMENT, naming the picture, for a text that
 // PromptFormat refuses.
 absl::StatusOr<std::vector<std::vector<int64_t>>> TokenizeCaptions(
-    const PromptFormat& format, std::span<const PictureCaption> captions);
+    const PromptFormat& format, int64_t n_query, std::span<const PictureCaption> captions);
 
 // Captions with their pictures. The parts outlive it.
 struct CaptionSource {
@@ -44,7 +45,9 @@ class LatentSource {
 // From the files of the pictures. The codec outlives it.
 std::unique_ptr<LatentSource> NewCodecLatents(const PixelCodec& codec,
                                               const ImageReadOptions& reading, int threads);
-// From what `fedumm encode` wrote, by the pictures' paths. The folder outlives it.
+// From what `fedumm encode` wrote, by the pictures' paths: a name fits a path that ends with it,
+// and the longest one counts. Where subsets hold pictures of one name, encode the folder above
+// them. The folder of latents outlives it.
 std::unique_ptr<LatentSource> NewStoredLatents(const LatentFolder& latents);
 
 // The task "draw": trains on the captions of `shard`, indices into `train`. Evaluate takes the

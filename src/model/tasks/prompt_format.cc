@@ -124,23 +124,40 @@ std::vector<int64_t> PromptFormat::Prompt(std::span<const int64_t> question,
   return ids;
 }
 
-absl::StatusOr<std::vector<int64_t>> PromptFormat::DrawPrompt(const std::string& caption) const {
+absl::StatusOr<int64_t> PromptFormat::PictureToDraw() const {
   const std::optional<int64_t> begin = tokenizer_.TokenId(kPictureToDraw);
-  if (!begin.has_value() || *begin >= vocab_size_) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the model's vocabulary lacks ", kPictureToDraw, ", which begins a picture to draw"));
-  }
+  if (begin.has_value() && *begin < vocab_size_) return *begin;
+  return absl::FailedPreconditionError(absl::StrCat("the model's vocabulary lacks ", kPictureToDraw,
+                                                    ", which begins a picture to draw"));
+}
+
+absl::StatusOr<std::vector<int64_t>> PromptFormat::DrawRequest(const std::string& caption,
+                                                               bool ended) const {
   FEDUMM_RETURN_IF_ERROR(EncodeUntrusted(caption).status());
-  std::vector<int64_t> ids;
   if (chat_) {
-    const std::array<ChatMessage, 1> messages = {
-        {{.role = "user", .text = absl::StrCat(kDrawRequest, caption)}}};
-    FEDUMM_ASSIGN_OR_RETURN(ids, Encode(RenderChat(messages, /*for_generation=*/true)));
-  } else {
-    FEDUMM_ASSIGN_OR_RETURN(ids, Encode(absl::StrCat(" draw ", caption)));
-    ids.push_back(end_id_);
+    std::vector<ChatMessage> messages = {
+        {.role = "user", .text = absl::StrCat(kDrawRequest, caption)}};
+    if (ended) messages.push_back({.role = "assistant", .text = ""});
+    return Encode(RenderChat(messages, /*for_generation=*/!ended));
   }
-  ids.push_back(*begin);
+  FEDUMM_ASSIGN_OR_RETURN(std::vector<int64_t> ids, Encode(absl::StrCat(" draw ", caption)));
+  ids.push_back(end_id_);
+  return ids;
+}
+
+absl::StatusOr<std::vector<int64_t>> PromptFormat::DrawPrompt(const std::string& caption) const {
+  FEDUMM_ASSIGN_OR_RETURN(const int64_t begin, PictureToDraw());
+  FEDUMM_ASSIGN_OR_RETURN(std::vector<int64_t> ids, DrawRequest(caption, /*ended=*/false));
+  ids.push_back(begin);
+  return ids;
+}
+
+absl::StatusOr<std::vector<int64_t>> PromptFormat::DrawTrainingPrompt(const std::string& caption,
+                                                                      int64_t max_tokens) const {
+  FEDUMM_ASSIGN_OR_RETURN(const int64_t begin, PictureToDraw());
+  FEDUMM_ASSIGN_OR_RETURN(std::vector<int64_t> ids, DrawRequest(caption, /*ended=*/true));
+  ids.resize(static_cast<size_t>(std::clamp<int64_t>(max_tokens, 0, std::ssize(ids))));
+  ids.push_back(begin);
   return ids;
 }
 

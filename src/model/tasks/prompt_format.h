@@ -35,6 +35,10 @@ class PromptFormat {
   // What the decoder is given before it draws: the caption and the token that begins a picture.
   // Errors as of Question; FAILED_PRECONDITION if the vocabulary has no "[IMG]".
   absl::StatusOr<std::vector<int64_t>> DrawPrompt(const std::string& caption) const;
+  // The same as BLIP3o trains on it: in the form chat, the assistant's empty turn is ended before
+  // the token that begins a picture. Of what precedes that token, the first `max_tokens` are kept.
+  absl::StatusOr<std::vector<int64_t>> DrawTrainingPrompt(const std::string& caption,
+                                                          int64_t max_tokens) const;
 
   int64_t end_id() const { return end_id_; }                  // ends an answer; also pads rows
   std::string Decode(std::span<const int64_t> answer) const;  // without markers and outer spaces
@@ -44,6 +48,9 @@ class PromptFormat {
   absl::StatusOr<std::vector<int64_t>> Encode(const std::string& text) const;
   absl::StatusOr<std::vector<int64_t>> EncodeUntrusted(const std::string& text) const;
   absl::Status SetChat(const BackboneConfig& config);
+  absl::StatusOr<int64_t> PictureToDraw() const;  // the token that begins one
+  // What precedes it.
+  absl::StatusOr<std::vector<int64_t>> DrawRequest(const std::string& caption, bool ended) const;
 
   Tokenizer tokenizer_;
   int64_t vocab_size_;

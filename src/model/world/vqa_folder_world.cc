@@ -4,6 +4,7 @@
 #include <array>
 #include <optional>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -75,7 +76,7 @@ AnsweringOptions OptionsOf(const ConfigRecord& settings, const VisionConfig& vis
 }
 
 absl::StatusOr<Subset> LoadSubset(const ConfigRecord& settings, const char* subset_key,
-                                  const PromptFormat& format, bool with_answers) {
+                                  const PromptFormat& format, int64_t n_query, bool with_answers) {
   const auto text = [&](const char* key) { return TextOr(settings, key, ""); };
   VqaFolderOptions options = {.folder = text("data.folder"),
                               .subset = text(subset_key),
@@ -87,7 +88,8 @@ absl::StatusOr<Subset> LoadSubset(const ConfigRecord& settings, const char* subs
   FEDUMM_ASSIGN_OR_RETURN(subset.folder, VqaFolder::Load(options));
   FEDUMM_ASSIGN_OR_RETURN(subset.questions,
                           Tokenize(format, subset.folder.questions(), with_answers));
-  FEDUMM_ASSIGN_OR_RETURN(subset.prompts, TokenizeCaptions(format, subset.folder.captions()));
+  FEDUMM_ASSIGN_OR_RETURN(subset.prompts,
+                          TokenizeCaptions(format, n_query, subset.folder.captions()));
   return subset;
 }
 
@@ -141,8 +143,10 @@ absl::StatusOr<std::shared_ptr<const FolderData>> LoadData(const ConfigRecord& s
       PromptFormat format,
       PromptFormat::Create(std::move(tokenizer), config, TextOr(settings, "model.prompt", "auto"),
                            TextOr(settings, "data.instruction", "")));
-  FEDUMM_ASSIGN_OR_RETURN(Subset train, LoadSubset(settings, "data.train-subset", format, true));
-  FEDUMM_ASSIGN_OR_RETURN(Subset test, LoadSubset(settings, "data.test-subset", format, false));
+  FEDUMM_ASSIGN_OR_RETURN(Subset train,
+                          LoadSubset(settings, "data.train-subset", format, config.n_query, true));
+  FEDUMM_ASSIGN_OR_RETURN(Subset test,
+                          LoadSubset(settings, "data.test-subset", format, config.n_query, false));
   FEDUMM_ASSIGN_OR_RETURN(std::optional<PixelCodec> codec, TakeCodec(config, weights));
   FEDUMM_ASSIGN_OR_RETURN(std::optional<LatentFolder> latents, OpenLatents(settings, config));
   if (HasTask(settings, kDraw) && !codec.has_value() && !latents.has_value()) {
@@ -259,16 +263,34 @@ class VqaFolderWorld final : public LabelledWorld {
   std::vector<std::string> LabelsOf(const std::string& task) const override {
     std::vector<std::string> labels;
     if (task == kDraw) {
+      if (TextOr(settings_, "data.caption-label", "text") == "question") return QuestionLabels();
       for (const PictureCaption& caption : data_->train.folder.captions()) {
         labels.push_back(caption.text);
       }
       return labels;
     }
-    const std::string label = TextOr(settings_, "data.label", "answer");
     for (const VqaQuestion& question : data_->train.folder.questions()) {
-      labels.push_back(label == "question-type" ? question.question_type
-                       : label == "answer-type" ? question.answer_type
-                                                : question.multiple_choice_answer);
+      labels.push_back(LabelOf(question));
+    }
+    return labels;
+  }
+
+  const std::string& LabelOf(const VqaQuestion& question) const {
+    const std::string label = TextOr(settings_, "data.label", "answer");
+    return label == "question-type" ? question.question_type
+           : label == "answer-type" ? question.answer_type
+                                    : question.multiple_choice_answer;
+  }
+
+  // Each caption's: that of the first question about its picture, empty if there is none.
+  std::vector<std::string> QuestionLabels() const {
+    std::unordered_map<int64_t, std::string> label_of;
+    for (const VqaQuestion& question : data_->train.folder.questions()) {
+      label_of.try_emplace(question.image_id, LabelOf(question));
+    }
+    std::vector<std::string> labels;
+    for (const PictureCaption& caption : data_->train.folder.captions()) {
+      labels.push_back(label_of[caption.image_id]);
     }
     return labels;
   }
@@ -335,8 +357,13 @@ std::vector<Setting> InputSettings() {
        .help = "text after each question, such as how long an answer is to be"},
       {.key = "data.label",
        .default_value = "answer",
-       .help = "what questions are dealt to clients by; captions go by their text",
+       .help = "what questions are dealt to clients by",
        .choices = {"answer", "question-type", "answer-type"}},
+      {.key = "data.caption-label",
+       .default_value = "text",
+       .help = "what captions are dealt by: their text, or the label of the first question about "
+               "the same picture, for sets where nearly every caption is another text",
+       .choices = {"text", "question"}},
       {.key = "data.min-pixels",
        .default_value = int64_t{3136},
        .help = "pictures with fewer pixels are enlarged",

@@ -1,6 +1,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/abs.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/max.h>
 #include <ATen/ops/mse_loss.h>
@@ -178,6 +179,30 @@ TEST_F(UnifiedModelTest, GenerationHiddenIsTheAnswerToTheQueries) {
   const at::Tensor changed = model_->GenerationHidden(Ids(3, 5));
   EXPECT_EQ(MaxDifference(hidden.slice(1, 0, 8), changed.slice(1, 0, 8)), 0);
   EXPECT_GT(MaxDifference(hidden.slice(1, 8), changed.slice(1, 8)), 1e-3);
+}
+
+TEST_F(UnifiedModelTest, PromptsOfDifferentLengthsAreAnsweredAsOneByOne) {
+  const int64_t n_query = 16, width = 9 + n_query;
+  const std::vector<int64_t> lengths = {5, 9, 1};
+  at::Tensor padded = at::zeros({3, width}, at::kLong);
+  const at::Tensor prompts = Ids(3, 9);
+  std::vector<at::Tensor> slots;
+  for (size_t i = 0; i < 3; ++i) {
+    const auto row = static_cast<int64_t>(i);
+    padded[row].slice(0, 0, lengths[i]).copy_(prompts[row].slice(0, 0, lengths[i]));
+    slots.push_back(at::arange(n_query, at::kLong) + row * width + lengths[i]);
+  }
+  const at::Tensor all = model_->GenerationHidden(padded, at::cat(slots));
+  ASSERT_EQ(all.sizes(), (std::vector<int64_t>{3, 16, 96}));
+  for (size_t i = 0; i < 3; ++i) {
+    const auto row = static_cast<int64_t>(i);
+    const at::Tensor alone =
+        model_->GenerationHidden(prompts.slice(0, row, row + 1).slice(1, 0, lengths[i]));
+    EXPECT_LT(RelativeDifference(all[row], alone[0]), 1e-6) << i;
+  }
+  // What stands behind the queries is seen by nothing.
+  padded[0].slice(0, 5 + n_query).fill_(7);
+  EXPECT_EQ(MaxDifference(model_->GenerationHidden(padded, at::cat(slots)), all), 0);
 }
 
 TEST_F(UnifiedModelTest, DroppedConditionsAreZeroesToTheFlowLoss) {

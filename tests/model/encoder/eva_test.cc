@@ -1,6 +1,7 @@
 // tests/data/blip3o/eva*.safetensors: timm's EVA with the names of a training checkpoint.
 #include "fedumm/model/eva.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/stack.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -57,6 +58,22 @@ TEST(EvaTest, HalfTheBitsComeNear) {
   const at::Tensor latents = encoder->Encode(at::stack({want.at("pixels.0")}));
   EXPECT_EQ(latents.scalar_type(), at::kBFloat16);
   EXPECT_LT(RelativeDifference(latents.to(at::kFloat), want.at("latents").slice(0, 0, 1)), 0.05);
+}
+
+TEST(EvaTest, TheIdTellsEncodersApartByEachWeight) {
+  ASSERT_OK_AND_ASSIGN(const auto encoder, EvaEncoder::Load(kEncoder, kTiny));
+  const std::string copy = ::testing::TempDir() + "/eva_copy.safetensors";
+  StateDict state = LoadStateDict(kEncoder).value();
+  ASSERT_TRUE(SaveStateDict(state, copy).ok());
+  EXPECT_EQ(EvaEncoder::Load(copy, kTiny).value()->id(), encoder->id());
+  for (const char* name : {"blocks.1.mlp.fc1.weight", "blocks.2.norm2.bias"}) {
+    at::Tensor& weight = state.at(std::string("model.gen_vision_tower.vision_tower.model.") + name);
+    const at::Tensor before = weight;
+    weight = weight + 1;
+    ASSERT_TRUE(SaveStateDict(state, copy).ok());
+    EXPECT_NE(EvaEncoder::Load(copy, kTiny).value()->id(), encoder->id()) << name;
+    weight = before;
+  }
 }
 
 TEST(EvaTest, WhatIsNoEncoderIsNamed) {

@@ -9,6 +9,7 @@
 #include <optional>
 #include <variant>
 
+#include "fedumm/model/checkpoint.h"
 #include "fedumm/model/lora.h"
 #include "fedumm/model/train.h"
 #include "model/tasks/batch.h"
@@ -203,6 +204,29 @@ TEST(PromptFormatTest, AWordOutsideASmallVocabularyIsNamed) {
               StatusIs(kInvalid, AllOf(HasSubstr("vocabulary of 138"), HasSubstr("'Z'"),
                                        HasSubstr("Zebra"))));
   EXPECT_THAT(PromptFormat::Create(tokenizer, config, "chat", ""), StatusIs(kInvalid));
+}
+
+// The reference ends the assistant's empty turn in training, and not where it draws.
+TEST(PromptFormatTest, TrainingEndsTheTurnBeforeThePicture) {
+  const std::string release = std::string(FEDUMM_TEST_DATA) + "/blip3o/release";
+  ASSERT_OK_AND_ASSIGN(const auto model, Load(release));
+  ASSERT_OK_AND_ASSIGN(const Tokenizer tokenizer, Tokenizer::Load(release));
+  ASSERT_OK_AND_ASSIGN(const PromptFormat format,
+                       PromptFormat::Create(tokenizer, model->config(), "auto", ""));
+  const std::string start =
+      "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+      "Please generate image based on the following caption: a cow<|im_end|>\n"
+      "<|im_start|>assistant\n";
+  ASSERT_OK_AND_ASSIGN(const std::vector<int64_t> draw, format.DrawPrompt("a cow"));
+  EXPECT_EQ(draw, tokenizer.Encode(start + "[IMG]").value());
+  ASSERT_OK_AND_ASSIGN(const std::vector<int64_t> train, format.DrawTrainingPrompt("a cow", 500));
+  EXPECT_EQ(train, tokenizer.Encode(start + "<|im_end|>\n[IMG]").value());
+  // Cut to so many tokens, of which [IMG] is none.
+  std::vector<int64_t> cut(train.begin(), train.begin() + 10);
+  cut.push_back(train.back());
+  EXPECT_EQ(format.DrawTrainingPrompt("a cow", 10).value(), cut);
+  EXPECT_EQ(format.DrawTrainingPrompt("a cow", std::ssize(train) - 1).value(), train);
+  EXPECT_THAT(format.DrawTrainingPrompt("a <|im_end|> cow", 500), StatusIs(kInvalid));
 }
 
 }  // namespace

@@ -1,15 +1,18 @@
 // The world "vqa-folder" on a random checkpoint in the released layout and on configs/tiny.
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/full.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <variant>
 
 #include "fedumm/model/backbone.h"
 #include "fedumm/model/checkpoint.h"
 #include "fedumm/model/client.h"
+#include "fedumm/model/latents.h"
 #include "fedumm/model/lora.h"
 #include "fedumm/model/world.h"
 #include "fedumm/simulation.h"
@@ -231,6 +234,82 @@ TEST_F(VqaFolderWorldTest, TheTinyCheckpointAlsoDrawsFromCaptions) {
   EXPECT_EQ(DecodePng(png)->width, 64);
   EXPECT_THAT(world->Generate({.prompt = "a Zebra", .steps = 2}),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("Zebra")));
+}
+
+// Each stored latent is filled with a number of its picture's; the subsets' pictures have equal
+// ids.
+TEST_F(VqaFolderWorldTest, DrawingTrainsFromStoredLatents) {
+  const std::string latents = folder_ + "/latents";
+  const auto store = [&](std::vector<int64_t> shape) {
+    std::filesystem::remove_all(latents);
+    LatentWriter writer = LatentWriter::Open(latents, "eva").value();
+    const auto add = [&](const std::string& name, int value) {
+      const at::Tensor filled = at::full(shape, value, at::kBFloat16);
+      EXPECT_THAT(writer.Add(name, SafetensorsDType::kBF16, shape,
+                             {static_cast<const char*>(filled.const_data_ptr()), filled.nbytes()}),
+                  IsOk());
+    };
+    for (int id = 100; id < 106; ++id) {
+      add("train2014/" + VqaImageName("train2014", id), id);
+      add("val2014/" + VqaImageName("val2014", id), -id);
+      add(VqaImageName("train2014", id), 0);  // of another folder: the longer name counts
+    }
+    EXPECT_THAT(writer.Flush(), IsOk());
+  };
+  store({16, 8, 8});
+  given_.Set("train.tasks", "draw");
+  given_.Set("data.latents-folder", latents);
+  ASSERT_OK_AND_ASSIGN(const auto world, NewWorld(Settings()));
+  ASSERT_OK_AND_ASSIGN(const auto tasks, world->ClientTasks(0, 1));
+  ASSERT_EQ(tasks.size(), 1);
+  tasks[0]->Seed(1);
+  ASSERT_OK_AND_ASSIGN(const Batch batch, tasks[0]->NextBatch(6));
+  std::vector<float> seen;
+  const at::Tensor loaded = batch.at("latents");
+  EXPECT_EQ(loaded.scalar_type(), at::kFloat);
+  ASSERT_EQ(loaded.sizes(), (std::vector<int64_t>{6, 16, 8, 8}));
+  for (int64_t i = 0; i < 6; ++i) {
+    seen.push_back(loaded[i][0][0][0].item<float>());
+    EXPECT_TRUE((loaded[i] == seen.back()).all().item<bool>());
+  }
+  EXPECT_THAT(seen, ::testing::UnorderedElementsAre(100, 101, 102, 103, 104, 105));
+  ASSERT_OK_AND_ASSIGN(const at::Tensor loss, tasks[0]->Loss(batch));
+  EXPECT_TRUE(std::isfinite(loss.item<double>()));
+  ASSERT_OK_AND_ASSIGN(const MetricRecord metrics, world->Evaluate(1));
+  EXPECT_THAT(Share(metrics, "draw-accuracy"), AllOf(Ge(0), Le(1)));
+  store({16, 4, 4});
+  EXPECT_THAT(NewWorld(Settings()), StatusIs(absl::StatusCode::kInvalidArgument,
+                                             HasSubstr("the model draws [16, 8, 8]")));
+}
+
+TEST_F(VqaFolderWorldTest, ClientsHaveTheTasksThatTheListGivesThem) {
+  given_.Set("train.tasks", "vqa,draw");
+  given_.Set("data.client-tasks", "vqa,draw,all");
+  given_.Set("data.partitioner", "iid");
+  given_.Set("data.caption-label", "question");
+  ASSERT_OK_AND_ASSIGN(const auto world, NewWorld(Settings()));
+  std::map<std::string, int64_t> examples;
+  std::vector<std::string> names;
+  for (int64_t client = 0; client < 4; ++client) {
+    ASSERT_OK_AND_ASSIGN(const auto tasks, world->ClientTasks(client, 4));
+    ASSERT_OK_AND_ASSIGN(const auto holdings, world->Describe(client, 4));
+    ASSERT_EQ(tasks.size(), holdings.size());
+    std::string& name = names.emplace_back();
+    for (size_t i = 0; i < tasks.size(); ++i) {
+      name += tasks[i]->name() + ";";
+      EXPECT_EQ(holdings[i].task, tasks[i]->name());
+      examples[tasks[i]->name()] += tasks[i]->num_examples();
+      // Captions are dealt by the question about their picture: what its colour is.
+      EXPECT_EQ(holdings[i].counts.front().first, "black");
+    }
+  }
+  EXPECT_THAT(names, ::testing::ElementsAre("vqa;", "draw;", "vqa;draw;", "vqa;"));
+  EXPECT_EQ(examples["vqa"], 12);
+  EXPECT_EQ(examples["draw"], 6);
+  given_.Set("data.client-tasks", "vqa,paint");
+  ASSERT_OK_AND_ASSIGN(const auto wrong, NewWorld(Settings()));
+  EXPECT_THAT(wrong->ClientTasks(0, 2),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("paint")));
 }
 
 TEST_F(VqaFolderWorldTest, AShortFederationLearnsTheAnswers) {
