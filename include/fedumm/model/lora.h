@@ -27,8 +27,9 @@ class LoraAdapter {
  public:
   // A fresh adapter in float32, which changes nothing yet: A random from `seed`, B zero (see
   // init_lora_weights). `layout` is the spelling of the paths in `config` and in the adapter's
-  // keys. INVALID_ARGUMENT if no linear is targeted, FAILED_PRECONDITION if one has an adapter
-  // already, UNIMPLEMENTED for the init_lora_weights "orthogonal" and "eva".
+  // keys. INVALID_ARGUMENT if no linear is targeted or a name in target_modules is no linear's (of
+  // a tied model, lm_head), which PEFT says only where nothing else matches; FAILED_PRECONDITION if
+  // one has an adapter already, UNIMPLEMENTED for the init_lora_weights "orthogonal" and "eva".
   static absl::StatusOr<std::unique_ptr<LoraAdapter>> Attach(
       const std::vector<NamedLinear>& linears, LoraConfig config, uint64_t seed,
       ModuleLayout layout = ModuleLayout::kFile);
@@ -69,7 +70,8 @@ class LoraAdapter {
   void StartTraining(uint64_t seed);
   void StopTraining();
 
-  // Puts W + scale * B A in the place of each W, for inference without the adapter's cost, and puts
+  // Puts W + scale * B A, computed in float32 and rounded once to W's dtype (the values of PEFT's
+  // merge_and_unload), in the place of each W, for inference without the adapter's cost, and puts
   // the original tensors back, bit for bit. FAILED_PRECONDITION if it is (not) merged already.
   absl::Status Merge();
   absl::Status Unmerge();

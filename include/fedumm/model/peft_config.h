@@ -43,8 +43,9 @@ struct LoraConfig {
   bool use_rslora = false;        // scale by 1/sqrt(r), not 1/r
   ModuleSelector target_modules;  // the pattern "all-linear": every linear but the head
   ModuleSelector exclude_modules;
-  std::vector<int64_t> layers_to_transform;  // empty: all
-  std::vector<std::string> layers_pattern;   // what comes before a layer's index; empty: anything
+  // Empty: all. A module whose whole path is among target_modules' names is adapted in any case.
+  std::vector<int64_t> layers_to_transform;
+  std::vector<std::string> layers_pattern;  // what comes before a layer's index; empty: anything
   std::vector<std::pair<std::string, int64_t>> rank_pattern;  // the first that matches wins
   std::vector<std::pair<std::string, double>> alpha_pattern;
   LoraInit init_lora_weights = LoraInit::kDefault;
@@ -63,6 +64,9 @@ absl::Status ValidateLoraConfig(const LoraConfig& config);
 // Reads the text of an adapter_config.json. INVALID_ARGUMENT for what is no LoRA configuration,
 // UNIMPLEMENTED, naming the field, for a variant of LoRA that fedumm does not compute and for an
 // adapter that began with changed base weights ("pissa", "olora", "corda", "loftq", "lora_ga").
+// Two variants are refused on purpose, with what to do instead: use_dora, whose magnitudes are no
+// matrices that can be averaged or folded into A and B, and modules_to_save, whose modules
+// (lm_head, embed_tokens) are whole tensors that would travel in every round.
 absl::StatusOr<LoraConfig> ParsePeftConfig(std::string_view json);
 // The text that PEFT 0.21 writes: every field, sorted.
 std::string FormatPeftConfig(const LoraConfig& config);
@@ -75,5 +79,8 @@ struct LoraModule {
 };
 absl::StatusOr<std::optional<LoraModule>> SelectModule(const LoraConfig& config,
                                                        const std::string& path);
+// The names in target_modules that are those of none of `paths`, whatever the other fields say.
+std::vector<std::string> UnmatchedTargets(const LoraConfig& config,
+                                          const std::vector<std::string>& paths);
 
 }  // namespace fedumm::model

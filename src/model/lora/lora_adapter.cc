@@ -53,6 +53,20 @@ void Initialise(LoraInit init, const at::Tensor& a, const at::Tensor& b, Random 
   if (init == LoraInit::kRandom) FillUniform(b, bound(b), random);
 }
 
+// The error for names in target_modules that are no linear's.
+absl::Status NoSuchTarget(const std::vector<std::string>& names, size_t num_linears) {
+  std::string text = absl::StrCat("target_modules: ", absl::StrJoin(names, ", "),
+                                  " matches none of ", num_linears, " linears");
+  for (const std::string& name : names) {
+    if (name == "lm_head" || absl::EndsWith(name, ".lm_head")) {
+      absl::StrAppend(&text, "; a head that is tied to the embedding is no linear of its own");
+    } else if (name == "embed_tokens" || absl::EndsWith(name, ".embed_tokens")) {
+      absl::StrAppend(&text, "; adapters of the embedding are not supported");
+    }
+  }
+  return absl::InvalidArgumentError(absl::StrCat(text, "; correct the name or leave it out"));
+}
+
 // A state-dict key in its parts: PEFT puts the adapter's name before "weight", and leaves it out
 // of what it saves.
 struct AdapterKey {
@@ -154,6 +168,11 @@ absl::StatusOr<std::unique_ptr<LoraAdapter>> LoraAdapter::Attach(
       config.init_lora_weights == LoraInit::kEva) {
     return absl::UnimplementedError(
         "init_lora_weights: a fresh adapter begins as true, false or \"gaussian\"");
+  }
+  std::vector<std::string> paths;
+  for (const NamedLinear& named : linears) paths.push_back(ToLayout(named.path, layout));
+  if (const auto unmatched = UnmatchedTargets(config, paths); !unmatched.empty()) {
+    return NoSuchTarget(unmatched, linears.size());
   }
   return Guarded([&]() -> absl::StatusOr<std::unique_ptr<LoraAdapter>> {
     std::vector<Module> modules;
@@ -281,7 +300,8 @@ absl::Status LoraAdapter::Merge() {
     for (Module& module : modules_) {
       const at::Tensor& weight = module.linear->weight;
       const at::Tensor product = at::mm(module.lora->b(), module.lora->a()) * module.lora->scale();
-      at::Tensor merged = weight + product.to(weight.scalar_type());
+      // Added in float32 and rounded once, as PEFT's merge_and_unload does.
+      at::Tensor merged = weight.clone().add_(product);
       module.original_weight = std::exchange(module.linear->weight, std::move(merged));
       module.lora->set_merged(true);
     }

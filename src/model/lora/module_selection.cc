@@ -26,12 +26,15 @@ absl::StatusOr<bool> MatchesPattern(const std::string& pattern, const std::strin
   return compiled.Matches(path);
 }
 
+// Whether `name`, of a list of names, is that of the module at `path`.
+bool Names(const std::string& name, const std::string& path) {
+  return path == name || absl::EndsWith(path, absl::StrCat(".", name));
+}
+
 absl::StatusOr<bool> Selects(const ModuleSelector& selector, const std::string& path) {
   if (selector.pattern.has_value()) return MatchesPattern(*selector.pattern, path);
-  for (const std::string& name : selector.names) {
-    if (path == name || absl::EndsWith(path, absl::StrCat(".", name))) return true;
-  }
-  return false;
+  return std::any_of(selector.names.begin(), selector.names.end(),
+                     [&](const std::string& name) { return Names(name, path); });
 }
 
 // The number of the layer that `path` lies in: the first component that is a number, with something
@@ -64,6 +67,9 @@ absl::StatusOr<bool> IsTarget(const LoraConfig& config, const std::string& path)
   }
   FEDUMM_ASSIGN_OR_RETURN(const bool targeted, Selects(config.target_modules, path));
   if (!targeted || config.layers_to_transform.empty()) return targeted;
+  const auto& names = config.target_modules.names;
+  // A module that is named exactly passes layers_to_transform.
+  if (std::find(names.begin(), names.end(), path) != names.end()) return true;
   FEDUMM_ASSIGN_OR_RETURN(const std::optional<int64_t> layer, LayerOf(config, path));
   const auto& layers = config.layers_to_transform;
   return layer.has_value() && std::find(layers.begin(), layers.end(), *layer) != layers.end();
@@ -103,6 +109,18 @@ absl::StatusOr<std::optional<LoraModule>> SelectModule(const LoraConfig& config,
                           ValueFor(config.alpha_pattern, path, config.lora_alpha));
   const double rank = static_cast<double>(r);
   return LoraModule{.r = r, .scale = alpha / (config.use_rslora ? std::sqrt(rank) : rank)};
+}
+
+std::vector<std::string> UnmatchedTargets(const LoraConfig& config,
+                                          const std::vector<std::string>& paths) {
+  std::vector<std::string> unmatched;
+  for (const std::string& name : config.target_modules.names) {
+    if (std::none_of(paths.begin(), paths.end(),
+                     [&](const std::string& path) { return Names(name, path); })) {
+      unmatched.push_back(name);
+    }
+  }
+  return unmatched;
 }
 
 }  // namespace fedumm::model

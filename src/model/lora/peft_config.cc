@@ -159,6 +159,25 @@ bool IsOff(const Json& value) {
           (value.empty() || value == ""));
 }
 
+// UNIMPLEMENTED, with a remedy where there is one, for a field that is on and not known.
+absl::Status Refuse(const std::string& field, const Json& value) {
+  std::string text = absl::StrCat(field, " is not supported");
+  if (field == "use_dora") {
+    absl::StrAppend(&text,
+                    ": train the adapter again with use_dora = false, or merge it with PEFT "
+                    "(merge_and_unload) and use the merged model as the checkpoint");
+  } else if (field == "modules_to_save") {
+    absl::StrAppend(&text, ": the adapter holds whole trained modules");
+    if (value.is_array() && !value.empty() && value[0].is_string()) {
+      absl::StrAppend(&text, " (the first is ", value[0].get<std::string>(), ")");
+    }
+    absl::StrAppend(&text,
+                    "; merge it with PEFT (merge_and_unload) and use the merged model as "
+                    "the checkpoint, or train without modules_to_save");
+  }
+  return absl::UnimplementedError(text);
+}
+
 using Reader = std::function<absl::Status(const std::string&, const Json&, LoraConfig&)>;
 
 const std::map<std::string, Reader>& Readers() {
@@ -272,7 +291,7 @@ absl::StatusOr<LoraConfig> ParsePeftConfig(std::string_view json) {
       FEDUMM_RETURN_IF_ERROR(it->second(item.key(), item.value(), config));
     } else if (!IsInformational(item.key()) && !IsOff(item.value())) {
       // A field that is on and not known may change what the adapter computes.
-      return absl::UnimplementedError(absl::StrCat(item.key(), " is not supported"));
+      return Refuse(item.key(), item.value());
     }
   }
   if (!object.contains("peft_type")) return Bad("peft_type", "LORA");

@@ -1,4 +1,5 @@
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/ones.h>
 #include <c10/core/GradMode.h>
 #include <gmock/gmock.h>
@@ -103,6 +104,27 @@ TEST(LoraAdapterTest, MergedWeightsEqualPefts) {
   }
 }
 
+// Of a base in half precision: PEFT adds in float32 and rounds once, so every bit must agree.
+class MergedHalfTest : public ::testing::TestWithParam<at::ScalarType> {};
+
+TEST_P(MergedHalfTest, EqualsPeftsBitForBit) {
+  const std::string name = GetParam() == at::kHalf ? "float16" : "bfloat16";
+  for (const std::string folder : {"vanilla", "rslora", "rank_pattern"}) {
+    SmallNet net;
+    for (const auto& [path, weight] : net.Parameters()) *weight = weight->to(GetParam());
+    ASSERT_OK_AND_ASSIGN(auto adapter, LoraAdapter::Load(net.Linears(), DataPath(folder)));
+    ASSERT_THAT(adapter->Merge(), IsOk());
+    // The goldens hold the values in float32.
+    const Tensors merged = ReadTensors(folder + "/merged_" + name + ".safetensors");
+    for (const auto& [path, weight] : net.Parameters()) {
+      EXPECT_EQ(weight->scalar_type(), GetParam());
+      EXPECT_TRUE(at::equal(weight->to(at::kFloat), merged.at(path))) << folder << " " << path;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Peft, MergedHalfTest, ::testing::Values(at::kBFloat16, at::kHalf));
+
 LoraConfig QueryAndValue() {
   LoraConfig config;
   config.r = 4;
@@ -145,6 +167,22 @@ TEST(LoraAdapterTest, TargetsThatMatchNothingAreAnError) {
   config.target_modules.names = {"no_such_module"};
   EXPECT_THAT(LoraAdapter::Attach(net.Linears(), config, 1).status(),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("target_modules")));
+}
+
+TEST(LoraAdapterTest, ATargetThatMatchesNothingIsNamedThoughOthersMatch) {
+  SmallNet net;
+  std::vector<NamedLinear> tied = net.Linears();
+  std::erase_if(tied, [](const NamedLinear& named) { return named.path == "lm_head"; });
+  LoraConfig config = QueryAndValue();
+  config.target_modules.names.push_back("lm_head");
+  EXPECT_THAT(LoraAdapter::Attach(tied, config, 1).status(),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       ::testing::AllOf(HasSubstr("lm_head"), HasSubstr("tied"),
+                                        ::testing::Not(HasSubstr("q_proj")))));
+  EXPECT_THAT(LoraAdapter::Attach(net.Linears(), config, 1), IsOk());
+  config.target_modules.names = {"q_proj", "vproj", "o_porj"};
+  EXPECT_THAT(LoraAdapter::Attach(net.Linears(), config, 1).status(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("vproj, o_porj")));
 }
 
 TEST(LoraAdapterTest, ArraysOfEitherLayoutAndAnyOrderAreTaken) {

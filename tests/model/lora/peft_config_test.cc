@@ -189,6 +189,32 @@ TEST(SelectModuleTest, LayersAreCountedByTheFirstNumber) {
   EXPECT_FALSE(IsTarget(config, "model.layers.1.experts.0.q_proj"));
 }
 
+TEST(SelectModuleTest, AModuleThatIsNamedExactlyPassesLayersToTransform) {
+  LoraConfig config = Targeting({"model.layers.1.q_proj", "v_proj"});
+  config.layers_to_transform = {0};
+  EXPECT_TRUE(IsTarget(config, "model.layers.1.q_proj"));
+  EXPECT_FALSE(IsTarget(config, "other.model.layers.1.q_proj"));
+  EXPECT_FALSE(IsTarget(config, "model.layers.1.v_proj"));
+  EXPECT_TRUE(IsTarget(config, "model.layers.0.v_proj"));
+}
+
+TEST(UnmatchedTargetsTest, AreTheNamesOfNoModule) {
+  const LoraConfig config = Targeting({"q_proj", "qproj", "model.layers.0.v_proj", "layers"});
+  EXPECT_THAT(UnmatchedTargets(config, {"model.layers.0.q_proj", "model.layers.0.v_proj"}),
+              ::testing::ElementsAre("qproj", "layers"));
+}
+
+TEST(PeftConfigTest, VariantsThatAreLeftOutOnPurposeAreRefusedWithARemedy) {
+  for (const auto& [field, value] : std::vector<std::pair<std::string, std::string>>{
+           {"use_dora", "true"},
+           {"modules_to_save", "[\"lm_head\"]"},
+           {"modules_to_save", "[\"embed_tokens\"]"}}) {
+    EXPECT_THAT(ParsePeftConfig(With(field, value)),
+                StatusIs(absl::StatusCode::kUnimplemented,
+                         AllOf(HasSubstr(field), HasSubstr("merge_and_unload"))));
+  }
+}
+
 TEST(SelectModuleTest, TheFirstPatternThatMatchesDecidesRankAndScale) {
   LoraConfig config = Targeting({"q_proj", "v_proj"});
   config.rank_pattern = {{"layers.0.self_attn.q_proj", 2}, {"q_proj", 8}};
