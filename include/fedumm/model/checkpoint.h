@@ -19,8 +19,8 @@ struct LoadOptions {
   at::Device device = at::kCPU;
   // Called as tensors become ready. False stops the loading with CANCELLED. May be null.
   std::function<bool(int64_t bytes_done, int64_t bytes_in_all)> progress;
-  // Tensors whose name begins so are no part of the model: LoadCheckpoint gives them beside it, Load
-  // leaves them out.
+  // Tensors whose name begins so are no part of the model: LoadCheckpoint gives them beside it,
+  // Load leaves them out.
   std::string extra_prefix;
 };
 
