@@ -74,7 +74,7 @@ TEST(LoraAdapterTest, VariantsThatAreNotComputedAreRefusedByName) {
            {"bias_all", "bias"},
            {"bias_lora_only", "bias"},
            {"dora", "use_dora"},
-           {"embedding", "lora_embedding_A"},
+           {"embedding", "embed_tokens"},
            {"lora_bias", "lora_bias"},
            {"modules_to_save", "modules_to_save"},
            {"target_parameters", "target_parameters"},
