@@ -35,14 +35,14 @@ struct AnswerFlags {
 };
 
 absl::StatusOr<model::GenerationSettings> SettingsOf(const AnswerFlags& flags) {
-  model::GenerationSettings settings;
+  model::GenerationSettings settings{.max_new_tokens = 64};
   const std::string path = flags.model.folder + "/generation_config.json";
   std::error_code error;
   if (std::filesystem::exists(path, error)) {
     FEDUMM_ASSIGN_OR_RETURN(const std::string json, ReadFile(path));
-    FEDUMM_ASSIGN_OR_RETURN(settings, model::ParseGenerationConfig(json));
+    FEDUMM_ASSIGN_OR_RETURN(settings, model::ParseGenerationConfig(json, settings.max_new_tokens));
   }
-  settings.max_new_tokens = flags.max_new_tokens.value_or(64);
+  settings.max_new_tokens = flags.max_new_tokens.value_or(settings.max_new_tokens);
   settings.seed = flags.seed;
   const bool sampling = flags.temperature || flags.top_k || flags.top_p || flags.min_p;
   settings.do_sample = !flags.greedy && (settings.do_sample || sampling);

@@ -27,9 +27,11 @@ struct GenerationSettings {
   absl::Status Validate() const;
 };
 
-// Reads a generation_config.json; what it does not say keeps the default. INVALID_ARGUMENT for a
+// Reads a generation_config.json; what it does not say keeps the default (top_k: 50, as in
+// transformers). INVALID_ARGUMENT for a
 // field of a wrong type or out of range; UNIMPLEMENTED, naming it, for one that would change the
 // text in a way that fedumm does not compute (beams, other penalties, forced tokens).
-absl::StatusOr<GenerationSettings> ParseGenerationConfig(std::string_view json);
+absl::StatusOr<GenerationSettings> ParseGenerationConfig(std::string_view json,
+                                                         int64_t default_max_new_tokens = 16);
 
 }  // namespace fedumm::model

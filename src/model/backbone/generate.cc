@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/argmax.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
 
@@ -93,7 +94,13 @@ absl::StatusOr<std::vector<std::vector<int64_t>>> GenerateRows(const Decoder& de
   for (int64_t step = 0; step < settings.max_new_tokens; ++step) {
     const at::Tensor seen = mask.defined() ? mask.narrow(1, 0, length + step) : at::Tensor();
     const at::Tensor hidden = decoder.Run(embeds, positions, seen, &cache);
-    std::vector<int64_t> tokens = chooser.Choose(decoder.Logits(hidden.select(1, -1)), rows, step);
+    const at::Tensor logits = decoder.Logits(hidden.select(1, -1));
+    // A broken weight shows in the first logits.
+    if (step == 0 && !at::isfinite(logits).all().item<bool>()) {
+      return absl::InternalError(
+          "generate: the logits are not finite; `fedumm inspect --check` finds a broken weight");
+    }
+    std::vector<int64_t> tokens = chooser.Choose(logits, rows, step);
     std::vector<int64_t> going;  // places in `rows` that have not ended
     for (size_t i = 0; i < rows.size(); ++i) {
       const auto row = static_cast<size_t>(rows[i]);

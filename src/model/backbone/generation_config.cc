@@ -96,7 +96,8 @@ absl::Status GenerationSettings::Validate() const {
   return check(min_p >= 0 && min_p <= 1, "min_p", "from 0 to 1", min_p);
 }
 
-absl::StatusOr<GenerationSettings> ParseGenerationConfig(std::string_view text) {
+absl::StatusOr<GenerationSettings> ParseGenerationConfig(std::string_view text,
+                                                         int64_t default_max_new_tokens) {
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return absl::InvalidArgumentError("generation_config: no JSON object");
   for (const Neutral& neutral : Unsupported()) {
@@ -105,7 +106,8 @@ absl::StatusOr<GenerationSettings> ParseGenerationConfig(std::string_view text) 
     return absl::UnimplementedError(
         absl::StrCat("generation_config: ", neutral.field, " is not supported"));
   }
-  GenerationSettings settings;
+  // top_k: transformers' default, where the file leaves it out.
+  GenerationSettings settings{.max_new_tokens = default_max_new_tokens, .top_k = 50};
   FEDUMM_RETURN_IF_ERROR(ReadInteger(json, "max_new_tokens", settings.max_new_tokens));
   FEDUMM_RETURN_IF_ERROR(ReadNumber(json, "repetition_penalty", settings.repetition_penalty));
   FEDUMM_RETURN_IF_ERROR(ReadNumber(json, "temperature", settings.temperature));

@@ -14,6 +14,9 @@ constexpr float kRemoved = -std::numeric_limits<float>::infinity();
 std::vector<float> Penalised(std::span<const float> logits, std::span<const int64_t> so_far,
                              double penalty) {
   std::vector<float> scores(logits.begin(), logits.end());
+  for (float& score : scores) {
+    if (std::isnan(score)) score = kRemoved;  // has no place in an order
+  }
   if (penalty == 1) return scores;
   const auto factor = static_cast<float>(penalty);
   const std::set<int64_t> seen(so_far.begin(), so_far.end());
