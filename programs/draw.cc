@@ -97,7 +97,7 @@ absl::Status DrawInWorld(const DrawArguments& arguments) {
 
 absl::Status DrawWithModel(const DrawArguments& arguments) {
   const SignalStop stop;  // before LibTorch has threads, which then leave signals to it
-  FEDUMM_ASSIGN_OR_RETURN(const OpenedModel opened, OpenModel(arguments.model));
+  FEDUMM_ASSIGN_OR_RETURN(const OpenedModel opened, OpenModel(arguments.model, stop.token()));
   FEDUMM_ASSIGN_OR_RETURN(model::Tokenizer tokenizer,
                           model::Tokenizer::Load(arguments.model.folder));
   std::unique_ptr<model::PixelDecoder> decoder;

@@ -371,7 +371,7 @@ absl::Status Evaluate(const Arguments& arguments) {
   const bool any = std::any_of(variants.begin(), variants.end(),
                                [](const Variant& variant) { return !variant.open.empty(); });
   if (any) {
-    FEDUMM_ASSIGN_OR_RETURN(const OpenedModel opened, OpenModel(arguments.model));
+    FEDUMM_ASSIGN_OR_RETURN(const OpenedModel opened, OpenModel(arguments.model, stop.token()));
     for (Variant& variant : variants) {
       FEDUMM_RETURN_IF_ERROR(AnswerOpen(arguments, *opened.model, asked, stop.token(), variant));
     }

@@ -105,7 +105,7 @@ absl::StatusOr<std::map<std::string, std::vector<Detection>>> ReadDetections(
   }
   std::map<std::string, std::vector<Detection>> by_picture;
   for (const auto& [name, list] : json.items()) {
-    const auto in_picture = [&](absl::string_view what) {
+    const auto in_picture = [&, &name = name](absl::string_view what) {
       return absl::InvalidArgumentError(
           absl::StrCat(path, ": picture ", ValidUtf8(name, 200), ": ", what));
     };
