@@ -11,8 +11,8 @@
 
 namespace fedumm::model {
 
-// The learning rate of a step: linear warm-up from 0 in step 0, then constant, or a half cosine that
-// ends at `final_value` after `total_steps`. As get_constant_schedule_with_warmup and
+// The learning rate of a step: linear warm-up from 0 in step 0, then constant, or a half cosine
+// that ends at `final_value` after `total_steps`. As get_constant_schedule_with_warmup and
 // get_cosine_schedule_with_warmup of transformers, whose cosine ends at 0.
 struct LearningRate {
   double value = 1e-3;
