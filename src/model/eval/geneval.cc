@@ -188,7 +188,8 @@ class Judge {
 
 absl::StatusOr<GenevalPrompt> ParseGenevalPrompt(std::string_view text) {
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) return BadPrompt(absl::StrCat("no JSON object: ", ValidUtf8(Text(text), 100)));
+  if (!json.is_object())
+    return BadPrompt(absl::StrCat("no JSON object: ", ValidUtf8(Text(text), 100)));
   GenevalPrompt prompt;
   FEDUMM_ASSIGN_OR_RETURN(prompt.tag, StringAt(json, "tag"));
   FEDUMM_ASSIGN_OR_RETURN(prompt.prompt, StringAt(json, "prompt"));
