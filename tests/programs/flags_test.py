@@ -43,6 +43,14 @@ TESTED = {
              '--flow-steps': 'draw_in_a_world', '--flow-guidance': 'draw_in_a_world', '--data': 'data', '--model': 'draw', '--dtype': 'draw',
              '--device': 'draw_refuses', '--threads': 'draw', '--steps': 'draw', '--guidance': 'draw', '--latents-only': 'draw_latents_only',
              '--geneval': 'draw_geneval', '--prompts': 'draw_geneval', '--samples': 'draw_geneval', '--shard': 'draw_geneval'},
+    'answer': {'question': 'answer', '--model': 'answer', '--adapter': 'merge', '--dtype': 'answer', '--device': 'answer_refuses', '--threads': 'answer',
+               '--image': 'answer', '--processor': 'answer', '--prompt-style': 'answer', '--max-new-tokens': 'answer', '--greedy': 'answer_samples',
+               '--temperature': 'answer_samples', '--top-k': 'answer_samples', '--top-p': 'answer_samples', '--min-p': 'answer_samples',
+               '--repetition-penalty': 'answer', '--seed': 'answer_samples', '--stop': 'answer'},
+    'encode': {'pictures': 'encode', '--encoder': 'encode', '--out': 'encode', '--heads': 'encode', '--pooling': 'encode', '--dtype': 'encode',
+               '--batch': 'encode', '--shard-mb': 'encode', '--threads': 'encode'},
+    'merge': {'--model': 'merge', '--adapter': 'merge', '--dtype': 'merge', '--device': 'answer_refuses', '--threads': 'merge', '--out': 'merge',
+              '--shard-mb': 'merge'},
     'pretrain': {'folder': 'pretrain', '--world': 'pretrain'},
     'settings': {'--config': 'settings', '--world': 'settings', '--get': 'settings'},
     'inspect': {'path': 'inspect', '--check': 'inspect'},
@@ -198,6 +206,92 @@ class Flags(unittest.TestCase):
     def test_draw_config(self):
         other = self.write('elsewhere.toml', '[model]\ncheckpoint = "no/such/model"\n')
         self.assertRefused(fedumm('draw', 'a red circle', '--config', other), 'no/such/model')
+
+    def answer(self, *flags, model=RELEASE, question='What color is the cat?', image='question.png'):
+        return subprocess.run([PROGRAMS / 'fedumm', 'answer', '--model', model, '--image', REPOSITORY / 'tests/data/blip3o' / image, *map(str, flags),
+                               question], capture_output=True, timeout=120, cwd=REPOSITORY)
+
+    def answered(self, *flags, **changes):
+        result = self.answer(*flags, **changes)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result.stdout
+
+    def test_answer(self):
+        plain = self.answered()
+        self.assertEqual(self.answered('--threads', 1), plain)
+        for change in ({'question': 'How many cats?'}, {'image': 'jpeg/grey.jpg'}):
+            self.assertNotEqual(self.answered(**change), plain)
+        for flags in (('--dtype', 'float32'), ('--processor', 'lmms'), ('--prompt-style', 'plain'), ('--max-new-tokens', 5),
+                      ('--repetition-penalty', 3)):
+            self.assertNotEqual(self.answered(*flags), plain, flags)
+        end = plain.decode(errors='ignore').strip()[4:6]
+        self.assertNotIn(end.encode(), self.answered('--stop', end))
+
+    def test_answer_samples(self):
+        in_fp32 = ('--dtype', 'float32')  # in which no two logits are equal
+        hot = ('--temperature', 5, *in_fp32)
+        plain = self.answered(*hot)
+        self.assertEqual(self.answered(*hot), plain)
+        greedy = self.answered(*in_fp32)
+        self.assertNotEqual(plain, greedy)
+        self.assertNotEqual(self.answered(*hot, '--seed', 7), plain)
+        self.assertEqual(self.answered(*hot, '--greedy'), greedy)
+        for flag, value in (('--top-k', 1), ('--top-p', 1e-6), ('--min-p', 1)):
+            self.assertEqual(self.answered(*hot, flag, value), greedy, flag)
+
+    def test_answer_refuses(self):
+        for flags in (('--device', 'moon'), ('--dtype', 'int8'), ('--top-p', 2), ('--temperature', 0)):
+            result = self.answer(*flags)
+            self.assertEqual(result.returncode, 2, result.stderr)
+            self.assertIn(flags[0][2:].replace('-', '_').encode(), result.stderr)
+        self.assertIn(b'truncated', self.answer(image='jpeg/truncated.jpg').stderr)
+        self.assertRefused(fedumm('merge', '--model', RELEASE, '--adapter', self.run_dir / 'adapter', '--device', 'moon', '-o', self.folder / 'none'),
+                           'moon')
+
+    def test_encode(self):
+        pictures = self.folder / 'pictures'
+        pictures.mkdir()
+        for name in ('grey', 'cmyk', 'progressive'):
+            shutil.copy(REPOSITORY / f'tests/data/blip3o/jpeg/{name}.jpg', pictures)
+
+        def encode(name, *flags):
+            out = self.folder / name
+            result = fedumm('encode', pictures, '--encoder', REPOSITORY / 'tests/data/blip3o/eva.safetensors', '-o', out, *flags)
+            return result, out
+        tiny = ('--heads', 2, '--pooling', 2)
+        result, out = encode('latents', *tiny, '--batch', 2, '--threads', 1, '--shard-mb', 1)
+        self.assertIn('3 latents of [28, 2, 2]', self.assertDone(result).stdout)
+        again, _ = encode('latents', *tiny)
+        self.assertIn('3 of 3', self.assertDone(again).stderr)
+        self.assertIn('[28, 4, 4]', self.assertDone(encode('larger', '--heads', 2, '--pooling', 1)[0]).stdout)
+        self.assertRefused(encode('none')[0], '28')
+        other = self.assertDone(encode('bfloat16', *tiny, '--dtype', 'bfloat16')[0])
+        self.assertIn('[28, 2, 2]', other.stdout)
+        self.assertNotEqual((self.folder / 'bfloat16/latents-00001.safetensors').read_bytes(), (out / 'latents-00001.safetensors').read_bytes())
+        shutil.copy(REPOSITORY / 'tests/data/blip3o/jpeg/truncated.jpg', pictures)
+        bad, _ = encode('latents', *tiny)
+        self.assertEqual(bad.returncode, 1)
+        self.assertIn('truncated.jpg', bad.stderr)
+
+    def test_merge(self):
+        settings = self.write('tiny.toml', '[world]\nkind = "vqa-v2"\n[model]\ncheckpoint = "%s"\n[data]\nfolder = "%s"\nmin-size = 0\n'
+                              '[federation]\nclients = 2\nrounds = 1\n[train]\nlocal-steps = 2\nbatch-size = 2\nlearning-rate = 0.05\n'
+                              'schedule = "constant"\n[lora]\nr = 4\ntarget-modules = ["q_proj", "v_proj", "down_proj"]\n'
+                              % (RELEASE, self.folder / 'vqa'))
+        subprocess.run([REPOSITORY / 'scripts/make_vqa_v2_sample.py', self.folder / 'vqa'], check=True)
+        run_dir = self.folder / 'tiny'
+        self.assertDone(fedumm('simulate', settings, '--run-dir', run_dir, '--no-evaluate'))
+        merge = ('merge', '--model', RELEASE, '--adapter', run_dir / 'adapter')
+        self.assertDone(fedumm(*merge, '-o', self.folder / 'merged', '--dtype', 'float32', '--shard-mb', 1, '--threads', 1))
+        self.assertDone(fedumm(*merge, '-o', self.folder / 'merged-bf16'))
+        self.assertRefused(fedumm(*merge, '-o', self.folder / 'merged'), 'exists')
+        in_fp32 = ('--dtype', 'float32')
+        with_adapter = self.answered('--adapter', run_dir / 'adapter', *in_fp32)
+        self.assertNotEqual(with_adapter, self.answered(*in_fp32))
+        self.assertEqual(self.answered(*in_fp32, model=self.folder / 'merged'), with_adapter)
+        self.assertIn('F32', self.assertDone(fedumm('inspect', self.folder / 'merged')).stdout)
+        self.assertIn('BF16', self.assertDone(fedumm('inspect', self.folder / 'merged-bf16')).stdout)
+        self.assertEqual(list(self.folder.glob('*.unfinished')), [])
 
     def drawing(self, name, *flags):
         out = self.folder / f'drawing-{name}.png'

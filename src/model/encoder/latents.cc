@@ -30,7 +30,7 @@ struct LatentIndex {
 };
 
 absl::StatusOr<LatentIndex> ReadLatentIndex(const std::string& folder) {
-  const std::string path = folder + "/" + kLatentIndex;
+  const std::string path = absl::StrCat(folder, "/", kLatentIndex);
   FEDUMM_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object() || !json.contains("weight_map") || !json.at("weight_map").is_object()) {
@@ -68,7 +68,7 @@ absl::StatusOr<LatentFolder> LatentFolder::Open(const std::string& folder) {
   latents.encoder_ = index.encoder;
   std::map<std::string, SafetensorsFile> files;
   for (const auto& [name, shard] : index.shard_of) {
-    const std::string path = folder + "/" + shard;
+    const std::string path = absl::StrCat(folder, "/", shard);
     auto file = files.find(shard);
     if (file == files.end()) {
       FEDUMM_ASSIGN_OR_RETURN(SafetensorsFile opened, SafetensorsFile::Open(path));
@@ -143,13 +143,14 @@ absl::Status LatentWriter::Flush() {
   for (const Pending& latent : pending_) {
     tensors.push_back({latent.name, latent.dtype, latent.shape, latent.bytes});
   }
-  FEDUMM_RETURN_IF_ERROR(WriteSafetensors(folder_ + "/" + shard, tensors, {{"format", "pt"}}));
+  FEDUMM_RETURN_IF_ERROR(
+      WriteSafetensors(absl::StrCat(folder_, "/", shard), tensors, {{"format", "pt"}}));
   for (const Pending& latent : pending_) shard_of_[latent.name] = shard;
   ++num_shards_;
   pending_.clear();
   pending_bytes_ = 0;
   const Json index = {{"metadata", {{kEncoder, encoder_}}}, {"weight_map", shard_of_}};
-  return WriteFileAtomically(folder_ + "/" + kLatentIndex, index.dump(1) + "\n");
+  return WriteFileAtomically(absl::StrCat(folder_, "/", kLatentIndex), index.dump(1) + "\n");
 }
 
 }  // namespace fedumm::model
