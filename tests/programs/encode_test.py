@@ -82,7 +82,7 @@ class Encode(unittest.TestCase):
         (self.pictures / 'cut.jpg').write_bytes(JPEGS[0].read_bytes()[:200])
         shutil.copy(JPEGS[0], os.fsencode(self.pictures) + b'/\xff.jpg')
         done = self.encode()
-        self.assertEqual(done.returncode, 2)
+        self.assertEqual(done.returncode, 1)
         self.assertIn('left out: cut.jpg: ', done.stderr)
         self.assertIn('its name is not UTF-8', done.stderr)
         self.assertIn('2 of 3 pictures could not be encoded', done.stderr)
