@@ -11,16 +11,14 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "base/file.h"
 #include "base/printable.h"
 #include "base/status_macros.h"
-#include "nlohmann/json.hpp"
+#include "model/checkpoint/safetensors_index.h"
 
 namespace fedumm::model {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::json;
 
 constexpr char kSingleFile[] = "model.safetensors";
 constexpr char kIndexFile[] = "model.safetensors.index.json";
@@ -37,28 +35,6 @@ bool IsLeftOut(std::string_view name) {
 }
 
 using WeightMap = std::map<std::string, std::vector<std::string>>;  // file -> its tensors
-
-absl::StatusOr<WeightMap> ReadIndex(const fs::path& path) {
-  FEDUMM_ASSIGN_OR_RETURN(const std::string text, ReadFile(path.string(), kMaxIndexBytes));
-  const Json index = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!index.is_object() || !index.contains("weight_map") || !index.at("weight_map").is_object()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("checkpoint: ", path.string(), " has no weight_map"));
-  }
-  WeightMap files;
-  for (const auto& [name, value] : index.at("weight_map").items()) {
-    const std::string file = value.is_string() ? value.get<std::string>() : "";
-    // The index is untrusted: it may only name files beside it.
-    if (!file.ends_with(".safetensors") ||
-        file.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos) {
-      return absl::InvalidArgumentError(absl::StrCat("checkpoint: ", path.string(), " maps ",
-                                                     Shown(name), " to ",
-                                                     value.is_string() ? Shown(file) : "no file"));
-    }
-    files[file].push_back(name);
-  }
-  return files;
-}
 
 }  // namespace
 
@@ -92,7 +68,10 @@ absl::StatusOr<CheckpointFolder> CheckpointFolder::Open(const std::string& path,
     FEDUMM_RETURN_IF_ERROR(folder.AddFile(single.string(), nullptr));
     return folder;
   }
-  FEDUMM_ASSIGN_OR_RETURN(const WeightMap files, ReadIndex(index));
+  FEDUMM_ASSIGN_OR_RETURN(const SafetensorsIndex read,
+                          ReadSafetensorsIndex(index.string(), kMaxIndexBytes));
+  WeightMap files;
+  for (const auto& [name, file] : read.file_of) files[file].push_back(name);
   for (const auto& [name, tensors] : files) {
     FEDUMM_RETURN_IF_ERROR(folder.AddFile((fs::path(path) / name).string(), &tensors));
   }

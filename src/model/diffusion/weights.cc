@@ -7,13 +7,12 @@
 #include <filesystem>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "model/checkpoint/mapped_tensor.h"
-#include "nlohmann/json.hpp"
+#include "model/checkpoint/safetensors_index.h"
 
 namespace fedumm::model {
 namespace {
@@ -48,27 +47,6 @@ std::string TodaysName(std::string name) {
 
 using ShardNames = std::map<std::string, std::set<std::string>>;  // file -> tensors it must hold
 
-absl::StatusOr<ShardNames> ReadPartIndex(const std::string& path) {
-  FEDUMM_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxPartIndexBytes));
-  const nlohmann::json index = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!index.is_object() || !index.contains("weight_map") || !index.at("weight_map").is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat(path, " has no weight_map"));
-  }
-  ShardNames files;
-  for (const auto& [name, value] : index.at("weight_map").items()) {
-    const std::string file = value.is_string() ? value.get<std::string>() : "";
-    // The index is untrusted: it may only name files beside it.
-    if (!file.ends_with(".safetensors") ||
-        file.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos) {
-      return absl::InvalidArgumentError(absl::StrCat(path, " puts ",
-                                                     absl::Utf8SafeCHexEscape(name.substr(0, 100)),
-                                                     " into no safetensors file beside it"));
-    }
-    files[file].insert(name);
-  }
-  return files;
-}
-
 std::string FirstOf(const std::vector<std::string>& names) {
   const size_t shown = std::min(names.size(), kMaxNamesShown);
   return absl::StrCat(
@@ -91,7 +69,10 @@ absl::StatusOr<PartWeights> PartWeights::Open(const std::string& folder, at::Sca
     const std::string index =
         absl::StrCat(folder, "/", kStem, ".safetensors.index", variant, ".json");
     if (!fs::exists(index, error)) continue;
-    FEDUMM_ASSIGN_OR_RETURN(const ShardNames shards, ReadPartIndex(index));
+    FEDUMM_ASSIGN_OR_RETURN(const SafetensorsIndex read,
+                            ReadSafetensorsIndex(index, kMaxPartIndexBytes));
+    ShardNames shards;
+    for (const auto& [name, file] : read.file_of) shards[file].insert(name);
     for (const auto& [file, names] : shards) {
       FEDUMM_RETURN_IF_ERROR(weights.Add(absl::StrCat(folder, "/", file), &names));
     }

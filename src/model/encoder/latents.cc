@@ -14,6 +14,7 @@
 #include "base/printable.h"
 #include "base/status_macros.h"
 #include "base/text.h"
+#include "model/checkpoint/safetensors_index.h"
 
 namespace fedumm::model {
 namespace {
@@ -24,35 +25,16 @@ using Json = nlohmann::json;
 constexpr char kLatentIndex[] = "latents.safetensors.index.json";
 constexpr char kEncoder[] = "encoder";
 
-struct LatentIndex {
-  std::string encoder;
-  std::map<std::string, std::string> shard_of;
-};
+constexpr int64_t kMaxLatentIndexBytes = int64_t{1} << 32;
 
-absl::StatusOr<LatentIndex> ReadLatentIndex(const std::string& folder) {
-  const std::string path = absl::StrCat(folder, "/", kLatentIndex);
-  FEDUMM_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object() || !json.contains("weight_map") || !json.at("weight_map").is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat(path, " has no weight_map"));
-  }
-  LatentIndex index;
-  if (const auto metadata = json.find("metadata");
-      metadata != json.end() && metadata->is_object() && metadata->contains(kEncoder) &&
-      metadata->at(kEncoder).is_string()) {
-    index.encoder = metadata->at(kEncoder).get<std::string>();
-  }
-  for (const auto& [name, shard] : json.at("weight_map").items()) {
-    const std::string file = shard.is_string() ? shard.get<std::string>() : "";
-    // The index is untrusted: it may only name files beside it.
-    if (!file.ends_with(".safetensors") ||
-        file.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(path, " maps ", ValidUtf8(name, 200), " to no file beside it"));
-    }
-    index.shard_of[name] = file;
-  }
-  return index;
+absl::StatusOr<SafetensorsIndex> ReadLatentIndex(const std::string& folder) {
+  return ReadSafetensorsIndex(absl::StrCat(folder, "/", kLatentIndex), kMaxLatentIndexBytes);
+}
+
+// What made the latents; empty if the index does not say it.
+std::string EncoderOf(const SafetensorsIndex& index) {
+  const auto it = index.metadata.find(kEncoder);
+  return it == index.metadata.end() ? "" : it->second;
 }
 
 bool IsFloatType(SafetensorsDType dtype) {
@@ -63,11 +45,11 @@ bool IsFloatType(SafetensorsDType dtype) {
 }  // namespace
 
 absl::StatusOr<LatentFolder> LatentFolder::Open(const std::string& folder) {
-  FEDUMM_ASSIGN_OR_RETURN(const LatentIndex index, ReadLatentIndex(folder));
+  FEDUMM_ASSIGN_OR_RETURN(const SafetensorsIndex index, ReadLatentIndex(folder));
   LatentFolder latents;
-  latents.encoder_ = index.encoder;
+  latents.encoder_ = EncoderOf(index);
   std::map<std::string, SafetensorsFile> files;
-  for (const auto& [name, shard] : index.shard_of) {
+  for (const auto& [name, shard] : index.file_of) {
     const std::string path = absl::StrCat(folder, "/", shard);
     auto file = files.find(shard);
     if (file == files.end()) {
@@ -109,19 +91,19 @@ absl::StatusOr<LatentWriter> LatentWriter::Open(const std::string& folder,
         absl::StrCat("cannot make the folder ", folder, ": ", error.message()));
   }
   LatentWriter writer(folder, encoder);
-  absl::StatusOr<LatentIndex> index = ReadLatentIndex(folder);
+  absl::StatusOr<SafetensorsIndex> index = ReadLatentIndex(folder);
   if (absl::IsNotFound(index.status())) return writer;
   FEDUMM_RETURN_IF_ERROR(index.status());
-  if (index->encoder != encoder) {
+  if (EncoderOf(*index) != encoder) {
     return absl::FailedPreconditionError(
         absl::StrCat(folder,
                      " holds latents of another encoder or with other settings: choose "
                      "another folder, or remove it"));
   }
   std::set<std::string> shards;
-  for (const auto& [name, shard] : index->shard_of) shards.insert(shard);
+  for (const auto& [name, shard] : index->file_of) shards.insert(shard);
   writer.num_shards_ = std::ssize(shards);
-  writer.shard_of_ = std::move(index->shard_of);
+  writer.shard_of_ = std::move(index->file_of);
   return writer;
 }
 
