@@ -27,6 +27,14 @@ set_target_properties(torch::cpu PROPERTIES IMPORTED_LOCATION "${_d}/lib/libtorc
   INTERFACE_COMPILE_FEATURES cxx_std_20
   # -idirafter, not -isystem: the wheel's google/protobuf (3.13) and fmt (12) must stay behind the system's
   INTERFACE_COMPILE_OPTIONS "$<$<COMPILE_LANGUAGE:CXX>:SHELL:-idirafter ${_d}/include -idirafter ${_d}/include/torch/csrc/api/include>")
+if(EXISTS "${_d}/lib/libgomp.so.1") # the wheel's own OpenMP: what is compiled with -fopenmp shares its threads
+  add_library(torch::gomp SHARED IMPORTED GLOBAL)
+  set_target_properties(torch::gomp PROPERTIES IMPORTED_LOCATION "${_d}/lib/libgomp.so.1")
+  set_property(TARGET torch::cpu APPEND PROPERTY INTERFACE_LINK_LIBRARIES torch::gomp)
+else()
+  find_package(OpenMP REQUIRED)
+  set_property(TARGET torch::cpu APPEND PROPERTY INTERFACE_LINK_LIBRARIES OpenMP::OpenMP_CXX)
+endif()
 if(_cu) # a CUDA wheel's libtorch_cpu.so NEEDs libcudart and libcupti: sibling nvidia-* wheels (its own RPATH) or the toolkit
   find_package(CUDAToolkit QUIET)
   foreach(l cudart cupti)

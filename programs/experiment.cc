@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "base/status_macros.h"
 #include "fedumm/model/client.h"
@@ -79,11 +80,13 @@ int64_t Experiment::AdapterBytes() const {
   return bytes;
 }
 
-absl::StatusOr<ClientApp> NewExperimentClient(Experiment& experiment) {
+absl::StatusOr<ClientApp> NewExperimentClient(Experiment& experiment, std::string state_folder) {
   ClientApp client = model::NewLoraClient(
-      experiment.adapter(), [&experiment](int64_t partition_id, int64_t num_partitions) {
+      experiment.adapter(),
+      [&experiment](int64_t partition_id, int64_t num_partitions) {
         return experiment.world().ClientTasks(partition_id, num_partitions);
-      });
+      },
+      {.model = experiment.world().Model(), .state_folder = std::move(state_folder)});
   const RunConfig& config = experiment.config();
   FEDUMM_ASSIGN_OR_RETURN(std::vector<Mod> mods, ModsFromNames(config.List("mods"), config.values));
   // Each Wrap goes around those before it, and the first mod of the list must be the outermost.

@@ -53,7 +53,9 @@ class Experiment {
 };
 
 // The client of an experiment for nodes of this process, which share it: its tasks come from the
-// partition-id of each node, its mods from the settings. `experiment` must outlive it.
-absl::StatusOr<ClientApp> NewExperimentClient(Experiment& experiment);
+// partition-id of each node, its mods from the settings. Optimizers that stay between rounds are
+// kept in `state_folder`, empty: in memory alone. `experiment` must outlive it.
+absl::StatusOr<ClientApp> NewExperimentClient(Experiment& experiment,
+                                              std::string state_folder = "");
 
 }  // namespace fedumm::programs

@@ -1,21 +1,25 @@
 #include "programs/results.h"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <system_error>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "fedumm/model/world.h"
 
 namespace fedumm::programs {
 namespace {
@@ -82,11 +86,12 @@ std::vector<RoundData> RoundsIn(const std::string& path, const std::vector<TaskD
 // Removes what an earlier run left under these names.
 void RemoveEarlierResults(const std::string& run_dir) {
   std::error_code ignored;
-  for (const char* name :
-       {"checkpoint", "checkpoint.rounds", "run.json", "summary.json", "report.html",
-        "adapter/adapter_model.safetensors", "adapter/adapter_config.json", "adapter"}) {
+  for (const char* name : {"checkpoint", "checkpoint.rounds", "settings.json", "run.json",
+                           "summary.json", "report.html", "adapter/adapter_model.safetensors",
+                           "adapter/adapter_config.json", "adapter"}) {
     std::filesystem::remove(run_dir + "/" + name, ignored);  // a folder only if it is empty
   }
+  std::filesystem::remove_all(run_dir + "/" + kOptimizersFolder, ignored);
   std::vector<std::filesystem::path> events;
   for (std::filesystem::directory_iterator it(run_dir, ignored), end; it != end;
        it.increment(ignored)) {
@@ -95,6 +100,51 @@ void RemoveEarlierResults(const std::string& run_dir) {
     }
   }
   for (const std::filesystem::path& path : events) std::filesystem::remove(path, ignored);
+}
+
+// Whether a run may go on with another value: the bits that are to come do not depend on it, or it
+// is what a longer run changes.
+bool MayChange(const std::string& key) {
+  static constexpr std::array<const char*, 6> kFree = {"name",
+                                                       "federation.rounds",
+                                                       "federation.round-timeout",
+                                                       "federation.wait-for-nodes",
+                                                       "federation.quorum",
+                                                       "federation.min-available-nodes"};
+  return absl::StartsWith(key, "evaluate.") || model::IsLocalSetting(key) ||
+         std::find(kFree.begin(), kFree.end(), key) != kFree.end();
+}
+
+// The settings of a run, in a file that --resume compares.
+std::string SettingsPath(const std::string& run_dir) { return run_dir + "/settings.json"; }
+
+absl::Status WriteSettings(const std::string& run_dir, const RunData& data) {
+  nlohmann::ordered_json settings = nlohmann::ordered_json::object();
+  for (const auto& [key, value] : data.settings) settings[key] = value;
+  return WriteFileAtomically(SettingsPath(run_dir), settings.dump(2) + "\n");
+}
+
+// INVALID_ARGUMENT, naming them, if settings are others than those of the run that began. A run
+// without the file is of an earlier version: all is accepted.
+absl::Status CheckSettings(const std::string& run_dir, const RunData& data) {
+  const std::string path = SettingsPath(run_dir);
+  if (!std::filesystem::exists(path)) return absl::OkStatus();
+  FEDUMM_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  const nlohmann::json before = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!before.is_object()) {
+    return absl::InvalidArgumentError(absl::StrCat(path, " is damaged: it is no JSON object"));
+  }
+  std::vector<std::string> changed;
+  for (const auto& [key, value] : data.settings) {
+    const auto it = before.find(key);
+    if (it == before.end() || !it->is_string() || MayChange(key)) continue;
+    const std::string was = it->get<std::string>();
+    if (was != value) changed.push_back(absl::StrCat(key, " was ", was, " and is now ", value));
+  }
+  if (changed.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "cannot resume ", run_dir, " with other settings: ", absl::StrJoin(changed, "; "),
+      ". Give the old values, or start anew without --resume"));
 }
 
 }  // namespace
@@ -108,10 +158,12 @@ Results::Results(std::string run_dir, RunData data, TensorBoardWriter events, st
 absl::StatusOr<Results> Results::Open(const std::string& run_dir, RunData data, bool resume) {
   const std::string path = run_dir + "/metrics.jsonl";
   if (resume) {
+    FEDUMM_RETURN_IF_ERROR(CheckSettings(run_dir, data));
     for (RoundData& round : RoundsIn(path, data.tasks)) AddRound(std::move(round), data);
   } else {
     RemoveEarlierResults(run_dir);
   }
+  FEDUMM_RETURN_IF_ERROR(WriteSettings(run_dir, data));
   FEDUMM_ASSIGN_OR_RETURN(TensorBoardWriter events, TensorBoardWriter::Create(run_dir, Now()));
   std::ofstream metrics(path, resume ? std::ios::app : std::ios::trunc);
   if (!metrics) {

@@ -13,6 +13,9 @@
 
 namespace fedumm::programs {
 
+// Of a run's folder: the optimizers that clients of the same process keep between rounds.
+inline constexpr char kOptimizersFolder[] = "optimizers";
+
 // Collects the rounds of a run and writes metrics.jsonl and TensorBoard events while it goes on,
 // run.json at its end. If a file cannot be written, a warning is logged at once, the run continues
 // with the other files, and problem() returns the error at the end. Not thread-safe.
@@ -21,7 +24,7 @@ class Results {
   // `data` has what is known before the first round. With `resume` the rounds that metrics.jsonl
   // has are taken over and the file is appended to; otherwise what an earlier run left in the
   // folder is removed, so that nothing of it looks like this run's result. INVALID_ARGUMENT if the
-  // folder cannot be written.
+  // folder cannot be written, or if the run to resume had other settings (settings.json).
   static absl::StatusOr<Results> Open(const std::string& run_dir, RunData data, bool resume);
 
   const RoundData& Add(const RoundResult& result);

@@ -9,6 +9,7 @@
 #include "programs/experiment.h"
 #include "programs/federation.h"
 #include "programs/program.h"
+#include "programs/results.h"
 
 namespace fedumm::programs {
 namespace {
@@ -37,7 +38,8 @@ absl::Status SimulateCommand(const SimulateArguments& arguments) {
   // The nodes share a model of their own: a node that is late may still train while the server
   // evaluates.
   FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Experiment> nodes, experiment->Clone());
-  FEDUMM_ASSIGN_OR_RETURN(const ClientApp client, NewExperimentClient(*nodes));
+  FEDUMM_ASSIGN_OR_RETURN(const ClientApp client,
+                          NewExperimentClient(*nodes, run_dir + "/" + kOptimizersFolder));
   absl::Status recorded;
   {
     FEDUMM_ASSIGN_OR_RETURN(

@@ -85,6 +85,10 @@ class UnifiedModel {
   static StateDict InitialState(const BackboneConfig& config, uint64_t seed);
   ~UnifiedModel();
 
+  // Exchanges everything that the two models hold, hooks included: who refers to one then sees what
+  // was the other's.
+  void Swap(UnifiedModel& other) { modules_.swap(other.modules_); }
+
   const BackboneConfig& config() const;
   at::Device device() const;           // of the weights
   std::vector<NamedLinear> Linears();  // sorted by path; lm_head among them unless tied

@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "fedumm/client_app.h"
+#include "fedumm/model/backbone.h"
 #include "fedumm/model/lora.h"
 #include "fedumm/model/task.h"
 #include "fedumm/settings.h"
@@ -26,6 +27,18 @@ std::vector<Setting> TrainSettings();
 // "train.<task>-batch-size" and "train.<task>-loss-weight". A batch size of 0, the default, is
 // train.batch-size, and where that is 0, too, `defaults`.
 std::vector<Setting> TaskSettings(const std::string& task, const TaskDefaults& defaults);
+
+struct LoraClientOptions {
+  // The backbone that carries the adapter. With it the memory of a step is worked out and logged
+  // before the first step of a run, and one that does not fit is RESOURCE_EXHAUSTED. It outlives
+  // the app.
+  UnifiedModel* model = nullptr;
+  // Where the partitions' optimizers are kept between rounds (train.keep-optimizer), so that a run
+  // that was killed goes on with the same bits. The files belong to one run: give each run a folder
+  // of its own. Empty: they are kept in memory alone.
+  std::string state_folder;
+  std::function<absl::Time()> clock = absl::Now;
+};
 
 // The client of federated LoRA fine-tuning: puts the message's adapter on the backbone, trains it
 // (or evaluates under it) and replies {"arrays", "metrics"}. All nodes of the process share the one
@@ -57,12 +70,12 @@ std::vector<Setting> TaskSettings(const std::string& task, const TaskDefaults& d
 //
 // A step's loss is the weighted sum of the tasks' losses; the next batch is prepared while the
 // backbone runs. Metrics of training: num-examples, train-loss (of that sum), <task>-loss
-// (unweighted), grad-norm, seconds; of evaluation: num-examples, seconds and what the tasks say. A
+// (unweighted), grad-norm, optimizer-steps (that the optimizer had made before, 0: fresh), seconds;
+// of evaluation: num-examples, seconds and what the tasks say. A
 // tensor counts in the average with the examples of the tasks that train it (Task::Trains): where
 // that is not all of num-examples, the reply says so by kTensorSharesRecord (aggregator.h). An
 // adapter that does not fit, a loss that is not finite or a node without examples is an error
 // reply.
-ClientApp NewLoraClient(LoraAdapter& adapter, TasksFor tasks,
-                        std::function<absl::Time()> clock = absl::Now);
+ClientApp NewLoraClient(LoraAdapter& adapter, TasksFor tasks, LoraClientOptions options = {});
 
 }  // namespace fedumm::model

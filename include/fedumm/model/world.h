@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "fedumm/model/backbone.h"
 #include "fedumm/model/linear.h"
 #include "fedumm/model/lora.h"
 #include "fedumm/model/task.h"
@@ -77,6 +78,8 @@ class World {
   // The linears that an adapter can attach to. They live as long as the world.
   virtual std::vector<NamedLinear> Linears() = 0;
   virtual int64_t ModelBytes() const = 0;  // of the frozen weights
+  // The backbone of those linears, for the plan of a training step's memory; null: no plan is made.
+  virtual UnifiedModel* Model() { return nullptr; }
 
   // The tasks of client `partition_id` of `num_partitions`, in Info()'s order. Equal settings deal
   // equal shares in every process; (0, 1) holds all examples. The world outlives them.

@@ -53,6 +53,7 @@ at::Tensor DropoutMaskByTensorOps(at::IntArrayRef shape, at::Device device, doub
 }
 
 at::Tensor DropoutMask(at::IntArrayRef shape, at::Device device, double probability, uint64_t key) {
+  if (device.is_meta()) return at::empty(shape, at::TensorOptions(at::kBool).device(device));
   if (!device.is_cpu()) return DropoutMaskByTensorOps(shape, device, probability, key);
   at::Tensor mask = at::empty(shape, at::kBool);
   bool* const keep = mask.mutable_data_ptr<bool>();

@@ -5,12 +5,15 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <variant>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/log.h"
 #include "base/mutex.h"
 #include "base/random.h"
 #include "base/status_macros.h"
@@ -20,7 +23,9 @@
 #include "fedumm/model/train.h"
 #include "model/guarded.h"
 #include "model/train/client_settings.h"
-#include "model/train/prefetch.h"
+#include "model/train/memory_plan.h"
+#include "model/train/optimizer_files.h"
+#include "model/train/task_losses.h"
 
 namespace fedumm::model {
 namespace {
@@ -45,8 +50,8 @@ constexpr double kMaxPersonaliseSteps = 1e6;
 // Handles messages one at a time. Thread-safe.
 class LoraClient {
  public:
-  LoraClient(LoraAdapter& adapter, TasksFor tasks, std::function<absl::Time()> clock)
-      : adapter_(adapter), tasks_for_(std::move(tasks)), clock_(std::move(clock)) {}
+  LoraClient(LoraAdapter& adapter, TasksFor tasks, LoraClientOptions options)
+      : adapter_(adapter), tasks_for_(std::move(tasks)), options_(std::move(options)) {}
 
   absl::StatusOr<RecordDict> OnTrain(const Message& message, const Context& context) {
     const MutexLock lock(mu_);
@@ -62,6 +67,7 @@ class LoraClient {
     std::vector<std::unique_ptr<Task>> tasks;
     uint64_t run_id = 0;   // of `optimizer`
     AdamWState optimizer;  // between rounds, with keep-optimizer
+    std::optional<OptimizerFiles> files;
   };
 
   absl::StatusOr<RecordDict> Train(const Message& message, const Context& context)
@@ -75,13 +81,21 @@ class LoraClient {
   absl::StatusOr<Node*> NodeOf(int64_t partition, const Context& context)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<RunSettings*> RunOf(const Context& context) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Makes and logs the memory plan of the process's first step in a run; an error if it does not
+  // fit.
+  absl::Status PlanOnce(uint64_t run_id, const ClientSettings& settings)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The state with which the node goes on in this round.
+  absl::Status PrepareOptimizer(const ClientSettings& settings, const Context& context, Node& node)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   static constexpr size_t kMaxRuns = 16;  // one that is dropped is parsed, and logs, again
 
   Mutex mu_;  // guards the backbone with its adapter, too
   LoraAdapter& adapter_;
   const TasksFor tasks_for_;
-  const std::function<absl::Time()> clock_;
+  const LoraClientOptions options_;
+  std::set<uint64_t> planned_ ABSL_GUARDED_BY(mu_);  // run ids
   std::map<std::pair<int64_t, int64_t>, Node> nodes_
       ABSL_GUARDED_BY(mu_);  // by partition and number of partitions
   std::map<uint64_t, RunSettings> runs_ ABSL_GUARDED_BY(mu_);  // by run id
@@ -96,6 +110,9 @@ absl::StatusOr<LoraClient::Node*> LoraClient::NodeOf(int64_t partition, const Co
   Node& node = nodes_[{partition, partitions}];
   if (node.tasks.empty()) {
     FEDUMM_ASSIGN_OR_RETURN(node.tasks, tasks_for_(partition, partitions));
+    if (!options_.state_folder.empty()) {
+      node.files.emplace(options_.state_folder, partition, partitions);
+    }
   }
   return &node;
 }
@@ -138,62 +155,40 @@ std::vector<double> SharesOf(const LoraAdapter& adapter, const ArrayRecord& arra
   return shares;
 }
 
-// The losses of a node's tasks in one round of training. The batches are made on a thread, in the
-// order in which they are used.
-class TaskLosses {
- public:
-  // Takes the batches from the seeds that the tasks have. Next may be called `num_calls` times.
-  TaskLosses(std::vector<ClientSettings::ActiveTask> tasks, int64_t num_calls)
-      : tasks_(std::move(tasks)),
-        sums_(tasks_.size()),
-        num_calls_(num_calls),
-        batches_([this] { return NextBatches(); }, num_calls, kBatchesAhead) {}
-
-  // The weighted sum of the tasks' losses, each of its next batch.
-  absl::StatusOr<at::Tensor> Next() {
-    FEDUMM_ASSIGN_OR_RETURN(const std::vector<Batch> batches, batches_.Next());
-    at::Tensor sum;
-    for (size_t i = 0; i < tasks_.size(); ++i) {
-      FEDUMM_ASSIGN_OR_RETURN(const at::Tensor loss, tasks_[i].task->Loss(batches[i]));
-      const at::Tensor value = loss.detach().to(at::kDouble);
-      sums_[i] = sums_[i].defined() ? sums_[i] + value : value;
-      const double weight = tasks_[i].loss_weight;
-      const at::Tensor weighted = weight == 1 ? loss : loss * weight;
-      sum = sum.defined() ? sum + weighted : weighted;
-    }
-    return sum;
+absl::Status LoraClient::PlanOnce(uint64_t run_id, const ClientSettings& settings) {
+  if (options_.model == nullptr || planned_.contains(run_id)) return absl::OkStatus();
+  const absl::StatusOr<MemoryPlan> plan = PlanMemory(*options_.model, adapter_, settings);
+  if (!plan.ok()) {
+    planned_.insert(run_id);
+    Log()->info("run {}: no plan of the memory of a step: {}", run_id,
+                std::string(plan.status().message()));
+    return absl::OkStatus();
   }
+  const int64_t available = AvailableMemory();
+  FEDUMM_RETURN_IF_ERROR(CheckFits(*plan, settings.gradient_checkpointing, available));
+  planned_.insert(run_id);
+  Log()->info("run {}: memory of a step: {}; {} in all, {} are there", run_id, plan->ToString(),
+              SizeText(plan->Total(settings.gradient_checkpointing)), SizeText(available));
+  return absl::OkStatus();
+}
 
-  // "<task>-loss", the mean of each task's losses. Waits for the device.
-  void AddMetrics(MetricRecord& metrics) const {
-    for (size_t i = 0; i < tasks_.size(); ++i) {
-      const double sum = sums_[i].defined() ? sums_[i].item<double>() : 0;
-      metrics.Set(tasks_[i].task->name() + "-loss",
-                  sum / static_cast<double>(std::max<int64_t>(1, num_calls_)));
-    }
+absl::Status LoraClient::PrepareOptimizer(const ClientSettings& settings, const Context& context,
+                                          Node& node) {
+  const bool same_run = node.run_id == context.run_id;
+  node.run_id = context.run_id;
+  if (settings.keep_optimizer && same_run) return absl::OkStatus();
+  node.optimizer = {};
+  if (!settings.keep_optimizer || !node.files.has_value()) return absl::OkStatus();
+  FEDUMM_ASSIGN_OR_RETURN(node.optimizer, node.files->LoadBefore(settings.round));
+  if (node.optimizer.step > 0) {
+    Log()->info("partition {}: the optimizer goes on after {} steps", PartitionOf(context),
+                node.optimizer.step);
   }
-
- private:
-  static constexpr size_t kBatchesAhead = 2;
-
-  absl::StatusOr<std::vector<Batch>> NextBatches() {
-    const at::NoGradGuard no_grad;
-    std::vector<Batch> batches;
-    for (const ClientSettings::ActiveTask& active : tasks_) {
-      FEDUMM_ASSIGN_OR_RETURN(Batch batch, active.task->NextBatch(active.batch_size));
-      batches.push_back(std::move(batch));
-    }
-    return batches;
-  }
-
-  const std::vector<ClientSettings::ActiveTask> tasks_;
-  std::vector<at::Tensor> sums_;  // of the losses, on the device
-  const int64_t num_calls_;
-  Prefetcher<std::vector<Batch>> batches_;  // last: its thread uses the tasks
-};
+  return absl::OkStatus();
+}
 
 absl::StatusOr<RecordDict> LoraClient::Train(const Message& message, const Context& context) {
-  const absl::Time start = clock_();
+  const absl::Time start = options_.clock();
   FEDUMM_ASSIGN_OR_RETURN(const auto* named, AdapterIn(message));
   const auto& arrays = std::get<ArrayRecord>(named->second);
   const int64_t partition = PartitionOf(context);
@@ -205,10 +200,11 @@ absl::StatusOr<RecordDict> LoraClient::Train(const Message& message, const Conte
   }
   Random random(settings.seed,
                 {static_cast<uint64_t>(partition), static_cast<uint64_t>(settings.round)});
+  FEDUMM_RETURN_IF_ERROR(PlanOnce(context.run_id, settings));
   const uint64_t dropout_seed = random.Next();
   for (const std::unique_ptr<Task>& task : node->tasks) task->Seed(random.Next());
-  if (!settings.keep_optimizer || node->run_id != context.run_id) node->optimizer = {};
-  node->run_id = context.run_id;
+  FEDUMM_RETURN_IF_ERROR(PrepareOptimizer(settings, context, *node));
+  const int64_t optimizer_steps = node->optimizer.step;
 
   FEDUMM_RETURN_IF_ERROR(adapter_.FromArrays(arrays));
   FlatParameters& parameters = adapter_.parameters();
@@ -225,7 +221,11 @@ absl::StatusOr<RecordDict> LoraClient::Train(const Message& message, const Conte
     node->optimizer = {};
     return stats.status();
   }
-  if (!settings.keep_optimizer) node->optimizer = {};
+  if (!settings.keep_optimizer) {
+    node->optimizer = {};
+  } else if (node->files.has_value()) {
+    FEDUMM_RETURN_IF_ERROR(node->files->Save(settings.round, node->optimizer));
+  }
 
   MetricRecord metrics;
   int64_t num_examples = 0;
@@ -234,7 +234,8 @@ absl::StatusOr<RecordDict> LoraClient::Train(const Message& message, const Conte
   metrics.Set("train-loss", stats->mean_loss);
   losses.AddMetrics(metrics);
   metrics.Set("grad-norm", stats->max_grad_norm);
-  metrics.Set("seconds", absl::ToDoubleSeconds(clock_() - start));
+  metrics.Set("optimizer-steps", optimizer_steps);
+  metrics.Set("seconds", absl::ToDoubleSeconds(options_.clock() - start));
   RecordDict reply;
   FEDUMM_ASSIGN_OR_RETURN(ArrayRecord trained, adapter_.ToArraysLike(arrays));
   std::vector<double> shares = SharesOf(adapter_, trained, settings.tasks, num_examples);
@@ -287,7 +288,7 @@ absl::Status LoraClient::Personalise(const Message& message, const Context& cont
 }
 
 absl::StatusOr<RecordDict> LoraClient::Evaluate(const Message& message, const Context& context) {
-  const absl::Time start = clock_();
+  const absl::Time start = options_.clock();
   FEDUMM_ASSIGN_OR_RETURN(const auto* named, AdapterIn(message));
   FEDUMM_ASSIGN_OR_RETURN(Node * node, NodeOf(PartitionOf(context), context));
   FEDUMM_RETURN_IF_ERROR(adapter_.FromArrays(std::get<ArrayRecord>(named->second)));
@@ -305,7 +306,7 @@ absl::StatusOr<RecordDict> LoraClient::Evaluate(const Message& message, const Co
       if (!absl::EndsWith(key, "num-examples")) metrics.Set(key + "-personalised", value);
     }
   }
-  metrics.Set("seconds", absl::ToDoubleSeconds(clock_() - start));
+  metrics.Set("seconds", absl::ToDoubleSeconds(options_.clock() - start));
   RecordDict reply;
   reply.Set("metrics", std::move(metrics));
   return reply;
@@ -313,8 +314,8 @@ absl::StatusOr<RecordDict> LoraClient::Evaluate(const Message& message, const Co
 
 }  // namespace
 
-ClientApp NewLoraClient(LoraAdapter& adapter, TasksFor tasks, std::function<absl::Time()> clock) {
-  const auto client = std::make_shared<LoraClient>(adapter, std::move(tasks), std::move(clock));
+ClientApp NewLoraClient(LoraAdapter& adapter, TasksFor tasks, LoraClientOptions options) {
+  const auto client = std::make_shared<LoraClient>(adapter, std::move(tasks), std::move(options));
   ClientApp app;
   app.OnTrain([client](const Message& message,
                        Context& context) { return client->OnTrain(message, context); },

@@ -55,6 +55,8 @@ std::optional<Place> PlaceOf(const ConfigRecord& settings, const std::string& ta
 
 std::vector<NamedLinear> LabelledWorld::Linears() { return model().Linears(); }
 
+UnifiedModel* LabelledWorld::Model() { return &model(); }
+
 int64_t LabelledWorld::ModelBytes() const {
   int64_t bytes = 0;
   for (const auto& [name, tensor] : model().Parameters()) {

@@ -31,6 +31,7 @@ class LabelledWorld : public World {
  public:
   std::vector<NamedLinear> Linears() final;
   int64_t ModelBytes() const final;
+  UnifiedModel* Model() final;
   absl::StatusOr<std::vector<std::unique_ptr<Task>>> ClientTasks(int64_t partition_id,
                                                                  int64_t num_partitions) final;
   absl::StatusOr<std::vector<Holding>> Describe(int64_t partition_id, int64_t num_partitions) final;

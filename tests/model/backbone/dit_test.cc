@@ -16,7 +16,7 @@ namespace fedumm::model {
 namespace {
 
 constexpr double kValue = 1e-5;
-constexpr double kGradient = 1e-5;  // relative
+constexpr double kGradient = 3e-5;  // relative; which digits are lost depends on the processor
 
 class DitTest : public ::testing::Test {
  protected:

@@ -1,12 +1,15 @@
 #include "model/backbone/ops.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cos.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mean.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/rsqrt.h>
+#include <ATen/ops/silu.h>
 #include <ATen/ops/sin.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/stack.h>
@@ -67,6 +70,105 @@ TEST(RmsNormTest, HalfPrecisionIsRoundedBeforeTheWeight) {
   const at::Tensor scaled =
       (wide * at::rsqrt(at::mean(wide * wide, -1, true) + 1e-6)).to(at::kBFloat16);
   EXPECT_TRUE(RmsNorm(x, w, 1e-6).equal(w * scaled));
+}
+
+// What the fused operations compute, in ATen's own in the same dtype.
+class NarrowTest : public ::testing::TestWithParam<at::ScalarType> {
+ protected:
+  static at::Tensor Narrow(at::IntArrayRef shape, uint64_t seed) {
+    return RandomTensor(shape, seed).to(GetParam()).requires_grad_(true);
+  }
+  // Of y and of the gradients: no more than one unit in the last place apart.
+  static void ExpectEqual(const at::Tensor& a, const at::Tensor& b) {
+    ASSERT_EQ(a.scalar_type(), GetParam());
+    EXPECT_LT(RelativeDifference(a.to(at::kFloat), b.to(at::kFloat)), 0x1p-7);
+  }
+};
+
+TEST_P(NarrowTest, RmsNormMatchesPlainOperations) {
+  const at::Tensor x = Narrow({40, 96}, 1), w = Narrow({96}, 2);
+  const at::Tensor plain_x = Narrow({40, 96}, 1), plain_w = Narrow({96}, 2);
+  const at::Tensor y = RmsNorm(x, w, 1e-6);
+  const at::Tensor wide = plain_x.to(at::kFloat);
+  const at::Tensor plain =
+      plain_w * (wide * at::rsqrt(at::mean(wide * wide, -1, true) + 1e-6)).to(GetParam());
+  EXPECT_TRUE(y.equal(plain));
+  Backward(y);
+  Backward(plain);
+  ExpectEqual(x.grad(), plain_x.grad());
+  ExpectEqual(w.grad(), plain_w.grad());
+}
+
+TEST_P(NarrowTest, RotateRoundsAsPlainOperationsDo) {
+  const at::Tensor angles = RandomTensor({2, 9, 4}, 3);
+  for (const bool wide_angles : {false, true}) {
+    const at::ScalarType dtype = wide_angles ? at::kFloat : GetParam();
+    const at::Tensor cos = at::cos(angles).to(dtype), sin = at::sin(angles).to(dtype);
+    const at::Tensor x = Narrow({2, 9, 3, 8}, 1), plain_x = Narrow({2, 9, 3, 8}, 1);
+    const at::Tensor y = Rotate(x, cos, sin, RotaryPairs::kHalves);
+    const at::Tensor c = at::cat({cos, cos}, -1).unsqueeze(2);
+    const at::Tensor s = at::cat({sin, sin}, -1).unsqueeze(2);
+    const at::Tensor turned = at::cat({-plain_x.slice(3, 4), plain_x.slice(3, 0, 4)}, 3);
+    const at::Tensor plain = (plain_x * c + turned * s).to(GetParam());
+    if (!wide_angles) {
+      EXPECT_TRUE(y.equal(plain));
+    }
+    ExpectEqual(y, plain);
+    Backward(y);
+    Backward(plain);
+    ExpectEqual(x.grad(), plain_x.grad());
+  }
+}
+
+TEST_P(NarrowTest, SwiGluMatchesPlainOperations) {
+  const at::Tensor gate = Narrow({70, 97}, 1), up = Narrow({70, 97}, 2);
+  const at::Tensor plain_gate = Narrow({70, 97}, 1), plain_up = Narrow({70, 97}, 2);
+  const at::Tensor y = SwiGlu(gate, up);
+  const at::Tensor plain = at::silu(plain_gate) * plain_up;
+  ExpectEqual(y, plain);
+  Backward(y);
+  Backward(plain);
+  ExpectEqual(gate.grad(), plain_gate.grad());
+  ExpectEqual(up.grad(), plain_up.grad());
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, NarrowTest, ::testing::Values(at::kBFloat16, at::kHalf),
+                         [](const auto& type) { return c10::toString(type.param); });
+
+TEST(SwiGluTest, MatchesPlainOperationsForAllSizesOfValues) {
+  for (const double size : {1e-3, 1.0, 30.0, 1e4}) {
+    at::Tensor gate = (RandomTensor({3, 5001}, 1) * size).requires_grad_(true);
+    at::Tensor plain_gate = gate.detach().clone().requires_grad_(true);
+    const at::Tensor up = Leaf({3, 5001}, 2), plain_up = Leaf({3, 5001}, 2);
+    const at::Tensor y = SwiGlu(gate, up);
+    const at::Tensor plain = at::silu(plain_gate) * plain_up;
+    EXPECT_LT(RelativeDifference(y, plain), 1e-6) << size;
+    Backward(y);
+    Backward(plain);
+    EXPECT_LT(RelativeDifference(gate.grad(), plain_gate.grad()), 1e-6) << size;
+    EXPECT_LT(RelativeDifference(up.grad(), plain_up.grad()), 1e-6) << size;
+  }
+}
+
+TEST(SwiGluTest, KeepsWhatIsNoNumber) {
+  const at::Tensor gate = at::full({3}, std::numeric_limits<float>::quiet_NaN());
+  EXPECT_TRUE(SwiGlu(gate, at::ones({3})).isnan().all().item<bool>());
+}
+
+// Threads change no bit.
+TEST(ThreadsTest, OneAndTwoThreadsGiveEqualBits) {
+  const int before = at::get_num_threads();
+  const at::Tensor x = RandomTensor({300, 1000}, 1).to(at::kBFloat16);
+  const at::Tensor w = RandomTensor({1000}, 2).to(at::kBFloat16);
+  std::vector<at::Tensor> results;
+  for (const int threads : {1, 2}) {
+    at::set_num_threads(threads);
+    results.push_back(RmsNorm(x, w, 1e-6));
+    results.push_back(SwiGlu(x, x));
+  }
+  at::set_num_threads(before);
+  EXPECT_TRUE(results[0].equal(results[2]));
+  EXPECT_TRUE(results[1].equal(results[3]));
 }
 
 class RotateTest : public ::testing::TestWithParam<RotaryPairs> {

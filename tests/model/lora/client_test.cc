@@ -7,6 +7,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <limits>
 #include <map>
 #include <memory>
@@ -99,7 +101,7 @@ class LoraClientTest : public ::testing::Test {
           }
           return tasks;
         },
-        [this] { return now_ += absl::Seconds(1); });
+        {.state_folder = state_folder_, .clock = [this] { return now_ += absl::Seconds(1); }});
   }
 
   Message TrainMessage(ConfigRecord config = {{"server-round", int64_t{1}}}) {
@@ -124,6 +126,7 @@ class LoraClientTest : public ::testing::Test {
   std::vector<std::pair<std::string, int64_t>> examples_ = {{"vqa", 10}, {"draw", 5}};
   std::string untrained_by_vqa_;
   float target_ = 1;
+  std::string state_folder_;
   absl::Time now_ = absl::UnixEpoch();
   std::map<std::pair<int64_t, std::string>, FakeTask*> fakes_;
   Context context_{.run_id = 1,
@@ -189,6 +192,52 @@ TEST_F(LoraClientTest, WithoutKeepOptimizerAReplyDoesNotDependOnEarlierTraining)
   EXPECT_FALSE(*other.FindArrays("arrays") == *first.FindArrays("arrays"));
   ASSERT_OK_AND_ASSIGN(const RecordDict next, Handle(TrainMessage({{"server-round", int64_t{2}}})));
   EXPECT_FALSE(*next.FindArrays("arrays") == *first.FindArrays("arrays"));
+}
+
+TEST_F(LoraClientTest, AKeptOptimizerGoesOnInANewProcessWithTheSameBits) {
+  const auto round = [&](int64_t number) {
+    Message message = TrainMessage(
+        {{"server-round", number}, {"num-rounds", int64_t{4}}, {"keep-optimizer", true}});
+    message.content->Set("arrays", initial_);
+    absl::StatusOr<RecordDict> reply = Handle(message);
+    EXPECT_THAT(reply.status(), IsOk());
+    return *std::move(reply);
+  };
+  const auto steps = [](const RecordDict& reply) {
+    return NumberOr(*reply.FindMetrics("metrics"), "optimizer-steps", -1);
+  };
+  EXPECT_EQ(steps(round(1)), 0);
+  const RecordDict straight = round(2);
+  EXPECT_EQ(steps(straight), 4);
+
+  state_folder_ = ::testing::TempDir() + "/fedumm_kept_optimizer";
+  std::filesystem::remove_all(state_folder_);
+  app_ = NewApp();
+  context_.run_id = 2;
+  round(1);
+  round(2);  // of the process that is killed then: the server has only seen round 1
+  app_ = NewApp();
+  context_.run_id = 3;
+  const RecordDict resumed = round(2);
+  EXPECT_EQ(steps(resumed), 4);
+  EXPECT_EQ(*resumed.FindArrays("arrays"), *straight.FindArrays("arrays"));
+
+  // The first round of a run is fresh, whatever lies there.
+  app_ = NewApp();
+  context_.run_id = 4;
+  EXPECT_EQ(steps(round(1)), 0);
+  std::filesystem::remove_all(state_folder_);
+}
+
+TEST_F(LoraClientTest, ADamagedOptimizerFileIsNamed) {
+  state_folder_ = ::testing::TempDir() + "/fedumm_damaged_optimizer";
+  std::filesystem::create_directories(state_folder_);
+  app_ = NewApp();
+  context_.run_id = 2;
+  std::ofstream(state_folder_ + "/optimizer-0-of-4-round-1.safetensors") << "no tensors";
+  EXPECT_THAT(Handle(TrainMessage({{"server-round", int64_t{2}}, {"keep-optimizer", true}})),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("optimizer-0-of-4-round-1")));
+  std::filesystem::remove_all(state_folder_);
 }
 
 TEST_F(LoraClientTest, KeysComeBackAsTheyWereSent) {
