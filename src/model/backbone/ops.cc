@@ -16,7 +16,9 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <optional>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "model/backbone/row_loops.h"
@@ -330,28 +332,33 @@ struct SwiGluFunction : public torch::autograd::Function<SwiGluFunction> {
 // What the CPU's attention allocates and saves, without its values.
 struct MetaAttention : public torch::autograd::Function<MetaAttention> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k,
-                            const at::Tensor& v, const at::Tensor& mask) {
-    const at::Tensor added = mask.defined() ? mask.to(q.scalar_type()) : mask;
-    at::Tensor y = at::empty(q.sizes(), q.options());
-    context->save_for_backward(
-        {q, k, v, added, y,
-         at::empty({q.size(0), q.size(1), q.size(2)}, q.options().dtype(at::kFloat))});
+                            const at::Tensor& v, const std::optional<at::Tensor>& mask) {
+    at::Tensor y = RowMajor(q);
+    variable_list saved = {
+        q, k, v, y, at::empty({q.size(0), q.size(1), q.size(2)}, q.options().dtype(at::kFloat))};
+    if (mask.has_value()) saved.push_back(at::empty(mask->sizes(), q.options()));
+    context->save_for_backward(std::move(saved));
     return y;
   }
   static variable_list backward(AutogradContext* context, const variable_list& /*gradients*/) {
     const variable_list saved = context->get_saved_variables();
-    return {at::empty_like(saved[0]), at::empty_like(saved[1]), at::empty_like(saved[2]),
-            at::Tensor()};
+    return {RowMajor(saved[0]), RowMajor(saved[1]), RowMajor(saved[2]), at::Tensor()};
+  }
+
+ private:
+  // Of x's shape [B, heads, N, head_dim], with the heads of a token side by side.
+  static at::Tensor RowMajor(const at::Tensor& x) {
+    return at::empty({x.size(0), x.size(2), x.size(1), x.size(3)}, x.options()).transpose(1, 2);
   }
 };
 
 // q, k and v are [B, heads, N or M, head_dim].
 at::Tensor DotProductAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                bool causal, const at::Tensor& mask) {
-  if (q.is_meta()) return MetaAttention::apply(q, k, v, mask);
-  return at::scaled_dot_product_attention(q, k, v,
-                                          mask.defined() ? std::make_optional(mask) : std::nullopt,
-                                          /*dropout_p=*/0.0, causal);
+  const std::optional<at::Tensor> visible =
+      mask.defined() ? std::make_optional(mask) : std::nullopt;
+  if (q.is_meta()) return MetaAttention::apply(q, k, v, visible);
+  return at::scaled_dot_product_attention(q, k, v, visible, /*dropout_p=*/0.0, causal);
 }
 
 }  // namespace

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <utility>
 
 namespace fedumm::model {
@@ -50,27 +52,40 @@ class CountedAllocations {
     Allocator(c10::Allocator& inner, std::shared_ptr<AllocationCount> count)
         : inner_(inner), count_(std::move(count)) {}
 
+    // Memory of the host has its Block right before it, so that the context is the data, as
+    // raw_deleter promises. Meta tensors have no memory.
     c10::DataPtr allocate(size_t bytes) override {
-      auto block = std::make_unique<Block>(
-          Block{static_cast<int64_t>(bytes), inner_.allocate(bytes), count_});
-      count_->Add(block->bytes);
-      void* const data = block->memory.get();
-      const c10::Device device = block->memory.device();
-      return {data, block.release(), &Free, device};
+      c10::DataPtr memory = inner_.allocate(bytes + kHeader);
+      const c10::Device device = memory.device();
+      count_->Add(static_cast<int64_t>(bytes));
+      auto* const begin = static_cast<char*>(memory.get());
+      if (begin == nullptr) {
+        return {nullptr, new Block{static_cast<int64_t>(bytes), std::move(memory), count_}, &Free,
+                device};
+      }
+      new (begin) Block{static_cast<int64_t>(bytes), std::move(memory), count_};
+      return {begin + kHeader, begin + kHeader, &FreeHost, device};
     }
+    c10::DeleterFnPtr raw_deleter() const override { return &FreeHost; }
     void copy_data(void* dest, const void* src, size_t count) const override {
       inner_.copy_data(dest, src, count);
     }
 
    private:
     struct Block {
+      ~Block() { count->Add(-bytes); }
       int64_t bytes;
       c10::DataPtr memory;
       std::shared_ptr<AllocationCount> count;
     };
-    static void Free(void* context) {
-      const std::unique_ptr<Block> block(static_cast<Block*>(context));
-      block->count->Add(-block->bytes);
+    static constexpr size_t kHeader = 64;  // keeps the alignment of the data
+    static_assert(sizeof(Block) <= kHeader);
+
+    static void Free(void* context) { delete static_cast<Block*>(context); }
+    static void FreeHost(void* data) {
+      auto* const block = reinterpret_cast<Block*>(static_cast<char*>(data) - kHeader);
+      const c10::DataPtr memory = std::move(block->memory);  // which the block lies in
+      block->~Block();
     }
 
     c10::Allocator& inner_;

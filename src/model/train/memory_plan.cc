@@ -19,6 +19,7 @@
 #include "base/status_macros.h"
 #include "model/guarded.h"
 #include "model/train/counting_allocator.h"
+#include "model/train/meta_kernels.h"
 #include "model/train/prefetch.h"
 #include "model/train/task_losses.h"
 
@@ -65,8 +66,6 @@ class ShapesOnly {
 absl::StatusOr<int64_t> PeakOfStep(LoraAdapter& adapter, const std::vector<Batch>& batches,
                                    const std::vector<ClientSettings::ActiveTask>& tasks,
                                    bool checkpointing) {
-  static Mutex& one_at_a_time = *new Mutex;  // the allocator is one for all threads
-  const MutexLock lock(one_at_a_time);
   const GradientCheckpointing with(checkpointing);
   adapter.StartTraining(0);
   const CountedAllocations allocations(c10::kMeta);
@@ -116,6 +115,9 @@ absl::StatusOr<MemoryPlan> PlanMemory(UnifiedModel& model, LoraAdapter& adapter,
   // On the host one step's batches are used while those ahead are ready and one is being made.
   const int64_t waiting = BytesOf(batches) * static_cast<int64_t>(kBatchesAhead + 1);
   return Guarded([&]() -> absl::StatusOr<MemoryPlan> {
+    static Mutex& one_at_a_time = *new Mutex;  // allocator and kernels are those of all threads
+    const MutexLock lock(one_at_a_time);
+    const MetaKernels kernels;
     FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<ShapesOnly> shapes, ShapesOnly::Replace(model));
     LoraConfig config = adapter.config();
     config.init_lora_weights = LoraInit::kDefault;  // of values that nobody sees

@@ -21,6 +21,7 @@
 #include "fedumm/model/pixel_decoder.h"
 #include "model/backbone/decoder.h"
 #include "model/backbone/module_visitor.h"
+#include "model/train/meta_kernels.h"
 #include "tests/testing/status_matchers.h"
 
 namespace fedumm::model {
@@ -86,6 +87,7 @@ class DeviceReadyTest : public ::testing::TestWithParam<at::ScalarType> {
     return at::arange(length, Meta(at::kLong)).expand({3, 1, length});
   }
 
+  const MetaKernels kernels_;
   std::unique_ptr<UnifiedModel> model_;
 };
 
