@@ -205,7 +205,12 @@ class AnsweringTask final : public Task {
         train_(train),
         test_(test),
         batches_(std::move(shard)),
-        asked_(std::move(asked)) {}
+        asked_(std::move(asked)) {
+    batches_.SortByLength(options_.batches_by_length, [this](int64_t example) {
+      const auto i = static_cast<size_t>(example);
+      return std::ssize(train_.tokens.questions[i]) + std::ssize(train_.tokens.answers[i]);
+    });
+  }
 
   std::string name() const override { return "vqa"; }
   TaskDefaults defaults() const override { return kAnsweringDefaults; }

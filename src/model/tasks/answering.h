@@ -27,6 +27,7 @@ struct AnsweringOptions {
   bool jpeg_again = false;  // see LoadPatches
   int threads = 1;          // that decode and resize pictures
   int64_t evaluation_batch = 16;
+  int64_t batches_by_length = 1;  // see Batches::SortByLength
   GenerationSettings generation;  // the end of the turn stops it, too
   // An answer ends before the first of these, which it does not include.
   std::vector<std::string> stop_strings;

@@ -25,6 +25,13 @@ void Batches::Seed(uint64_t seed) {
     group.next = group.examples.size();
   }
   turns_.clear();
+  drawn_.clear();
+}
+
+void Batches::SortByLength(int64_t batches, std::function<int64_t(int64_t example)> length) {
+  together_ = batches;
+  length_ = std::move(length);
+  drawn_.clear();
 }
 
 absl::StatusOr<std::vector<int64_t>> Batches::Next(int64_t count) {
@@ -32,9 +39,23 @@ absl::StatusOr<std::vector<int64_t>> Batches::Next(int64_t count) {
   if (count <= 0) {
     return absl::InvalidArgumentError(absl::StrCat("batch size must be positive: ", count));
   }
-  std::vector<int64_t> batch;
-  while (static_cast<int64_t>(batch.size()) < count) batch.push_back(NextOf(NextGroup()));
+  if (together_ <= 1) return Draw(count);
+  if (drawn_.empty() || std::ssize(drawn_.back()) != count) {
+    std::vector<int64_t> all = Draw(count * together_);
+    std::ranges::stable_sort(all, {}, length_);
+    drawn_.clear();
+    for (auto it = all.begin(); it != all.end(); it += count) drawn_.emplace_back(it, it + count);
+    random_.Shuffle(drawn_);
+  }
+  std::vector<int64_t> batch = std::move(drawn_.back());
+  drawn_.pop_back();
   return batch;
+}
+
+std::vector<int64_t> Batches::Draw(int64_t count) {
+  std::vector<int64_t> examples;
+  while (std::ssize(examples) < count) examples.push_back(NextOf(NextGroup()));
+  return examples;
 }
 
 Batches::Group& Batches::NextGroup() {

@@ -164,13 +164,17 @@ class CaptionDrawingTask final : public Task {
  public:
   CaptionDrawingTask(const UnifiedModel& model, std::unique_ptr<LatentSource> latents,
                      CaptionSource train, std::vector<int64_t> shard, CaptionSource test,
-                     std::vector<int64_t> judged)
+                     std::vector<int64_t> judged, int64_t batches_by_length)
       : model_(model),
         latents_(std::move(latents)),
         train_(train),
         test_(test),
         batches_(std::move(shard)),
-        judged_(std::move(judged)) {}
+        judged_(std::move(judged)) {
+    batches_.SortByLength(batches_by_length, [this](int64_t example) {
+      return std::ssize(train_.prompts[static_cast<size_t>(example)]);
+    });
+  }
 
   std::string name() const override { return "draw"; }
   TaskDefaults defaults() const override { return kCaptionDrawingDefaults; }
@@ -305,9 +309,10 @@ std::unique_ptr<LatentSource> NewStoredLatents(const LatentFolder& latents) {
 std::unique_ptr<Task> NewCaptionDrawingTask(const UnifiedModel& model,
                                             std::unique_ptr<LatentSource> latents,
                                             CaptionSource train, std::vector<int64_t> shard,
-                                            CaptionSource test, std::vector<int64_t> judged) {
+                                            CaptionSource test, std::vector<int64_t> judged,
+                                            int64_t batches_by_length) {
   return std::make_unique<CaptionDrawingTask>(model, std::move(latents), train, std::move(shard),
-                                              test, std::move(judged));
+                                              test, std::move(judged), batches_by_length);
 }
 
 absl::StatusOr<Image> DrawPicture(Drawer drawer, std::span<const int64_t> prompt, uint64_t seed,

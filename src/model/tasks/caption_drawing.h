@@ -54,11 +54,13 @@ std::unique_ptr<LatentSource> NewStoredLatents(const LatentFolder& latents);
 // captions `judged`, indices into `test`, and measures how often the model explains the picture
 // better (with a lower flow matching loss) by its own caption than by another one: "draw-accuracy",
 // 0.5 by chance, and "draw-num-examples", which alone is there where nothing is judged. Prompts of
-// one batch are padded on the right. The arguments outlive the task.
+// one batch are padded on the right; `batches_by_length` is as in Batches::SortByLength. The
+// arguments outlive the task.
 std::unique_ptr<Task> NewCaptionDrawingTask(const UnifiedModel& model,
                                             std::unique_ptr<LatentSource> latents,
                                             CaptionSource train, std::vector<int64_t> shard,
-                                            CaptionSource test, std::vector<int64_t> judged);
+                                            CaptionSource test, std::vector<int64_t> judged,
+                                            int64_t batches_by_length = 1);
 
 // What draws. The parts outlive it.
 struct Drawer {

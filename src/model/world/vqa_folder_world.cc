@@ -71,6 +71,7 @@ AnsweringOptions OptionsOf(const ConfigRecord& settings, const VisionConfig& vis
   options.reading.apply_exif_orientation =
       NumberOr(settings, "data.apply-exif-orientation", 0) != 0;
   options.threads = static_cast<int>(IntegerOf(settings, "data.threads"));
+  options.batches_by_length = IntegerOf(settings, "data.batches-by-length");
   options.generation.max_new_tokens = IntegerOf(settings, "data.max-answer-tokens");
   return options;
 }
@@ -307,7 +308,8 @@ class VqaFolderWorld final : public LabelledWorld {
               : NewCodecLatents(*data_->codec, data_->options.reading, data_->options.threads);
       return NewCaptionDrawingTask(*model_, std::move(latents), data_->train.caption_source(),
                                    std::move(share), judged.caption_source(),
-                                   judging.Indices(std::ssize(judged.folder.captions())));
+                                   judging.Indices(std::ssize(judged.folder.captions())),
+                                   data_->options.batches_by_length);
     }
     return NewAnsweringTask(*model_, data_->format, data_->options, data_->train.question_source(),
                             std::move(share), judged.question_source(),
@@ -382,6 +384,12 @@ std::vector<Setting> InputSettings() {
        .help = "threads that decode and resize pictures",
        .min = 1,
        .max = 256},
+      {.key = "data.batches-by-length",
+       .default_value = int64_t{1},
+       .help = "batches that are drawn together and dealt by the lengths of their texts, so that "
+               "rows need little padding; 1: as they are drawn",
+       .min = 1,
+       .max = 10000},
       {.key = "data.max-answer-tokens",
        .default_value = int64_t{16},
        .help = "an answer ends after so many tokens",

@@ -27,6 +27,33 @@ TEST(BatchesTest, APassHasEachExampleOnce) {
   EXPECT_THAT(second, UnorderedElementsAre(5, 6, 7, 8, 9));
 }
 
+TEST(BatchesTest, BatchesByLengthHoldNeighboursAndAllExamples) {
+  std::vector<int64_t> shard;
+  for (int64_t i = 0; i < 40; ++i) shard.push_back(i);
+  const auto length = [](int64_t example) { return (example * 7) % 40; };
+  Batches batches(shard);
+  batches.SortByLength(10, length);
+  batches.Seed(1);
+  std::vector<int64_t> all, shortest;
+  for (int i = 0; i < 10; ++i) {
+    const std::vector<int64_t> batch = Take(batches, 4);
+    std::vector<int64_t> lengths;
+    for (const int64_t example : batch) lengths.push_back(length(example));
+    const auto [low, high] = std::minmax_element(lengths.begin(), lengths.end());
+    EXPECT_EQ(*high - *low, 3);  // of a whole pass: each batch has four neighbours
+    shortest.push_back(*low);
+    all.insert(all.end(), batch.begin(), batch.end());
+  }
+  EXPECT_FALSE(std::is_sorted(shortest.begin(), shortest.end()));
+  std::sort(all.begin(), all.end());
+  EXPECT_EQ(all, shard);
+  batches.Seed(1);
+  const std::vector<int64_t> first = Take(batches, 4);
+  batches.Seed(1);
+  EXPECT_EQ(Take(batches, 4), first);
+  EXPECT_EQ(Take(batches, 3).size(), 3);  // another size
+}
+
 TEST(BatchesTest, ABatchLargerThanTheShardSpansPasses) {
   Batches batches({1, 2});
   batches.Seed(1);
