@@ -111,6 +111,35 @@ absl::StatusOr<std::optional<LoraModule>> SelectModule(const LoraConfig& config,
   return LoraModule{.r = r, .scale = alpha / (config.use_rslora ? std::sqrt(rank) : rank)};
 }
 
+absl::StatusOr<LoraConfig> RespellConfig(const LoraConfig& config,
+                                         const std::vector<std::string>& paths, ModuleLayout from,
+                                         ModuleLayout to) {
+  LoraConfig exact = config;
+  exact.target_modules = {};
+  exact.exclude_modules = {};
+  exact.layers_to_transform.clear();
+  exact.layers_pattern.clear();
+  exact.rank_pattern.clear();
+  exact.alpha_pattern.clear();
+  bool same = true;
+  for (const std::string& path : paths) {
+    const std::string old_path = ToLayout(path, from);
+    const std::string new_path = ToLayout(path, to);
+    FEDUMM_ASSIGN_OR_RETURN(const std::optional<LoraModule> module, SelectModule(config, old_path));
+    FEDUMM_ASSIGN_OR_RETURN(const std::optional<LoraModule> unchanged,
+                            SelectModule(config, new_path));
+    same = same && module == unchanged;
+    if (!module.has_value()) continue;
+    exact.target_modules.names.push_back(new_path);
+    // Keys are regular expressions; a whole path matches itself, and no other path as long.
+    if (module->r != config.r) exact.rank_pattern.emplace_back(new_path, module->r);
+    FEDUMM_ASSIGN_OR_RETURN(const double alpha,
+                            ValueFor(config.alpha_pattern, old_path, config.lora_alpha));
+    if (alpha != config.lora_alpha) exact.alpha_pattern.emplace_back(new_path, alpha);
+  }
+  return same ? config : exact;
+}
+
 std::vector<std::string> UnmatchedTargets(const LoraConfig& config,
                                           const std::vector<std::string>& paths) {
   std::vector<std::string> unmatched;
