@@ -45,8 +45,8 @@ class LoraAdapter {
 
   // Writes adapter_config.json and adapter_model.safetensors; the folder is made if it does not
   // exist. PEFT reads keys of one layout only, that of its transformers: `layout` names it, without
-  // it the adapter's own is written. Where config() would select other modules under that layout's
-  // names, the file's configuration names each module by its whole path.
+  // it the adapter's own. The file names each module by its whole path where a pattern was given to
+  // Attach, or config() would select other modules under the names of that layout.
   absl::Status Save(const std::string& folder) const { return Save(folder, layout_); }
   absl::Status Save(const std::string& folder, ModuleLayout layout) const;
 

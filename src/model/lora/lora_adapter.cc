@@ -18,6 +18,7 @@
 #include "base/status_macros.h"
 #include "fedumm/model/lora.h"
 #include "model/guarded.h"
+#include "model/lora/exact_config.h"
 #include "model/lora/lora_linear.h"
 #include "record/form.h"
 
@@ -187,7 +188,14 @@ absl::StatusOr<std::unique_ptr<LoraAdapter>> LoraAdapter::Attach(
   if (const auto unmatched = UnmatchedTargets(config, paths); !unmatched.empty()) {
     return NoSuchTarget(unmatched, linears.size());
   }
-  return AttachMatching(linears, std::move(config), seed, layout);
+  FEDUMM_ASSIGN_OR_RETURN(std::unique_ptr<LoraAdapter> adapter,
+                          AttachMatching(linears, std::move(config), seed, layout));
+  // A pattern may also match modules that are no linears, such as norms, which PEFT cannot adapt.
+  if (adapter->config_.target_modules.pattern.has_value()) {
+    FEDUMM_ASSIGN_OR_RETURN(
+        adapter->config_, NameEachModule(adapter->config_, adapter->linear_paths_, layout, layout));
+  }
+  return adapter;
 }
 
 absl::StatusOr<std::unique_ptr<LoraAdapter>> LoraAdapter::AttachMatching(

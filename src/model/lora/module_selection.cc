@@ -14,6 +14,7 @@
 #include "absl/strings/str_split.h"
 #include "base/status_macros.h"
 #include "fedumm/model/peft_config.h"
+#include "model/lora/exact_config.h"
 #include "model/lora/pattern.h"
 
 namespace fedumm::model {
@@ -111,9 +112,9 @@ absl::StatusOr<std::optional<LoraModule>> SelectModule(const LoraConfig& config,
   return LoraModule{.r = r, .scale = alpha / (config.use_rslora ? std::sqrt(rank) : rank)};
 }
 
-absl::StatusOr<LoraConfig> RespellConfig(const LoraConfig& config,
-                                         const std::vector<std::string>& paths, ModuleLayout from,
-                                         ModuleLayout to) {
+absl::StatusOr<LoraConfig> NameEachModule(const LoraConfig& config,
+                                          const std::vector<std::string>& paths, ModuleLayout from,
+                                          ModuleLayout to) {
   LoraConfig exact = config;
   exact.target_modules = {};
   exact.exclude_modules = {};
@@ -121,15 +122,11 @@ absl::StatusOr<LoraConfig> RespellConfig(const LoraConfig& config,
   exact.layers_pattern.clear();
   exact.rank_pattern.clear();
   exact.alpha_pattern.clear();
-  bool same = true;
   for (const std::string& path : paths) {
     const std::string old_path = ToLayout(path, from);
-    const std::string new_path = ToLayout(path, to);
     FEDUMM_ASSIGN_OR_RETURN(const std::optional<LoraModule> module, SelectModule(config, old_path));
-    FEDUMM_ASSIGN_OR_RETURN(const std::optional<LoraModule> unchanged,
-                            SelectModule(config, new_path));
-    same = same && module == unchanged;
     if (!module.has_value()) continue;
+    const std::string new_path = ToLayout(path, to);
     exact.target_modules.names.push_back(new_path);
     // Keys are regular expressions; a whole path matches itself, and no other path as long.
     if (module->r != config.r) exact.rank_pattern.emplace_back(new_path, module->r);
@@ -137,7 +134,20 @@ absl::StatusOr<LoraConfig> RespellConfig(const LoraConfig& config,
                             ValueFor(config.alpha_pattern, old_path, config.lora_alpha));
     if (alpha != config.lora_alpha) exact.alpha_pattern.emplace_back(new_path, alpha);
   }
-  return same ? config : exact;
+  return exact;
+}
+
+absl::StatusOr<LoraConfig> RespellConfig(const LoraConfig& config,
+                                         const std::vector<std::string>& paths, ModuleLayout from,
+                                         ModuleLayout to) {
+  for (const std::string& path : paths) {
+    FEDUMM_ASSIGN_OR_RETURN(const std::optional<LoraModule> module,
+                            SelectModule(config, ToLayout(path, from)));
+    FEDUMM_ASSIGN_OR_RETURN(const std::optional<LoraModule> unchanged,
+                            SelectModule(config, ToLayout(path, to)));
+    if (module != unchanged) return NameEachModule(config, paths, from, to);
+  }
+  return config;
 }
 
 std::vector<std::string> UnmatchedTargets(const LoraConfig& config,

@@ -83,7 +83,7 @@ def prepare():
     embedding = tensors["model.embed_tokens.weight"]
     more = torch.randn(VOCABULARY - len(embedding), embedding.shape[1]).to(embedding) * 0.3
     tensors["model.embed_tokens.weight"] = torch.cat([embedding, more])
-    tensors["lm_head.weight"] = torch.randn(VOCABULARY, embedding.shape[1]).to(embedding) * 0.3
+    tensors["lm_head.weight"] = torch.randn(VOCABULARY, embedding.shape[1]).to(embedding) * 0.1
     config = json.loads((RELEASE / "config.json").read_text())
     config = {key: value for key, value in config.items()
               if not key.startswith(("gen_", "mm_", "use_mm_", "n_query"))}
@@ -108,7 +108,7 @@ def configs(layout):
     decoder = ("model." if layout == "published" else "model.language_model.") + "layers."
     tower = ("" if layout == "published" else "model.") + "visual.blocks."
     common = dict(r=4, lora_alpha=8, init_lora_weights=False)
-    pattern = decoder.replace(".", r"\.") + r"\d+\.(self_attn\.[qkvo]_proj|mlp\..*)"
+    pattern = decoder.replace(".", r"\.") + r"\d+\.(self_attn|mlp)\..*_proj"
     return {
         "names": LoraConfig(target_modules=["q_proj", "v_proj", "down_proj", "qkv"], **common),
         "head": LoraConfig(target_modules=["lm_head", "o_proj"], task_type="CAUSAL_LM", **common),
@@ -218,7 +218,24 @@ def check():
         assert_close(logits_of(load_adapter(base_model(), converted)), expected,
                      f"{name} of the other transformers")
         check_merged(name, folder / f"{name}.peft", folder / f"{name}.merged")
+    check_loose_pattern(folder)
     check_dit()
+
+
+def check_loose_pattern(folder):
+    """PEFT refuses a pattern that matches an activation; fedumm writes what it matched here."""
+    config = LoraConfig(r=4, init_lora_weights=False,
+                        target_modules=r"model\.(language_model\.)?layers\.\d+\.(self_attn|mlp)\..*")
+    try:
+        get_peft_model(base_model(), config)
+        raise AssertionError("PEFT takes the pattern")
+    except ValueError as error:
+        assert "is not supported" in str(error), error
+    config.save_pretrained(folder / "config")
+    adapter = folder / "loose_pattern.fedumm"
+    run(PROGRAM, "new", FLOAT, folder / "config/adapter_config.json", LAYOUT, adapter)
+    assert_fedumm_gives(logits_of(load_adapter(base_model(), adapter)), adapter,
+                        folder / "fedumm.safetensors")
 
 
 def convert(adapter, out):
@@ -277,8 +294,9 @@ def dit_configs():
                                                 "linear_2", "linear_3"], **common),
         "dit_paths": LoraConfig(target_modules=["model.dit.model.layers.0.attn2.to_out.0",
                                                 "model.dit.model.patch_embedder.proj"], **common),
-        "dit_pattern": LoraConfig(target_modules=r"model\.dit\.model\.layers\.\d+\.(attn[12]\.to_.*|"
-                                                 r"feed_forward\.linear_[123])", **common),
+        "dit_pattern": LoraConfig(target_modules=r"model\.dit\.model\.layers\.\d+\.(attn1\.to_.|"
+                                                 r"attn2\.to_(.|out\.0)|feed_forward\.linear_.)",
+                                  **common),
     }
 
 
