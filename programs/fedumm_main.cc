@@ -120,6 +120,7 @@ int Main(int argc, char** argv) {
   AddDraw(app, command);
   AddEncode(app, command);
   AddMerge(app, command);
+  AddConvert(app, command);
 
   SettingsArguments settings_arguments;
   CLI::App* settings = app.add_subcommand(

@@ -12,6 +12,7 @@ namespace fedumm::programs {
 using Command = std::function<absl::Status()>;
 
 void AddAnswer(CLI::App& app, Command& command);
+void AddConvert(CLI::App& app, Command& command);
 void AddDraw(CLI::App& app, Command& command);
 void AddEncode(CLI::App& app, Command& command);
 void AddMerge(CLI::App& app, Command& command);

@@ -7,7 +7,8 @@
 #   scripts/setup.sh --demo       without Flower: what make demo needs
 #   scripts/setup.sh --core       without LibTorch, data and Flower: fedumm::core and fedumm::kernels only
 #   scripts/setup.sh --checks     also clang tools, for the format check, clang-tidy and the fuzzers
-#   scripts/setup.sh --peers      also a Python environment with PEFT and PyTorch (3 GB, 5 GB on disk), which one test compares us with
+#   scripts/setup.sh --peers      also two Python environments that tests compare us with: PEFT on transformers 5 with PyTorch (3 GB, 5 GB on
+#                                 disk), and PEFT on transformers 4.51 (15 MB, 150 MB on disk), which uses the PyTorch of the first
 #   scripts/setup.sh --print-dir  print where LibTorch and the data are, and nothing else
 #
 # FEDUMM_DEPS: where all but the packages goes (default: ${XDG_CACHE_HOME:-~/.cache}/fedumm/deps).
@@ -25,7 +26,7 @@ for arg in "$@"; do
     --checks) with_checks=1 ;;
     --peers) with_peers=1 ;;
     --print-dir) echo "$deps"; exit 0 ;;
-    -h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "setup.sh: unknown option '$arg'; see setup.sh --help" >&2; exit 2 ;;
   esac
 done
@@ -150,4 +151,16 @@ if [ ! -e "$deps/.done/peft" ]; then
   python3 -m venv "$deps/venvs/peft"
   "$deps/venvs/peft/bin/pip" install -q --disable-pip-version-check --retries 5 torch==2.11.0 peft==0.21.2 transformers==5.23.0 safetensors numpy
   touch "$deps/.done/peft"
+fi
+# The transformers that BLIP-3o pins. All that the two environments can share comes from the first: its packages stand after the second's own.
+if [ ! -e "$deps/.done/peft451" ]; then
+  say "installing PEFT 0.15.2 with transformers 4.51.3 into $deps/venvs/peft451 (about 15 MB, 150 MB on disk)"
+  rm -rf "$deps/venvs/peft451"
+  python3 -m venv --without-pip "$deps/venvs/peft451"
+  "$deps/venvs/peft/bin/pip" --python "$deps/venvs/peft451/bin/python" install -q --disable-pip-version-check --retries 5 --no-deps \
+    transformers==4.51.3 peft==0.15.2 tokenizers==0.21.4 huggingface_hub==0.36.2 requests==2.34.2 urllib3==2.8.0 charset_normalizer==3.5.3 \
+    certifi # not every index has each certifi: any will do
+  packages_of() { "$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
+  packages_of "$deps/venvs/peft" >"$(packages_of "$deps/venvs/peft451")/packages_of_peft.pth"
+  touch "$deps/.done/peft451"
 fi

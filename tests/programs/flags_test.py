@@ -51,6 +51,8 @@ TESTED = {
                '--batch': 'encode', '--shard-mb': 'encode', '--threads': 'encode'},
     'merge': {'--model': 'merge', '--adapter': 'merge', '--dtype': 'merge', '--device': 'answer_refuses', '--threads': 'merge', '--out': 'merge',
               '--shard-mb': 'merge'},
+    'convert': {'--model': 'merge', '--adapter': 'merge', '--names': 'merge', '--out': 'merge', '--dtype': 'answer_refuses', '--device': 'answer_refuses',
+                '--threads': 'merge'},
     'pretrain': {'folder': 'pretrain', '--world': 'pretrain'},
     'settings': {'--config': 'settings', '--world': 'settings', '--get': 'settings'},
     'inspect': {'path': 'inspect', '--check': 'inspect'},
@@ -244,6 +246,9 @@ class Flags(unittest.TestCase):
             result = self.answer(*flags)
             self.assertEqual(result.returncode, 2, result.stderr)
             self.assertIn(flags[0][2:].replace('-', '_').encode(), result.stderr)
+        convert = ('convert', '--model', RELEASE, '--adapter', self.run_dir / 'adapter', '--names', 'published', '-o', self.folder / 'none')
+        self.assertRefused(fedumm(*convert, '--device', 'moon'), 'moon')
+        self.assertRefused(fedumm(*convert, '--dtype', 'int8'), 'int8')
         self.assertIn(b'truncated', self.answer(image='jpeg/truncated.jpg').stderr)
         self.assertRefused(fedumm('merge', '--model', RELEASE, '--adapter', self.run_dir / 'adapter', '--device', 'moon', '-o', self.folder / 'none'),
                            'moon')
@@ -292,6 +297,17 @@ class Flags(unittest.TestCase):
         self.assertIn('F32', self.assertDone(fedumm('inspect', self.folder / 'merged')).stdout)
         self.assertIn('BF16', self.assertDone(fedumm('inspect', self.folder / 'merged-bf16')).stdout)
         self.assertEqual(list(self.folder.glob('*.unfinished')), [])
+
+        convert = ('convert', '--model', RELEASE, '--adapter', run_dir / 'adapter', '--threads', 1)
+        renamed = self.folder / 'renamed'
+        self.assertDone(fedumm(*convert, '--names', 'transformers-5', '-o', renamed))
+        tensors = 'adapter_model.safetensors'
+        self.assertIn(b'base_model.model.model.language_model.layers.0.', (renamed / tensors).read_bytes())
+        self.assertRefused(fedumm(*convert, '--names', 'transformers-5', '-o', renamed), 'exists')
+        self.assertRefused(fedumm(*convert, '--names', 'transformers-6', '-o', self.folder / 'none'), 'transformers-6')
+        self.assertRefused(fedumm('convert', '--model', RELEASE, '--names', 'published', '-o', self.folder / 'none'), '--adapter')
+        self.assertDone(fedumm('convert', '--model', RELEASE, '--adapter', renamed, '--names', 'published', '-o', self.folder / 'back'))
+        self.assertEqual((self.folder / 'back' / tensors).read_bytes(), (run_dir / 'adapter' / tensors).read_bytes())
 
     def drawing(self, name, *flags):
         out = self.folder / f'drawing-{name}.png'

@@ -35,7 +35,8 @@ class LoraAdapter {
       ModuleLayout layout = ModuleLayout::kFile);
   // The adapter in a folder that PEFT or Save wrote, or one whose keys hold the adapter's name, as
   // PEFT's state_dict() has them; the layout is that of its keys. An adapter that would compute
-  // anything else here than in PEFT is refused, and the error names the field or key.
+  // anything else here than in PEFT is refused, and the error names the field or key. As in PEFT, a
+  // name in target_modules may be no linear's where the file holds no tensor for it either.
   static absl::StatusOr<std::unique_ptr<LoraAdapter>> Load(const std::vector<NamedLinear>& linears,
                                                            const std::string& folder);
   ~LoraAdapter();
@@ -43,8 +44,11 @@ class LoraAdapter {
   LoraAdapter& operator=(const LoraAdapter&) = delete;
 
   // Writes adapter_config.json and adapter_model.safetensors; the folder is made if it does not
-  // exist.
-  absl::Status Save(const std::string& folder) const;
+  // exist. PEFT reads keys of one layout only, that of its transformers: `layout` names it, without
+  // it the adapter's own. The file names each module by its whole path where a pattern was given to
+  // Attach, or config() would select other modules under the names of that layout.
+  absl::Status Save(const std::string& folder) const { return Save(folder, layout_); }
+  absl::Status Save(const std::string& folder, ModuleLayout layout) const;
 
   const LoraConfig& config() const { return config_; }
   ModuleLayout layout() const { return layout_; }
@@ -85,7 +89,12 @@ class LoraAdapter {
   };
 
   LoraAdapter(LoraConfig config, ModuleLayout layout, std::vector<Module> modules,
-              FlatParameters parameters);
+              FlatParameters parameters, std::vector<std::string> linear_paths);
+  // Attach without its check of each name in target_modules.
+  static absl::StatusOr<std::unique_ptr<LoraAdapter>> AttachMatching(
+      const std::vector<NamedLinear>& linears, LoraConfig config, uint64_t seed,
+      ModuleLayout layout);
+  ArrayRecord ToArrays(ModuleLayout layout) const;
   std::string KeyOf(const Module& module, char matrix, ModuleLayout layout) const;
   const at::Tensor* FindParameter(const std::string& plain_key) const;  // null: there is none
 
@@ -93,6 +102,7 @@ class LoraAdapter {
   ModuleLayout layout_;
   std::vector<Module> modules_;
   FlatParameters parameters_;
+  std::vector<std::string> linear_paths_;                  // of the whole model, in the file layout
   std::map<std::string, at::Tensor, std::less<>> by_key_;  // in both layouts
   std::map<std::string, std::string> path_of_;             // by the same keys
   bool merged_ = false;

@@ -14,7 +14,7 @@ namespace fedumm::model {
 
 // Which spelling of the module paths an adapter uses. transformers before 4.52, and BLIP-3o, name
 // modules as the published weight files do; newer versions put "language_model." after "model." and
-// "model." before "visual.".
+// "model." before "visual.". PEFT reads an adapter only under the names of its transformers.
 enum class ModuleLayout { kFile, kTransformers5 };
 
 // `path` is in the file layout.
@@ -76,9 +76,17 @@ std::string FormatPeftConfig(const LoraConfig& config);
 struct LoraModule {
   int64_t r;
   double scale;
+  bool operator==(const LoraModule&) const = default;
 };
 absl::StatusOr<std::optional<LoraModule>> SelectModule(const LoraConfig& config,
                                                        const std::string& path);
+// `config`, written for the layout `from`, for the layout `to`: with the same ranks and scales of
+// the same modules among `paths` (all linears of a model, in the file layout). It stays as it is
+// where that holds already, as with names like "q_proj"; else the result names each module by its
+// whole path. INVALID_ARGUMENT for a bad pattern.
+absl::StatusOr<LoraConfig> RespellConfig(const LoraConfig& config,
+                                         const std::vector<std::string>& paths, ModuleLayout from,
+                                         ModuleLayout to);
 // The names in target_modules that are those of none of `paths`, whatever the other fields say.
 std::vector<std::string> UnmatchedTargets(const LoraConfig& config,
                                           const std::vector<std::string>& paths);

@@ -18,6 +18,7 @@
 #include "base/status_macros.h"
 #include "fedumm/model/lora.h"
 #include "model/guarded.h"
+#include "model/lora/exact_config.h"
 #include "model/lora/lora_linear.h"
 #include "record/form.h"
 
@@ -53,18 +54,36 @@ void Initialise(LoraInit init, const at::Tensor& a, const at::Tensor& b, Random 
   if (init == LoraInit::kRandom) FillUniform(b, bound(b), random);
 }
 
+// Why a module that PEFT can adapt is no linear here; empty for other modules.
+std::string WhyNoLinear(const std::string& path) {
+  if (path == "lm_head" || absl::EndsWith(path, ".lm_head")) {
+    return "; a head that is tied to the embedding is no linear of its own";
+  }
+  if (path == "embed_tokens" || absl::EndsWith(path, ".embed_tokens")) {
+    return "; adapters of the embedding are not supported";
+  }
+  return "";
+}
+
 // The error for names in target_modules that are no linear's.
 absl::Status NoSuchTarget(const std::vector<std::string>& names, size_t num_linears) {
   std::string text = absl::StrCat("target_modules: ", absl::StrJoin(names, ", "),
                                   " matches none of ", num_linears, " linears");
-  for (const std::string& name : names) {
-    if (name == "lm_head" || absl::EndsWith(name, ".lm_head")) {
-      absl::StrAppend(&text, "; a head that is tied to the embedding is no linear of its own");
-    } else if (name == "embed_tokens" || absl::EndsWith(name, ".embed_tokens")) {
-      absl::StrAppend(&text, "; adapters of the embedding are not supported");
-    }
-  }
+  for (const std::string& name : names) absl::StrAppend(&text, WhyNoLinear(name));
   return absl::InvalidArgumentError(absl::StrCat(text, "; correct the name or leave it out"));
+}
+
+// The error for a key that is none of the adapter's.
+absl::Status NoSuchKey(const std::string& key) {
+  std::string text = absl::StrCat("the adapter has no ", key);
+  if (absl::EndsWith(key, "embed_tokens.weight") || absl::EndsWith(key, "lm_head.weight") ||
+      absl::EndsWith(key, "lm_head.base_layer.weight")) {
+    absl::StrAppend(&text, "; PEFT adds the base weights of embeddings and head by itself: save ",
+                    "without them (save_pretrained's save_embedding_layers = False)");
+  } else {
+    absl::StrAppend(&text, WhyNoLinear(key.substr(0, key.find(".lora_"))));
+  }
+  return absl::InvalidArgumentError(text);
 }
 
 // A state-dict key in its parts: PEFT puts the adapter's name before "weight", and leaves it out
@@ -139,11 +158,12 @@ absl::StatusOr<Array> ToArrayLike(const std::string& key, const at::Tensor& tens
 }  // namespace
 
 LoraAdapter::LoraAdapter(LoraConfig config, ModuleLayout layout, std::vector<Module> modules,
-                         FlatParameters parameters)
+                         FlatParameters parameters, std::vector<std::string> linear_paths)
     : config_(std::move(config)),
       layout_(layout),
       modules_(std::move(modules)),
-      parameters_(std::move(parameters)) {
+      parameters_(std::move(parameters)),
+      linear_paths_(std::move(linear_paths)) {
   for (Module& module : modules_) {
     module.linear->hook = module.lora;
     for (const ModuleLayout spelling : {ModuleLayout::kFile, ModuleLayout::kTransformers5}) {
@@ -163,21 +183,36 @@ LoraAdapter::~LoraAdapter() {
 absl::StatusOr<std::unique_ptr<LoraAdapter>> LoraAdapter::Attach(
     const std::vector<NamedLinear>& linears, LoraConfig config, uint64_t seed,
     ModuleLayout layout) {
+  std::vector<std::string> paths;
+  for (const NamedLinear& named : linears) paths.push_back(ToLayout(named.path, layout));
+  if (const auto unmatched = UnmatchedTargets(config, paths); !unmatched.empty()) {
+    return NoSuchTarget(unmatched, linears.size());
+  }
+  FEDUMM_ASSIGN_OR_RETURN(std::unique_ptr<LoraAdapter> adapter,
+                          AttachMatching(linears, std::move(config), seed, layout));
+  // A pattern may also match modules that are no linears, such as norms, which PEFT cannot adapt.
+  if (adapter->config_.target_modules.pattern.has_value()) {
+    FEDUMM_ASSIGN_OR_RETURN(
+        adapter->config_, NameEachModule(adapter->config_, adapter->linear_paths_, layout, layout));
+  }
+  return adapter;
+}
+
+absl::StatusOr<std::unique_ptr<LoraAdapter>> LoraAdapter::AttachMatching(
+    const std::vector<NamedLinear>& linears, LoraConfig config, uint64_t seed,
+    ModuleLayout layout) {
   FEDUMM_RETURN_IF_ERROR(ValidateLoraConfig(config));
   if (config.init_lora_weights == LoraInit::kOrthogonal ||
       config.init_lora_weights == LoraInit::kEva) {
     return absl::UnimplementedError(
         "init_lora_weights: a fresh adapter begins as true, false or \"gaussian\"");
   }
-  std::vector<std::string> paths;
-  for (const NamedLinear& named : linears) paths.push_back(ToLayout(named.path, layout));
-  if (const auto unmatched = UnmatchedTargets(config, paths); !unmatched.empty()) {
-    return NoSuchTarget(unmatched, linears.size());
-  }
   return Guarded([&]() -> absl::StatusOr<std::unique_ptr<LoraAdapter>> {
     std::vector<Module> modules;
+    std::vector<std::string> paths;
     std::vector<at::Tensor> parameters;
     for (const NamedLinear& named : linears) {
+      paths.push_back(named.path);
       FEDUMM_ASSIGN_OR_RETURN(const std::optional<LoraModule> selected,
                               SelectModule(config, ToLayout(named.path, layout)));
       if (!selected.has_value()) continue;
@@ -199,8 +234,8 @@ absl::StatusOr<std::unique_ptr<LoraAdapter>> LoraAdapter::Attach(
           absl::StrCat("target_modules matches none of ", linears.size(), " linears"));
     }
     FEDUMM_ASSIGN_OR_RETURN(FlatParameters flat, FlatParameters::Create(std::move(parameters)));
-    return std::unique_ptr<LoraAdapter>(
-        new LoraAdapter(std::move(config), layout, std::move(modules), std::move(flat)));
+    return std::unique_ptr<LoraAdapter>(new LoraAdapter(
+        std::move(config), layout, std::move(modules), std::move(flat), std::move(paths)));
   });
 }
 
@@ -219,11 +254,13 @@ const std::string* LoraAdapter::ModulePathOf(const std::string& key) const {
   return it == path_of_.end() ? nullptr : &it->second;
 }
 
-ArrayRecord LoraAdapter::ToArrays() const {
+ArrayRecord LoraAdapter::ToArrays() const { return ToArrays(layout_); }
+
+ArrayRecord LoraAdapter::ToArrays(ModuleLayout layout) const {
   ArrayRecord arrays;
   for (const Module& module : modules_) {
-    arrays.Set(KeyOf(module, 'A', layout_), ToArray(module.lora->a()));
-    arrays.Set(KeyOf(module, 'B', layout_), ToArray(module.lora->b()));
+    arrays.Set(KeyOf(module, 'A', layout), ToArray(module.lora->a()));
+    arrays.Set(KeyOf(module, 'B', layout), ToArray(module.lora->b()));
   }
   return arrays;
 }
@@ -234,7 +271,7 @@ absl::StatusOr<ArrayRecord> LoraAdapter::ToArraysLike(const ArrayRecord& like) c
     for (const auto& [key, array] : like) {
       const at::Tensor* parameter = FindParameter(SplitKey(key).plain);
       if (parameter == nullptr) {
-        return absl::InvalidArgumentError(absl::StrCat("the adapter has no ", key));
+        return NoSuchKey(key);
       }
       FEDUMM_ASSIGN_OR_RETURN(Array answer, ToArrayLike(key, *parameter, array));
       arrays.Set(key, std::move(answer));
@@ -251,7 +288,7 @@ absl::Status LoraAdapter::FromArrays(const ArrayRecord& arrays) {
     const AdapterKey parts = SplitKey(key);
     const at::Tensor* parameter = FindParameter(parts.plain);
     if (parameter == nullptr) {
-      return absl::InvalidArgumentError(absl::StrCat("the adapter has no ", key));
+      return NoSuchKey(key);
     }
     if (adapter.value_or(parts.adapter) != parts.adapter) {
       return absl::InvalidArgumentError(absl::StrCat("arrays of two adapters, '", *adapter,

@@ -56,21 +56,23 @@ absl::StatusOr<std::unique_ptr<LoraAdapter>> LoraAdapter::Load(
   // The folder holds all values, so their initialisation does not matter.
   const LoraInit init = std::exchange(config->init_lora_weights, LoraInit::kDefault);
   absl::StatusOr<std::unique_ptr<LoraAdapter>> adapter =
-      Attach(linears, *std::move(config), /*seed=*/0, LayoutOf(arrays));
+      AttachMatching(linears, *std::move(config), /*seed=*/0, LayoutOf(arrays));
   if (!adapter.ok()) return InFolder(adapter.status(), folder);
   (*adapter)->config_.init_lora_weights = init;
   FEDUMM_RETURN_IF_ERROR(InFolder((*adapter)->FromArrays(arrays), folder));
   return adapter;
 }
 
-absl::Status LoraAdapter::Save(const std::string& folder) const {
+absl::Status LoraAdapter::Save(const std::string& folder, ModuleLayout layout) const {
+  FEDUMM_ASSIGN_OR_RETURN(const LoraConfig config,
+                          RespellConfig(config_, linear_paths_, layout_, layout));
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error) {
     return absl::PermissionDeniedError(
         absl::StrCat("cannot make the folder ", folder, ": ", error.message()));
   }
-  const ArrayRecord arrays = ToArrays();
+  const ArrayRecord arrays = ToArrays(layout);
   std::vector<SafetensorsTensor> tensors;
   for (const auto& [key, array] : arrays) {
     tensors.push_back({.name = key,
@@ -79,7 +81,7 @@ absl::Status LoraAdapter::Save(const std::string& folder) const {
                        .bytes = array.bytes()});
   }
   FEDUMM_RETURN_IF_ERROR(WriteSafetensors(WeightsPath(folder), tensors, {{"format", "pt"}}));
-  return WriteFileAtomically(ConfigPath(folder), FormatPeftConfig(config_));
+  return WriteFileAtomically(ConfigPath(folder), FormatPeftConfig(config));
 }
 
 }  // namespace fedumm::model

@@ -14,6 +14,7 @@
 #include "absl/strings/str_split.h"
 #include "base/status_macros.h"
 #include "fedumm/model/peft_config.h"
+#include "model/lora/exact_config.h"
 #include "model/lora/pattern.h"
 
 namespace fedumm::model {
@@ -109,6 +110,44 @@ absl::StatusOr<std::optional<LoraModule>> SelectModule(const LoraConfig& config,
                           ValueFor(config.alpha_pattern, path, config.lora_alpha));
   const double rank = static_cast<double>(r);
   return LoraModule{.r = r, .scale = alpha / (config.use_rslora ? std::sqrt(rank) : rank)};
+}
+
+absl::StatusOr<LoraConfig> NameEachModule(const LoraConfig& config,
+                                          const std::vector<std::string>& paths, ModuleLayout from,
+                                          ModuleLayout to) {
+  LoraConfig exact = config;
+  exact.target_modules = {};
+  exact.exclude_modules = {};
+  exact.layers_to_transform.clear();
+  exact.layers_pattern.clear();
+  exact.rank_pattern.clear();
+  exact.alpha_pattern.clear();
+  for (const std::string& path : paths) {
+    const std::string old_path = ToLayout(path, from);
+    FEDUMM_ASSIGN_OR_RETURN(const std::optional<LoraModule> module, SelectModule(config, old_path));
+    if (!module.has_value()) continue;
+    const std::string new_path = ToLayout(path, to);
+    exact.target_modules.names.push_back(new_path);
+    // Keys are regular expressions; a whole path matches itself, and no other path as long.
+    if (module->r != config.r) exact.rank_pattern.emplace_back(new_path, module->r);
+    FEDUMM_ASSIGN_OR_RETURN(const double alpha,
+                            ValueFor(config.alpha_pattern, old_path, config.lora_alpha));
+    if (alpha != config.lora_alpha) exact.alpha_pattern.emplace_back(new_path, alpha);
+  }
+  return exact;
+}
+
+absl::StatusOr<LoraConfig> RespellConfig(const LoraConfig& config,
+                                         const std::vector<std::string>& paths, ModuleLayout from,
+                                         ModuleLayout to) {
+  for (const std::string& path : paths) {
+    FEDUMM_ASSIGN_OR_RETURN(const std::optional<LoraModule> module,
+                            SelectModule(config, ToLayout(path, from)));
+    FEDUMM_ASSIGN_OR_RETURN(const std::optional<LoraModule> unchanged,
+                            SelectModule(config, ToLayout(path, to)));
+    if (module != unchanged) return NameEachModule(config, paths, from, to);
+  }
+  return config;
 }
 
 std::vector<std::string> UnmatchedTargets(const LoraConfig& config,

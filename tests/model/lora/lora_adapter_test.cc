@@ -185,6 +185,70 @@ TEST(LoraAdapterTest, ATargetThatMatchesNothingIsNamedThoughOthersMatch) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("vproj, o_porj")));
 }
 
+// PEFT ignores such a name, so its users have adapters with one.
+TEST(LoraAdapterTest, AFolderMayNameATargetThatNeitherModelNorFileHas) {
+  SmallNet net;
+  const std::string folder = TemporaryFolder("unmatched");
+  ASSERT_OK_AND_ASSIGN(auto adapter, LoraAdapter::Attach(net.Linears(), QueryAndValue(), 1));
+  ASSERT_THAT(adapter->Save(folder), IsOk());
+  const ArrayRecord arrays = adapter->ToArrays();
+  LoraConfig config = adapter->config();
+  adapter.reset();
+  config.target_modules.names.push_back("query_key_value");
+  ASSERT_THAT(WriteFileAtomically(folder + "/adapter_config.json", FormatPeftConfig(config)),
+              IsOk());
+  ASSERT_OK_AND_ASSIGN(adapter, LoraAdapter::Load(net.Linears(), folder));
+  EXPECT_EQ(adapter->ToArrays(), arrays);
+  ASSERT_THAT(adapter->Save(folder), IsOk());
+  ASSERT_OK_AND_ASSIGN(const std::string saved, ReadFile(folder + "/adapter_config.json"));
+  EXPECT_EQ(saved, FormatPeftConfig(config)) << "the name is kept";
+}
+
+TEST(LoraAdapterTest, AFolderWithTensorsOfATiedHeadIsRefusedWithTheReason) {
+  SmallNet net;
+  const std::string folder = TemporaryFolder("tied");
+  LoraConfig config = QueryAndValue();
+  config.target_modules.names.push_back("lm_head");
+  ASSERT_OK_AND_ASSIGN(auto adapter, LoraAdapter::Attach(net.Linears(), config, 1));
+  ASSERT_THAT(adapter->Save(folder), IsOk());
+  adapter.reset();
+  std::vector<NamedLinear> tied = net.Linears();
+  std::erase_if(tied, [](const NamedLinear& named) { return named.path == "lm_head"; });
+  EXPECT_THAT(LoraAdapter::Load(tied, folder).status(),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       ::testing::AllOf(HasSubstr("lm_head.lora_A"), HasSubstr("tied"))));
+}
+
+TEST(LoraAdapterTest, BaseWeightsThatPeftAddedAreRefusedWithARemedy) {
+  SmallNet net;
+  ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Attach(net.Linears(), QueryAndValue(), 1));
+  for (const std::string name : {"lm_head.weight", "lm_head.base_layer.weight"}) {
+    ArrayRecord arrays = adapter->ToArrays();
+    arrays.Set("base_model.model." + name, Array::FromFloats({1}, std::vector<float>{0}));
+    EXPECT_THAT(adapter->FromArrays(arrays),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("save_embedding_layers")));
+  }
+}
+
+TEST(LoraAdapterTest, SavesUnderTheNamesOfEitherLayout) {
+  SmallNet net;
+  LoraConfig config;
+  config.target_modules.pattern = "model\\.layers\\.1\\..*";
+  ASSERT_OK_AND_ASSIGN(auto adapter, LoraAdapter::Attach(net.Linears(), config, 1));
+  const ArrayRecord arrays = adapter->ToArrays();
+  const std::string folder = TemporaryFolder("new_names");
+  const std::string back = TemporaryFolder("old_names");
+  ASSERT_THAT(adapter->Save(folder, ModuleLayout::kTransformers5), IsOk());
+  adapter.reset();
+  ASSERT_OK_AND_ASSIGN(adapter, LoraAdapter::Load(net.Linears(), folder));
+  EXPECT_EQ(adapter->layout(), ModuleLayout::kTransformers5);
+  ASSERT_THAT(adapter->Save(back, ModuleLayout::kFile), IsOk());
+  adapter.reset();
+  ASSERT_OK_AND_ASSIGN(adapter, LoraAdapter::Load(net.Linears(), back));
+  EXPECT_EQ(adapter->layout(), ModuleLayout::kFile);
+  EXPECT_EQ(adapter->ToArrays(), arrays);
+}
+
 TEST(LoraAdapterTest, ArraysOfEitherLayoutAndAnyOrderAreTaken) {
   SmallNet net;
   ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Attach(net.Linears(), QueryAndValue(), 1));

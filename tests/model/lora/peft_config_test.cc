@@ -198,6 +198,69 @@ TEST(SelectModuleTest, AModuleThatIsNamedExactlyPassesLayersToTransform) {
   EXPECT_TRUE(IsTarget(config, "model.layers.0.v_proj"));
 }
 
+class RespellConfigTest : public ::testing::Test {
+ protected:
+  absl::StatusOr<LoraConfig> ToNew(const LoraConfig& config) {
+    return RespellConfig(config, paths_, ModuleLayout::kFile, ModuleLayout::kTransformers5);
+  }
+  // That `respelled` says of each module under its new name what `config` says under its old one.
+  void ExpectSameModules(const LoraConfig& config, const LoraConfig& respelled) {
+    for (const std::string& path : paths_) {
+      EXPECT_EQ(SelectModule(respelled, ToLayout(path, ModuleLayout::kTransformers5)).value(),
+                SelectModule(config, path).value())
+          << path;
+    }
+  }
+
+  const std::vector<std::string> paths_ = {
+      "lm_head",
+      "model.dit.model.layers.0.attn1.to_q",
+      "model.layers.0.mlp.gate_proj",
+      "model.layers.0.self_attn.q_proj",
+      "model.layers.1.mlp.gate_proj",
+      "model.layers.1.self_attn.q_proj",
+      "visual.blocks.0.mlp.gate_proj",
+  };
+};
+
+TEST_F(RespellConfigTest, NamesThatMeanTheSameInBothLayoutsStay) {
+  LoraConfig config = Targeting({"q_proj", "to_q"});
+  config.layers_to_transform = {1, 0};
+  config.rank_pattern = {{"layers.1.self_attn.q_proj", 2}};
+  ASSERT_OK_AND_ASSIGN(const LoraConfig respelled, ToNew(config));
+  EXPECT_EQ(FormatPeftConfig(respelled), FormatPeftConfig(config));
+}
+
+TEST_F(RespellConfigTest, APatternBecomesThePathsThatItMatches) {
+  LoraConfig config;
+  config.lora_alpha = 16;
+  config.target_modules.pattern = "model\\.layers\\..*";
+  config.exclude_modules.names = {"model.layers.0.mlp.gate_proj"};
+  config.rank_pattern = {{"model.layers.1.*", 2}};
+  config.alpha_pattern = {{"model.layers.0.self_attn.q_proj", 5}};
+  config.use_rslora = true;
+  ASSERT_OK_AND_ASSIGN(const LoraConfig respelled, ToNew(config));
+  EXPECT_THAT(respelled.target_modules.names,
+              ::testing::ElementsAre("model.language_model.layers.0.self_attn.q_proj",
+                                     "model.language_model.layers.1.mlp.gate_proj",
+                                     "model.language_model.layers.1.self_attn.q_proj"));
+  EXPECT_FALSE(respelled.target_modules.pattern.has_value());
+  EXPECT_THAT(ValidateLoraConfig(respelled), IsOk());
+  ExpectSameModules(config, respelled);
+}
+
+TEST_F(RespellConfigTest, APathThatPassesLayersToTransformIsStillSelected) {
+  LoraConfig config = Targeting({"gate_proj", "model.layers.0.self_attn.q_proj"});
+  config.layers_to_transform = {1};
+  ASSERT_OK_AND_ASSIGN(const LoraConfig respelled, ToNew(config));
+  ExpectSameModules(config, respelled);
+  ASSERT_OK_AND_ASSIGN(
+      const LoraConfig back,
+      RespellConfig(respelled, paths_, ModuleLayout::kTransformers5, ModuleLayout::kFile));
+  EXPECT_THAT(back.target_modules.names, ::testing::ElementsAre("model.layers.0.self_attn.q_proj",
+                                                                "model.layers.1.mlp.gate_proj"));
+}
+
 TEST(UnmatchedTargetsTest, AreTheNamesOfNoModule) {
   const LoraConfig config = Targeting({"q_proj", "qproj", "model.layers.0.v_proj", "layers"});
   EXPECT_THAT(UnmatchedTargets(config, {"model.layers.0.q_proj", "model.layers.0.v_proj"}),

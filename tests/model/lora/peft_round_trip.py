@@ -6,7 +6,8 @@ loads PEFT's folder and must give PEFT's output, there with a new value of every
 loads the state_dict() of a PEFT adapter with another name and another init_lora_weights.
 
 Runs with the Python of $FEDUMM_VENVS/peft, which scripts/setup.sh --peers makes, or with its own if
-that has the packages. Without them it exits with 77, which CTest counts as skipped.
+that has the packages. Without them it exits with 77, which CTest counts as skipped; with
+FEDUMM_REQUIRE_PEERS=1 that is a failure.
 
 usage: peft_round_trip.py PROGRAM DATA_FOLDER WORK_FOLDER
 """
@@ -29,7 +30,7 @@ except ImportError as error:
     if VENV_PYTHON.exists() and pathlib.Path(sys.executable) != VENV_PYTHON:
         os.execv(VENV_PYTHON, [str(VENV_PYTHON), *sys.argv])
     print(f"skipped, no PEFT here: {error}")
-    sys.exit(77)
+    sys.exit(1 if os.environ.get("FEDUMM_REQUIRE_PEERS") == "1" else 77)
 
 
 class Attention(torch.nn.Module):
