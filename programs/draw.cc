@@ -24,6 +24,7 @@
 #include "programs/model_commands.h"
 #include "programs/model_flags.h"
 #include "programs/program.h"
+#include "programs/shard.h"
 
 namespace fedumm::programs {
 namespace {
@@ -67,16 +68,6 @@ class StepsLine {
   bool shown_;
   bool dirty_ = false;
 };
-
-absl::Status ParseShard(const std::string& text, GenevalRequest& request) {
-  const std::pair<std::string, std::string> parts = absl::StrSplit(text, absl::MaxSplits('/', 1));
-  if (absl::SimpleAtoi(parts.first, &request.shard) &&
-      absl::SimpleAtoi(parts.second, &request.shards) && request.shard >= 1 &&
-      request.shard <= request.shards) {
-    return absl::OkStatus();
-  }
-  return absl::InvalidArgumentError(absl::StrCat("--shard must be i/n with i from 1 to n: ", text));
-}
 
 // Draws in a world: its own small codec makes the pixels.
 absl::Status DrawInWorld(const DrawArguments& arguments) {
@@ -204,7 +195,7 @@ void AddDraw(CLI::App& app, Command& command) {
   for (CLI::Option* const option : {config, data}) option->excludes(folder);
   draw->callback([=, &command] {
     command = [=]() -> absl::Status {
-      FEDUMM_RETURN_IF_ERROR(ParseShard(arguments->shard, arguments->geneval));
+      FEDUMM_ASSIGN_OR_RETURN(arguments->geneval.shard, ParseShard(arguments->shard));
       if (geneval->empty() && prompt->empty()) {
         return absl::InvalidArgumentError("draw takes a prompt, or --geneval FOLDER");
       }

@@ -128,7 +128,8 @@ absl::Status DrawGeneval(model::Painter& painter, const model::DrawOptions& opti
   FEDUMM_ASSIGN_OR_RETURN(const std::vector<GenevalPrompt> prompts,
                           ReadPrompts(request.prompts_file));
   bool negative_is_there = false;
-  for (int64_t i = request.shard - 1; i < std::ssize(prompts); i += request.shards) {
+  for (int64_t i = 0; i < std::ssize(prompts); ++i) {
+    if (!request.shard.Has(i)) continue;
     const std::string folder = absl::StrFormat("%s/%05d", request.folder, i);
     if (IsThere(folder + "/grid.png")) continue;
     // The first prompt's first picture draws the negative condition between its own noises; every

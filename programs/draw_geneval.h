@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "fedumm/model/draw.h"
+#include "programs/shard.h"
 
 namespace fedumm::programs {
 
@@ -14,9 +15,8 @@ struct GenevalRequest {
   std::string folder;        // where the pictures go
   std::string prompts_file;  // JSON lines with a "prompt"; empty: GenEval's own 553
   int64_t samples = 4;       // of each prompt
-  int64_t shard = 1;         // this process draws every `shards`th prompt, from 1 to `shards`
-  int64_t shards = 1;
-  uint64_t seed = 42;  // before each prompt
+  Shard shard;               // of the prompts, which this process draws
+  uint64_t seed = 42;        // before each prompt
 };
 
 // Writes, for prompt 00000, 00000/metadata.jsonl (the prompt's line without its end),

@@ -31,6 +31,7 @@
 #include "programs/model_flags.h"
 #include "programs/program.h"
 #include "programs/report/format.h"
+#include "programs/shard.h"
 
 namespace fedumm::programs {
 namespace {
@@ -68,26 +69,9 @@ struct Arguments {
   int64_t limit = 0;
   int64_t batch = 16;
   int picture_threads = 2;
-  std::string shard;
+  std::string shard = "1/1";
   bool per_question_type = false;
 };
-
-struct Shard {
-  int64_t index = 0;
-  int64_t count = 1;
-};
-
-absl::StatusOr<Shard> ParseShard(const std::string& text) {
-  Shard shard;
-  if (text.empty()) return shard;
-  const std::vector<std::string> parts = absl::StrSplit(text, '/');
-  if (parts.size() == 2 && absl::SimpleAtoi(parts[0], &shard.index) &&
-      absl::SimpleAtoi(parts[1], &shard.count) && shard.index >= 0 && shard.index < shard.count) {
-    return shard;
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("--shard must be i/n with 0 <= i < n, as 0/4: ", text));
-}
 
 // `out` with `part` before its extension: results.json, "short" -> results.short.json.
 std::string WithPart(const std::string& out, const std::string& part) {
@@ -148,7 +132,8 @@ absl::StatusOr<Asked> ReadQuestions(const Arguments& arguments, const Shard& sha
   if (arguments.limit > 0 && arguments.limit < asked.in_all) {
     all.resize(static_cast<size_t>(arguments.limit));
   }
-  for (int64_t i = shard.index; i < std::ssize(all); i += shard.count) {
+  for (int64_t i = 0; i < std::ssize(all); ++i) {
+    if (!shard.Has(i)) continue;
     VqaQuestion& question = all[static_cast<size_t>(i)];
     const auto picture = pictures.find(question.image_id);
     if (picture == pictures.end()) {
@@ -249,7 +234,7 @@ absl::StatusOr<std::vector<Variant>> OpenVariants(const Arguments& arguments, co
         WithPart(arguments.out, arguments.prompt == "both" ? prompt.name : "");
     const bool sharded = shard.count > 1;
     const std::string out =
-        sharded ? WithPart(whole, absl::StrCat(shard.index, "-of-", shard.count)) : whole;
+        sharded ? WithPart(whole, absl::StrCat(shard.number, "-of-", shard.count)) : whole;
     const LogHeader header = {{"model", model_id},
                               {"dtype", arguments.model.dtype},
                               {"adapter", adapter_id},
@@ -424,8 +409,9 @@ void AddEvaluateVqa(CLI::App& evaluate, Command& command) {
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
   vqa->add_option("--shard", arguments->shard,
-                  "i/n: only every n'th question, from the i'th on; then the same command without "
-                  "--shard puts the shards together");
+                  "i/n: only the i-th of n equal parts, from 1/n; then the same command without "
+                  "--shard puts the parts together")
+      ->capture_default_str();
   vqa->add_flag("--per-question-type", arguments->per_question_type,
                 "Print the official accuracy for each question type, too");
   vqa->add_option("-o,--out", arguments->out,

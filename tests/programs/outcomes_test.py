@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 PROGRAMS, REPOSITORY = map(pathlib.Path, sys.argv[1:3])
@@ -72,6 +73,32 @@ class Outcomes(unittest.TestCase):
         result = self.simulate(flags=['--resume'])
         self.assertEqual(result.returncode, 2, result.stderr)
         self.assertIn('checkpoint', result.stderr.splitlines()[-1])
+
+    def test_a_run_that_is_killed_goes_on_to_the_same_bits_with_its_settings_only(self):
+        adapter = self.run_dir / 'adapter/adapter_model.safetensors'
+        settings = self.folder / 'settings.toml'
+        settings.write_text(SETTINGS.format(steps=4, rate=3e-3).replace('rounds = 2', 'rounds = 5'))
+        command = [PROGRAMS / 'fedumm', 'simulate', settings, '--run-dir', self.run_dir, '--no-evaluate']
+        self.assertEqual(subprocess.run(command, capture_output=True, timeout=240, cwd=REPOSITORY).returncode, 0)
+        straight = adapter.read_bytes()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=REPOSITORY)
+        metrics = self.run_dir / 'metrics.jsonl'
+        deadline = time.monotonic() + 120
+        while not (self.run_dir / 'checkpoint').exists() or len(metrics.read_text().splitlines()) < 3:
+            self.assertIsNone(process.poll(), 'the run ended before it was killed')
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+        self.assertFalse(adapter.exists())
+        self.assertTrue(list((self.run_dir / 'optimizers').iterdir()))
+        other = self.simulate(steps=4, rate=1e-3, flags=['--resume'])
+        self.assertEqual(other.returncode, 2, other.stderr)
+        self.assertIn('train.learning-rate was 0.003 and is now 0.001', other.stderr)
+        settings.write_text(SETTINGS.format(steps=4, rate=3e-3).replace('rounds = 2', 'rounds = 5'))
+        resumed = subprocess.run([*command, '--resume'], capture_output=True, text=True, timeout=240, cwd=REPOSITORY)
+        self.assertEqual(resumed.returncode, 0, resumed.stderr)
+        self.assertEqual(adapter.read_bytes(), straight)
 
     def test_mods_of_the_settings_are_around_the_clients_messages(self):
         lines = self.simulate(flags=['-v'])

@@ -130,14 +130,14 @@ class VqaEvaluation(unittest.TestCase):
         whole = self.new('unsharded')
         self.assertEqual(self.evaluate(whole).returncode, 0)
         out = self.new('sharded')
-        for shard in ('0/2', '1/2'):
+        for shard in ('1/2', '2/2'):
             self.assertEqual(self.evaluate(out, '--shard', shard).returncode, 0)
         self.assertEqual(len(json.loads(out.with_suffix('.1-of-2.json').read_text())), 12)
         merged = self.evaluate(out)
         self.assertEqual(merged.returncode, 0, merged.stderr)
         self.assertEqual(out.read_text(), whole.read_text())
         self.assertEqual(len(lines(out.with_suffix('.jsonl'))), 1)  # nothing was left to answer
-        self.assertRefused(self.evaluate(out, '--shard', '2/2'), '2/2')
+        self.assertRefused(self.evaluate(out, '--shard', '0/2'), '0/2')
 
     def test_answers_to_something_else_are_not_gone_on_with(self):
         out = self.new('other')
