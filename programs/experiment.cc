@@ -80,13 +80,15 @@ int64_t Experiment::AdapterBytes() const {
   return bytes;
 }
 
-absl::StatusOr<ClientApp> NewExperimentClient(Experiment& experiment, std::string state_folder) {
+absl::StatusOr<ClientApp> NewExperimentClient(Experiment& experiment,
+                                              model::LoraClientOptions options) {
+  options.model = experiment.world().Model();
   ClientApp client = model::NewLoraClient(
       experiment.adapter(),
       [&experiment](int64_t partition_id, int64_t num_partitions) {
         return experiment.world().ClientTasks(partition_id, num_partitions);
       },
-      {.model = experiment.world().Model(), .state_folder = std::move(state_folder)});
+      std::move(options));
   const RunConfig& config = experiment.config();
   FEDUMM_ASSIGN_OR_RETURN(std::vector<Mod> mods, ModsFromNames(config.List("mods"), config.values));
   // Each Wrap goes around those before it, and the first mod of the list must be the outermost.

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "fedumm/client_app.h"
+#include "fedumm/model/client.h"
 #include "fedumm/model/lora.h"
 #include "fedumm/model/world.h"
 #include "fedumm/record.h"

@@ -58,7 +58,7 @@ absl::Status NodeApp::Prepare(const ConfigRecord& received) {
   absl::StatusOr<std::unique_ptr<Experiment>> experiment = Experiment::Create(settings.config);
   if (!experiment.ok()) return ForServer(experiment.status(), settings.config.values);
   experiment_ = *std::move(experiment);
-  FEDUMM_ASSIGN_OR_RETURN(ClientApp client, NewExperimentClient(*experiment_));
+  FEDUMM_ASSIGN_OR_RETURN(ClientApp client, NewExperimentClient(*experiment_, {.tell = tell_}));
   client_ = std::make_unique<ClientApp>(std::move(client));
   return absl::OkStatus();
 }

@@ -38,8 +38,10 @@ absl::Status SimulateCommand(const SimulateArguments& arguments) {
   // The nodes share a model of their own: a node that is late may still train while the server
   // evaluates.
   FEDUMM_ASSIGN_OR_RETURN(const std::unique_ptr<Experiment> nodes, experiment->Clone());
-  FEDUMM_ASSIGN_OR_RETURN(const ClientApp client,
-                          NewExperimentClient(*nodes, run_dir + "/" + kOptimizersFolder));
+  FEDUMM_ASSIGN_OR_RETURN(
+      const ClientApp client,
+      NewExperimentClient(*nodes,
+                          {.tell = PrintLine, .state_folder = run_dir + "/" + kOptimizersFolder}));
   absl::Status recorded;
   {
     FEDUMM_ASSIGN_OR_RETURN(

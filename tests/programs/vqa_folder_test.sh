@@ -30,7 +30,8 @@ local-steps = 2
 vqa-batch-size = 4
 draw-batch-size = 4
 T
-"$fedumm" simulate "$folder/run.toml" --run-dir "$folder/run" --no-evaluate
+"$fedumm" simulate "$folder/run.toml" --run-dir "$folder/run" --no-evaluate >"$folder/output"
+grep -q "memory of a training step: weights .* with train.gradient-checkpointing); .* in all of " "$folder/output"
 python3 - "$folder" <<'P'
 import json, pathlib, sys
 folder = pathlib.Path(sys.argv[1])

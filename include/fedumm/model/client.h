@@ -29,10 +29,11 @@ std::vector<Setting> TrainSettings();
 std::vector<Setting> TaskSettings(const std::string& task, const TaskDefaults& defaults);
 
 struct LoraClientOptions {
-  // The backbone that carries the adapter. With it the memory of a step is worked out and logged
-  // before the first step of a run, and one that does not fit is RESOURCE_EXHAUSTED. It outlives
-  // the app.
+  // The backbone that carries the adapter. With it the memory of a step is worked out before the
+  // first step of a run, if all tasks allow it (Task::TakesMetaTensors); `tell` gets it as a line,
+  // and a step that does not fit is RESOURCE_EXHAUSTED. It outlives the app.
   UnifiedModel* model = nullptr;
+  std::function<void(const std::string& line)> tell;  // null: the lines are logged
   // Where the partitions' optimizers are kept between rounds (train.keep-optimizer), so that a run
   // that was killed goes on with the same bits. The files belong to one run: give each run a folder
   // of its own. Empty: they are kept in memory alone.

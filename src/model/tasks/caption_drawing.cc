@@ -182,6 +182,7 @@ class CaptionDrawingTask final : public Task {
     return !module_path.starts_with("visual.") && module_path != "lm_head";
   }
   int64_t num_examples() const override { return batches_.size(); }
+  bool TakesMetaTensors() const override { return true; }
   void Seed(uint64_t seed) override { batches_.Seed(seed); }
 
   absl::StatusOr<Batch> NextBatch(int64_t batch_size) override {

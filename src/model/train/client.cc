@@ -167,8 +167,14 @@ absl::Status LoraClient::PlanOnce(uint64_t run_id, const ClientSettings& setting
   const int64_t available = AvailableMemory();
   FEDUMM_RETURN_IF_ERROR(CheckFits(*plan, settings.gradient_checkpointing, available));
   planned_.insert(run_id);
-  Log()->info("run {}: memory of a step: {}; {} in all, {} are there", run_id, plan->ToString(),
-              SizeText(plan->Total(settings.gradient_checkpointing)), SizeText(available));
+  const std::string line = absl::StrCat("memory of a training step: ", plan->ToString(), "; ",
+                                        SizeText(plan->Total(settings.gradient_checkpointing)),
+                                        " in all of ", SizeText(available));
+  if (options_.tell != nullptr) {
+    options_.tell(line);
+  } else {
+    Log()->info("run {}: {}", run_id, line);
+  }
   return absl::OkStatus();
 }
 

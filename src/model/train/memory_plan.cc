@@ -104,6 +104,11 @@ std::string MemoryPlan::ToString() const {
 
 absl::StatusOr<MemoryPlan> PlanMemory(UnifiedModel& model, LoraAdapter& adapter,
                                       const ClientSettings& settings) {
+  for (const ClientSettings::ActiveTask& active : settings.tasks) {
+    if (active.task->TakesMetaTensors()) continue;
+    return absl::UnimplementedError(
+        absl::StrCat("task ", active.task->name(), " needs the model's values"));
+  }
   MemoryPlan plan;
   for (const auto& [name, tensor] : model.Parameters()) {
     plan.weights += static_cast<int64_t>(tensor->nbytes());

@@ -32,7 +32,7 @@ struct MemoryPlan {
 // Draws a batch of each task and runs forward and backward of their weighted loss on meta tensors:
 // the same allocations without memory or arithmetic. `model` holds meta tensors meanwhile, so
 // nobody else may use it; the tasks' batches go on, so Seed must follow. `settings.tasks` must not
-// be empty. UNIMPLEMENTED if a task's loss needs values.
+// be empty. UNIMPLEMENTED if a task needs values.
 absl::StatusOr<MemoryPlan> PlanMemory(UnifiedModel& model, LoraAdapter& adapter,
                                       const ClientSettings& settings);
 

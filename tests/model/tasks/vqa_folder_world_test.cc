@@ -312,6 +312,33 @@ TEST_F(VqaFolderWorldTest, ClientsHaveTheTasksThatTheListGivesThem) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("paint")));
 }
 
+TEST_F(VqaFolderWorldTest, TheMemoryOfAStepIsPlannedAndChangesNoBit) {
+  std::vector<ArrayRecord> trained;
+  for (const bool planned : {false, true}) {
+    ASSERT_OK_AND_ASSIGN(const auto world, NewWorld(Settings()));
+    LoraConfig lora;
+    lora.lora_dropout = 0.1;
+    lora.target_modules.names = {"q_proj", "v_proj", "to_q"};
+    ASSERT_OK_AND_ASSIGN(const auto adapter, LoraAdapter::Attach(world->Linears(), lora, 1));
+    std::vector<std::string> lines;
+    const ClientApp app = NewLoraClient(
+        *adapter, [&](int64_t partition, int64_t of) { return world->ClientTasks(partition, of); },
+        {.model = planned ? world->Model() : nullptr,
+         .tell = [&](const std::string& line) { lines.push_back(line); }});
+    const ConfigRecord run = {{"train.local-steps", int64_t{2}}, {"train.batch-size", int64_t{2}}};
+    ASSERT_OK_AND_ASSIGN(const auto grid, NewSimulation(app, {.num_nodes = 2, .run_config = run}));
+    FedAvg strategy({.fraction_evaluate = 0});
+    ASSERT_OK_AND_ASSIGN(const auto result,
+                         strategy.Start(*grid, adapter->ToArrays(), {.num_rounds = 1}));
+    trained.push_back(result.arrays);
+    EXPECT_EQ(lines.size(), planned ? 1 : 0);
+    if (planned) {
+      EXPECT_THAT(lines[0], HasSubstr("memory of a training step: weights "));
+    }
+  }
+  EXPECT_EQ(trained[0], trained[1]);
+}
+
 TEST_F(VqaFolderWorldTest, AShortFederationLearnsTheAnswers) {
   ASSERT_OK_AND_ASSIGN(const auto world, NewWorld(Settings()));
   LoraConfig lora;

@@ -53,6 +53,7 @@ class WordTask final : public Task {
   WordTask(const UnifiedModel& model, const Size& size) : model_(model), size_(size) {}
   std::string name() const override { return "vqa"; }
   int64_t num_examples() const override { return 8; }
+  bool TakesMetaTensors() const override { return takes_meta_tensors; }
   void Seed(uint64_t /*seed*/) override {}
   absl::StatusOr<Batch> NextBatch(int64_t batch_size) override {
     return Batch{{"ids", at::randint(0, 40, {batch_size, size_.length}, at::kLong)},
@@ -66,6 +67,8 @@ class WordTask final : public Task {
   }
   absl::StatusOr<MetricRecord> Evaluate() override { return MetricRecord(); }
 
+  bool takes_meta_tensors = true;
+
  private:
   const UnifiedModel& model_;
   const Size size_;
@@ -76,6 +79,7 @@ class DrawTask final : public Task {
   explicit DrawTask(const UnifiedModel& model) : model_(model) {}
   std::string name() const override { return "draw"; }
   int64_t num_examples() const override { return 8; }
+  bool TakesMetaTensors() const override { return true; }
   void Seed(uint64_t /*seed*/) override {}
   absl::StatusOr<Batch> NextBatch(int64_t batch_size) override {
     const DitConfig& dit = *model_.config().dit;
@@ -153,6 +157,12 @@ TEST_P(MemoryPlanTest, IsWithinFivePercentOfTheMeasuredPeak) {
     weights += static_cast<int64_t>(tensor->nbytes());
   }
   EXPECT_EQ(plan.weights, weights);
+}
+
+TEST_P(MemoryPlanTest, ATaskThatNeedsValuesIsLeftAlone) {
+  words_->takes_meta_tensors = false;
+  EXPECT_THAT(PlanMemory(*model_, *adapter_, settings_),
+              StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("vqa")));
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, MemoryPlanTest,
