@@ -36,6 +36,9 @@ absl::Status EvaluateCommand(const EvaluateArguments& arguments) {
     }
     std::printf(" (%lld held-out examples)\n",
                 static_cast<long long>(NumberOr(metrics, task.count_metric, 0)));
+    for (const auto& [kind, metric] : task.breakdown) {
+      std::printf("      %-14s %s\n", kind.c_str(), Percent(score.OfKind(kind)).c_str());
+    }
   }
   return absl::OkStatus();
 }

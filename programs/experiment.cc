@@ -59,6 +59,7 @@ std::vector<TaskData> Experiment::Tasks() const {
   for (const model::TaskInfo& info : info_.tasks) {
     tasks.push_back({info.name, info.title, info.metric, info.metric_title, info.part_title,
                      info.holding_title, info.defaults.batch_size});
+    for (const auto& [kind, metric] : info.breakdown) tasks.back().kinds.push_back(kind);
   }
   return tasks;
 }
@@ -67,7 +68,11 @@ Score Experiment::ScoreOf(const MetricRecord& metrics, const std::string& task) 
   const double nan = std::numeric_limits<double>::quiet_NaN();
   for (const model::TaskInfo& info : info_.tasks) {
     if (info.name != task) continue;
-    return {NumberOr(metrics, info.metric, nan), NumberOr(metrics, info.part_metric, nan)};
+    Score score{NumberOr(metrics, info.metric, nan), NumberOr(metrics, info.part_metric, nan)};
+    for (const auto& [kind, metric] : info.breakdown) {
+      if (metrics.contains(metric)) score.kinds[kind] = NumberOr(metrics, metric, nan);
+    }
+    return score;
   }
   return {nan, nan};
 }

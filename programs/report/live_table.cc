@@ -1,5 +1,6 @@
 #include "programs/report/live_table.h"
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -47,8 +48,12 @@ std::string TableRow(const RoundData& round, const std::vector<TaskData>& tasks)
 }
 
 std::string VerdictTable(const RunData& data) {
-  const auto row = [](const std::string& name, const std::vector<std::string>& cells) {
-    std::string line = Right(name, 10);
+  size_t width = 10;
+  for (const TaskData& task : data.tasks) {
+    for (const std::string& kind : task.kinds) width = std::max(width, kind.size() + 2);
+  }
+  const auto row = [width](const std::string& name, const std::vector<std::string>& cells) {
+    std::string line = Right(name, width);
     for (const std::string& cell : cells) line += Right(cell, 14);
     return line + "\n";
   };
@@ -61,6 +66,12 @@ std::string VerdictTable(const RunData& data) {
     table += row(task.name,
                  {Percent(verdict.frozen.score.all), Percent(alone.score.all),
                   Percent(verdict.federated.score.all), Percent(verdict.centralized.score.all)});
+    for (const std::string& kind : task.kinds) {
+      table +=
+          row(kind, {Percent(verdict.frozen.score.OfKind(kind)), Percent(alone.score.OfKind(kind)),
+                     Percent(verdict.federated.score.OfKind(kind)),
+                     Percent(verdict.centralized.score.OfKind(kind))});
+    }
     const auto given = [](const Bar& bar, int64_t Bar::*what) {
       return bar.*what > 0 ? Thousands(bar.*what) : "–";
     };

@@ -91,6 +91,24 @@ void AddVerdictRow(std::string& html, const TaskData& task, const std::string& c
   absl::StrAppend(&html, CountCell(bar.examples), CountCell(bar.steps), "</tr>");
 }
 
+// The figures by kind of example; nothing where the task has no kinds.
+std::string Kinds(const TaskData& task, const Verdict& verdict) {
+  if (task.kinds.empty()) return "";
+  const Bar alone = verdict.AloneMean();
+  std::string html =
+      "<table class='bars'><tr><th></th><th class='n'>frozen</th><th class='n'>alone, mean</th>"
+      "<th class='n'>federated</th><th class='n'>centralized</th></tr>";
+  for (const std::string& kind : task.kinds) {
+    absl::StrAppend(&html, "<tr><td>", EscapeHtml(kind), "</td>");
+    for (const Score* score : {&verdict.frozen.score, &alone.score, &verdict.federated.score,
+                               &verdict.centralized.score}) {
+      absl::StrAppend(&html, "<td class='n'>", Percent(score->OfKind(kind)), "</td>");
+    }
+    html += "</tr>";
+  }
+  return absl::StrCat(html, "</table>");
+}
+
 std::string Verdicts(const RunData& data) {
   if (data.verdicts.empty()) return "";
   std::string html = "<h2>Results on held-out examples</h2><div class='grid wide'>";
@@ -110,7 +128,7 @@ std::string Verdicts(const RunData& data) {
     AddVerdictRow(html, task, colour, "Clients alone, mean", verdict->AloneMean());
     AddVerdictRow(html, task, colour, "<b>Federated</b>", verdict->federated);
     AddVerdictRow(html, task, colour, "Centralized", verdict->centralized);
-    html += "</table></div>";
+    absl::StrAppend(&html, "</table>", Kinds(task, *verdict), "</div>");
   }
   absl::StrAppend(
       &html,

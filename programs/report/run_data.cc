@@ -25,15 +25,21 @@ double NumberAt(const Json& json, const std::string& key) {
 }
 
 Json ToJsonValue(const Bar& bar) {
-  return {{"all", NumberToJson(bar.score.all)},
-          {"part", NumberToJson(bar.score.part)},
-          {"examples", bar.examples},
-          {"steps", bar.steps}};
+  Json json = {{"all", NumberToJson(bar.score.all)},
+               {"part", NumberToJson(bar.score.part)},
+               {"examples", bar.examples},
+               {"steps", bar.steps}};
+  for (const auto& [kind, share] : bar.score.kinds) json["kinds"][kind] = NumberToJson(share);
+  return json;
 }
 Bar BarFromJson(const Json& json) {
-  return {{NumberFromJson(json.at("all")), NumberFromJson(json.at("part"))},
+  Bar bar{{NumberFromJson(json.at("all")), NumberFromJson(json.at("part"))},
           json.at("examples"),
           json.at("steps")};
+  if (const auto kinds = json.find("kinds"); kinds != json.end()) {
+    for (const auto& [kind, share] : kinds->items()) bar.score.kinds[kind] = NumberFromJson(share);
+  }
+  return bar;
 }
 
 std::string PngFromJson(const Json& json) {
@@ -137,7 +143,8 @@ Json TaskToJson(const TaskData& task) {
           {"metric_title", task.metric_title},
           {"part_title", task.part_title},
           {"holding_title", task.holding_title},
-          {"default_batch_size", task.default_batch_size}};
+          {"default_batch_size", task.default_batch_size},
+          {"kinds", task.kinds}};
 }
 
 TaskData TaskFromJson(const Json& json) {
@@ -147,7 +154,8 @@ TaskData TaskFromJson(const Json& json) {
           .metric_title = json.at("metric_title"),
           .part_title = json.at("part_title"),
           .holding_title = json.at("holding_title"),
-          .default_batch_size = json.at("default_batch_size")};
+          .default_batch_size = json.at("default_batch_size"),
+          .kinds = json.value("kinds", std::vector<std::string>())};
 }
 
 Json ClientToJson(const ClientData& client) {
@@ -240,12 +248,20 @@ void AddToClients(const RoundData& round, std::vector<ClientData>& clients) {
 
 }  // namespace
 
+double Score::OfKind(const std::string& kind) const {
+  const auto it = kinds.find(kind);
+  return it == kinds.end() ? kNan : it->second;
+}
+
 Bar Verdict::AloneMean() const {
   if (alone.empty()) return {{kNan, kNan}};
   Bar mean;
   for (const Bar& bar : alone) {
     mean.score.all += bar.score.all / static_cast<double>(alone.size());
     mean.score.part += bar.score.part / static_cast<double>(alone.size());
+    for (const auto& [kind, share] : bar.score.kinds) {
+      mean.score.kinds[kind] += share / static_cast<double>(alone.size());
+    }
     mean.examples += bar.examples / static_cast<int64_t>(alone.size());
     mean.steps = std::max(mean.steps, bar.steps);
   }
@@ -375,15 +391,28 @@ const RoundData* LastJudgedByClients(const RunData& data) {
   return nullptr;
 }
 
+std::vector<std::string> KindsOf(const RunData& data, const std::string& task) {
+  for (const TaskData& one : data.tasks) {
+    if (one.name == task) return one.kinds;
+  }
+  return {};
+}
+
 std::string SummaryJson(const RunData& data) {
   Json json = Json::object();
   const RoundData* judged = LastJudgedByClients(data);
   for (const auto& [task, verdict] : data.verdicts) {
     const Bar alone = verdict.AloneMean();
-    json[task] = {{"frozen", NumberToJson(verdict.frozen.score.all)},
-                  {"local_mean", NumberToJson(alone.score.all)},
-                  {"federated", NumberToJson(verdict.federated.score.all)},
-                  {"centralized", NumberToJson(verdict.centralized.score.all)}};
+    const auto four = [&](auto of) -> Json {
+      return {{"frozen", NumberToJson(of(verdict.frozen.score))},
+              {"local_mean", NumberToJson(of(alone.score))},
+              {"federated", NumberToJson(of(verdict.federated.score))},
+              {"centralized", NumberToJson(of(verdict.centralized.score))}};
+    };
+    json[task] = four([](const Score& score) { return score.all; });
+    for (const std::string& kind : KindsOf(data, task)) {
+      json[task]["kinds"][kind] = four([&](const Score& score) { return score.OfKind(kind); });
+    }
     json[task]["examples"] = {{"local_mean", alone.examples},
                               {"federated", verdict.federated.examples},
                               {"centralized", verdict.centralized.examples}};

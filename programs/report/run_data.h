@@ -21,14 +21,18 @@ struct TaskData {
   std::string metric_title;   // "right"
   std::string part_title;     // "new concepts": the figure on a part of the examples; empty: none
   std::string holding_title;  // what the clients' histograms count: "questions by answer"
-  int64_t default_batch_size = 0;  // where the settings leave it to the task
+  int64_t default_batch_size = 0;       // where the settings leave it to the task
+  std::vector<std::string> kinds = {};  // of held-out examples, in the order of the tables' rows
 };
 
-// The share of right outputs: of all held-out examples, and of a part of them (TaskData). NaN: not
-// measured.
+// The share of right outputs: of all held-out examples, of a part of them, and of each kind
+// (TaskData). NaN, and a kind that is not there: not measured.
 struct Score {
   double all = 0;
   double part = 0;
+  std::map<std::string, double> kinds = {};
+
+  double OfKind(const std::string& kind) const;  // NaN: not measured
 };
 
 // One way of training a task: how good the result is, and what it was given for it.
@@ -146,8 +150,12 @@ absl::StatusOr<RoundData> RoundFromLine(const std::string& line,
 // The last round in which the clients judged the adapter themselves; null: there is none.
 const RoundData* LastJudgedByClients(const RunData& data);
 
+// The kinds of the task of that name.
+std::vector<std::string> KindsOf(const RunData& data, const std::string& task);
+
 // summary.json: for each task frozen, local_mean, federated, centralized and what each was given,
-// and what the clients' own held-out examples say; bytes, clients, rounds, seconds, seed.
+// the same figures for each kind ("kinds"), and what the clients' own held-out examples say; bytes,
+// clients, rounds, seconds, seed.
 std::string SummaryJson(const RunData& data);
 
 }  // namespace fedumm::programs

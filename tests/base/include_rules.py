@@ -37,7 +37,8 @@ MODEL_ALLOWED = {
     'diffusion': ['backbone', 'checkpoint', 'data', 'tasks'],
     'train': ['backbone', 'lora', 'tasks'],
     'demo': ['backbone', 'checkpoint', 'data', 'lora', 'tasks', 'train'],
-    'world': ['backbone', 'checkpoint', 'data', 'demo', 'encoder', 'eval', 'lora', 'tasks', 'train'],
+    'scenes': ['backbone', 'checkpoint', 'data', 'demo', 'eval', 'lora', 'tasks', 'train'],
+    'world': ['backbone', 'checkpoint', 'data', 'demo', 'encoder', 'eval', 'lora', 'scenes', 'tasks', 'train'],
 }
 # The folder of src/model that implements each public header of include/fedumm/model.
 MODEL_HEADERS = {

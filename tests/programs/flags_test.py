@@ -385,6 +385,49 @@ class Flags(unittest.TestCase):
         self.assertDone(fedumm('pretrain', folder, '--world', 'easy-vqa'))
         self.assertTrue((folder / 'model.safetensors').exists())
 
+    def test_scenes(self):
+        # Pre-training, the run, the comparison and the figures of the world that needs no data.
+        folder = self.folder / 'scenes-model'
+        folder.mkdir()
+        for name in ('config.json', 'tokenizer.json'):
+            shutil.copy(REPOSITORY / 'configs/scenes' / name, folder)
+        recipe = (REPOSITORY / 'configs/scenes/pretrain.toml').read_text()
+        recipe = re.sub(r'(?m)^(steps|batch_size) = \d+', r'\1 = 2', re.sub(r'(?m)^(warmup_steps) = \d+', r'\1 = 1', recipe))
+        (folder / 'pretrain.toml').write_text(re.sub(r'(?m)^pictures = \d+', 'pictures = 8', recipe))
+        self.assertDone(fedumm('pretrain', folder, '--world', 'scenes'))
+        settings = self.write('scenes.toml', f'''[world]
+kind = "scenes"
+[federation]
+clients = 2
+rounds = 1
+min-available-nodes = 2
+quorum = 1
+[model]
+checkpoint = "{folder}"
+[lora]
+r = 2
+[data]
+pictures = 36
+test-pictures = 12
+min-size = 1
+[train]
+local-steps = 1
+[evaluate]
+prompts-per-tag = 1
+''')
+        tags = {'single_object', 'two_object', 'counting', 'colors', 'position', 'color_attr'}
+        evaluated = self.assertDone(fedumm('evaluate', settings)).stdout
+        self.assertTrue(tags <= set(evaluated.split()), evaluated)
+        run_dir = self.folder / 'scenes'
+        self.assertDone(fedumm('simulate', settings, '--run-dir', run_dir))
+        self.assertDone(fedumm('compare', settings, '--run-dir', run_dir))
+        summary = json.loads((run_dir / 'summary.json').read_text())
+        self.assertEqual(set(summary['draw']['kinds']), tags)
+        for figures in (summary['draw'], *summary['draw']['kinds'].values()):
+            for way in ('frozen', 'local_mean', 'federated', 'centralized'):
+                self.assertIsInstance(figures[way], float)
+        self.assertIn('color_attr', (run_dir / 'report.html').read_text())
+
     def test_settings(self):
         defaults = self.assertDone(fedumm('settings')).stdout
         self.assertIn('rounds = 40', defaults)

@@ -161,6 +161,31 @@ TEST(Summary, HasTheDocumentedFields) {
   EXPECT_EQ(json["seed"], 7);
 }
 
+RunData WithKinds() {
+  RunData data = Example();
+  data.tasks[1].kinds = {"counting", "two <object>"};
+  Verdict& verdict = data.verdicts["paint"];
+  verdict.frozen.score.kinds = {{"counting", 0.25}, {"two <object>", 0.5}};
+  verdict.federated.score.kinds = {{"counting", 0.75}, {"two <object>", 0.625}};
+  for (Bar& bar : verdict.alone) bar.score.kinds = {{"counting", 0.5}};
+  return data;
+}
+
+TEST(Kinds, AreInTheSummaryTheTableTheReportAndRunJson) {
+  const RunData data = WithKinds();
+  const auto kinds = nlohmann::json::parse(SummaryJson(data))["paint"]["kinds"];
+  EXPECT_EQ(kinds["counting"]["frozen"], 0.25);
+  EXPECT_EQ(kinds["counting"]["federated"], 0.75);
+  EXPECT_EQ(kinds["counting"]["local_mean"], 0.5);
+  EXPECT_TRUE(kinds["counting"]["centralized"].is_null()) << "not measured";
+  EXPECT_FALSE(nlohmann::json::parse(SummaryJson(data))["ask"].contains("kinds"));
+  EXPECT_THAT(VerdictTable(data), HasSubstr("counting        25.0 %"));
+  EXPECT_THAT(ReportHtml(data), HasSubstr("<td>two &lt;object&gt;</td><td class='n'>50.0 %</td>"));
+  ASSERT_OK_AND_ASSIGN(const RunData read, RunDataFromJson(ToJson(data)));
+  EXPECT_EQ(ToJson(read), ToJson(data));
+  EXPECT_EQ(read.verdicts.at("paint").federated.score.OfKind("counting"), 0.75);
+}
+
 TEST(Report, SaysWhatEachBarWasGiven) {
   const std::string html = ReportHtml(Example());
   EXPECT_THAT(html, HasSubstr("12,800"));

@@ -33,6 +33,9 @@ struct TaskInfo {
   std::string count_metric;   // of World::Evaluate: how many held-out examples were judged
   std::string holding_title;  // what World::Describe counts: "questions by answer"
   TaskDefaults defaults;      // as Task::defaults
+  // The same by kinds of held-out examples: a kind's name and its metric, ("counting",
+  // "draw-counting"). A metric may be missing where no example of the kind was judged.
+  std::vector<std::pair<std::string, std::string>> breakdown = {};
 };
 
 struct WorldInfo {

@@ -1,6 +1,4 @@
 #include <ATen/TensorOperators.h>
-#include <ATen/core/grad_mode.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/zeros.h>
@@ -12,12 +10,10 @@
 #include <utility>
 
 #include "base/file.h"
-#include "base/sha256.h"
 #include "base/status_macros.h"
 #include "fedumm/model/demo.h"
-#include "fedumm/model/safetensors.h"
-#include "fedumm/model/train.h"
 #include "model/demo/pretrain_examples.h"
+#include "model/demo/pretrain_stage.h"
 #include "model/demo/steps.h"
 #include "model/demo/vocabulary.h"
 #include "model/guarded.h"
@@ -26,12 +22,9 @@
 namespace fedumm::model {
 namespace {
 
-constexpr int64_t kProgressSteps = 50;
-constexpr int64_t kEncodeBatch = 250;
 constexpr int64_t kLevels = 5;  // of each colour channel, for the tower's head
 
-using Progress = std::function<void(const PretrainProgress&)>;
-using BatchLoss = std::function<absl::StatusOr<at::Tensor>()>;
+using Progress = PretrainProgressFn;
 
 void Append(std::vector<uint8_t>& pictures, const std::vector<uint8_t>& picture) {
   pictures.insert(pictures.end(), picture.begin(), picture.end());
@@ -55,12 +48,6 @@ class Pretraining {
   absl::StatusOr<PixelCodec> Drawing();
 
  private:
-  // Trains the parameters under `prefixes` and `extra`, then freezes them.
-  absl::Status Run(std::string_view name, const PretrainStage& stage,
-                   std::initializer_list<std::string_view> prefixes, std::vector<at::Tensor> extra,
-                   const BatchLoss& loss);
-  // The tower's tokens of `pictures`, scaled to options_.image_token_std. Scales the tower, too.
-  absl::StatusOr<at::Tensor> ScaledTokens(const std::vector<uint8_t>& pictures);
   absl::StatusOr<Sequence> Sentence(Concept shown);
 
   const PretrainOptions& options_;
@@ -70,40 +57,6 @@ class Pretraining {
   Random random_;
   PretrainExamples examples_;
 };
-
-absl::Status Pretraining::Run(std::string_view name, const PretrainStage& stage,
-                              std::initializer_list<std::string_view> prefixes,
-                              std::vector<at::Tensor> parameters, const BatchLoss& loss) {
-  for (const auto& [path, tensor] : model_.Parameters()) {
-    for (const std::string_view prefix : prefixes) {
-      if (std::string_view(path).starts_with(prefix)) parameters.push_back(*tensor);
-    }
-  }
-  FEDUMM_ASSIGN_OR_RETURN(FlatParameters flat, FlatParameters::Create(std::move(parameters)));
-  TrainOptions train{.steps = stage.steps,
-                     .learning_rate = {.value = stage.learning_rate,
-                                       .warmup_steps = stage.warmup_steps,
-                                       .cosine = true,
-                                       .final_value = 0.03 * stage.learning_rate,
-                                       .total_steps = stage.steps},
-                     .beta1 = 0.9,
-                     .beta2 = 0.98,
-                     .weight_decay = stage.weight_decay,
-                     .max_grad_norm = 1};
-  double mean = 0;
-  const auto reported = [&](int64_t step) -> absl::StatusOr<at::Tensor> {
-    FEDUMM_ASSIGN_OR_RETURN(at::Tensor value, loss());
-    const double keep = step == 0 ? 0 : 0.95;
-    mean = keep * mean + (1 - keep) * value.item<double>();
-    if ((step + 1) % kProgressSteps == 0 || step + 1 == stage.steps) {
-      progress_({name, step + 1, stage.steps, mean});
-    }
-    return value;
-  };
-  FEDUMM_RETURN_IF_ERROR(Train(flat, reported, train).status());
-  model_.SetRequiresGrad(false);
-  return absl::OkStatus();
-}
 
 // The tower and a temporary head on its mean token learn to classify a shape's form and its levels
 // of red, green and blue. Stands for the CLIP-style pre-training of a released tower.
@@ -130,26 +83,7 @@ absl::Status Pretraining::Vision() {
            at::cross_entropy_loss(logits.narrow(1, kNumForms, 3 * kLevels).reshape({-1, kLevels}),
                                   IndexTensor(levels));
   };
-  return Run("vision", options_.vision, {"visual."}, {head, bias}, loss);
-}
-
-absl::StatusOr<at::Tensor> Pretraining::ScaledTokens(const std::vector<uint8_t>& pixels) {
-  const at::NoGradGuard no_grad;
-  const at::Tensor pictures = PicturesOver(pixels);
-  std::vector<at::Tensor> parts;
-  for (int64_t i = 0; i < pictures.size(0); i += kEncodeBatch) {
-    const int64_t count = std::min(kEncodeBatch, pictures.size(0) - i);
-    FEDUMM_ASSIGN_OR_RETURN(at::Tensor tokens,
-                            EncodePictures(model_, pictures.narrow(0, i, count)));
-    parts.push_back(std::move(tokens));
-  }
-  const at::Tensor tokens = at::cat(parts);
-  const double scale = options_.image_token_std / tokens.std().item<double>();
-  const std::map<std::string, at::Tensor*> parameters = model_.Parameters();
-  for (const char* name : {"visual.merger.mlp.2.weight", "visual.merger.mlp.2.bias"}) {
-    parameters.at(name)->mul_(scale);
-  }
-  return tokens * scale;
+  return RunStage(model_, {"vision", options_.vision}, {"visual."}, {head, bias}, loss, progress_);
 }
 
 absl::StatusOr<Sequence> Pretraining::Sentence(Concept shown) {
@@ -171,7 +105,8 @@ absl::Status Pretraining::Language() {
     Append(pictures, example.picture);
     concepts.push_back(example.shown);
   }
-  FEDUMM_ASSIGN_OR_RETURN(const at::Tensor tokens, ScaledTokens(pictures));
+  FEDUMM_ASSIGN_OR_RETURN(const at::Tensor tokens,
+                          ScaledTokens(model_, pictures, options_.image_token_std));
   const auto loss = [&]() -> absl::StatusOr<at::Tensor> {
     std::vector<Sequence> sequences;
     std::vector<int64_t> chosen;
@@ -184,8 +119,8 @@ absl::Status Pretraining::Language() {
     for (const Sequence& sequence : sequences) batch.push_back(&sequence);
     return AnswerLoss(model_, AnswerBatch(batch), tokens.index_select(0, IndexTensor(chosen)));
   };
-  return Run("language", options_.language, {"model.embed_tokens.", "model.layers.", "model.norm."},
-             {}, loss);
+  return RunStage(model_, {"language", options_.language},
+                  {"model.embed_tokens.", "model.layers.", "model.norm."}, {}, loss, progress_);
 }
 
 absl::StatusOr<PixelCodec> Pretraining::Drawing() {
@@ -211,22 +146,9 @@ absl::StatusOr<PixelCodec> Pretraining::Drawing() {
                     DrawBatch(vocabulary_, wanted, latents.index_select(0, IndexTensor(chosen)),
                               options_.prompt_dropout, TimeSampling::kIndependent, random_));
   };
-  FEDUMM_RETURN_IF_ERROR(
-      Run("drawing", options_.drawing, {"model.latent_queries", "model.dit."}, {}, loss));
+  FEDUMM_RETURN_IF_ERROR(RunStage(model_, {"drawing", options_.drawing},
+                                  {"model.latent_queries", "model.dit."}, {}, loss, progress_));
   return codec;
-}
-
-absl::Status Save(const std::string& path, const StateDict& state, const std::string& recipe) {
-  std::vector<at::Tensor> owned;
-  std::vector<SafetensorsTensor> tensors;
-  for (const auto& [name, tensor] : state) {
-    const at::Tensor& bytes = owned.emplace_back(tensor.detach().to(at::kFloat).contiguous());
-    tensors.push_back(
-        {name, SafetensorsDType::kF32, bytes.sizes().vec(),
-         std::string_view(static_cast<const char*>(bytes.const_data_ptr()), bytes.nbytes())});
-  }
-  return WriteSafetensors(
-      path, tensors, {{"format", "pt"}, {"recipe", recipe}, {"recipe_sha256", Sha256Hex(recipe)}});
 }
 
 }  // namespace
@@ -252,7 +174,7 @@ absl::Status Pretrain(const std::string& folder, const Progress& progress) {
     StateDict state;
     for (const auto& [name, tensor] : model->Parameters()) state[name] = *tensor;
     codec.AddTo(state);
-    return Save(folder + "/model.safetensors", state, recipe);
+    return SavePretrained(folder + "/model.safetensors", state, recipe);
   });
 }
 

@@ -30,37 +30,6 @@ int Between(int least, int most, Random& random) {
   return least + static_cast<int>(random.Below(count));
 }
 
-// Whether (u, v) is inside the form that fills the unit square; v points down.
-bool Inside(Form form, double u, double v) {
-  const double x = std::abs(u - 0.5), y = std::abs(v - 0.5);
-  const double radius = std::sqrt(x * x + y * y);
-  switch (form) {
-    case Form::kCircle:
-      return radius <= 0.5;
-    case Form::kRectangle:
-      return true;
-    case Form::kTriangle:
-      return x <= v / 2;
-    case Form::kDiamond:
-      return x + y <= 0.5;
-    case Form::kRing:
-      return radius <= 0.5 && radius >= 0.3;
-    case Form::kCross:
-      return x <= 0.16 || y <= 0.16;
-    case Form::kHexagon:
-      return x + y / 2 <= 0.5;
-    case Form::kHouse:
-      return v >= 0.5 || x <= v;
-    case Form::kTrapezoid:
-      return x <= 0.25 + v / 4;
-    case Form::kHalfDisc:
-      return 4 * x * x + (1 - v) * (1 - v) <= 1;
-    case Form::kEll:
-      return u <= 0.35 || v >= 0.65;
-  }
-  return false;
-}
-
 struct Box {
   int x, y, width, height;  // on the canvas; may reach over its border
 };
@@ -89,7 +58,8 @@ std::vector<double> CoverageOf(Form form, const Box& box) {
   std::vector<double> coverage(kSize * kSize, 0);
   for (int y = std::max(0, box.y); y < std::min(kCanvas, box.y + box.height); ++y) {
     for (int x = std::max(0, box.x); x < std::min(kCanvas, box.x + box.width); ++x) {
-      if (!Inside(form, (x - box.x + 0.5) / box.width, (y - box.y + 0.5) / box.height)) continue;
+      if (!InsideForm(form, (x - box.x + 0.5) / box.width, (y - box.y + 0.5) / box.height))
+        continue;
       // Pixel p weighs the canvas from 2p - 1 to 2p + 2.
       for (int py = (y - 1) / 2; py <= (y + 1) / 2; ++py) {
         for (int px = (x - 1) / 2; px <= (x + 1) / 2; ++px) {
@@ -106,6 +76,36 @@ std::vector<double> CoverageOf(Form form, const Box& box) {
 }
 
 }  // namespace
+
+bool InsideForm(Form form, double u, double v) {
+  const double x = std::abs(u - 0.5), y = std::abs(v - 0.5);
+  const double radius = std::sqrt(x * x + y * y);
+  switch (form) {
+    case Form::kCircle:
+      return radius <= 0.5;
+    case Form::kRectangle:
+      return true;
+    case Form::kTriangle:
+      return x <= v / 2;
+    case Form::kDiamond:
+      return x + y <= 0.5;
+    case Form::kRing:
+      return radius <= 0.5 && radius >= 0.3;
+    case Form::kCross:
+      return x <= 0.16 || y <= 0.16;
+    case Form::kHexagon:
+      return x + y / 2 <= 0.5;
+    case Form::kHouse:
+      return v >= 0.5 || x <= v;
+    case Form::kTrapezoid:
+      return x <= 0.25 + v / 4;
+    case Form::kHalfDisc:
+      return 4 * x * x + (1 - v) * (1 - v) <= 1;
+    case Form::kEll:
+      return u <= 0.35 || v >= 0.65;
+  }
+  return false;
+}
 
 Rgb OtherColor(Random& random) {
   const Rgb background = {(kLeastLight + 255) / 2, (kLeastLight + 255) / 2,

@@ -26,6 +26,9 @@ enum class Form {
 };
 inline constexpr int kNumForms = 11;
 
+// Whether (u, v) is inside the form that fills the unit square; v points down.
+bool InsideForm(Form form, double u, double v);
+
 using Rgb = std::array<uint8_t, 3>;
 
 // A random RGB value that differs clearly from the background and from each of the new colours.

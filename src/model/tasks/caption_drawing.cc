@@ -10,7 +10,6 @@
 #include <array>
 #include <cmath>
 #include <cstring>
-#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -21,6 +20,7 @@
 #include "model/guarded.h"
 #include "model/tasks/batch.h"
 #include "model/tasks/batches.h"
+#include "model/tasks/prompt_rows.h"
 
 namespace fedumm::model {
 namespace {
@@ -38,12 +38,6 @@ at::Tensor Normal(Random& random, at::IntArrayRef shape) {
   for (int64_t i = 0; i < tensor.numel(); ++i) values[i] = static_cast<float>(random.Normal());
   return tensor;
 }
-
-// Names of a batch's tensors. Equal prompts of a batch are one row of "prompt_ids"; "prompt" has
-// each example's row.
-constexpr const char* kPromptIds = "prompt_ids";
-constexpr const char* kSlots = "slots";
-constexpr const char* kPromptRow = "prompt";
 
 // The latents of pictures that are made anew from the files.
 class CodecLatents final : public LatentSource {
@@ -116,37 +110,12 @@ std::vector<int64_t> ImagesOf(CaptionSource source, std::span<const int64_t> ind
   return images;
 }
 
-// The prompts at `indices`, as HiddenOf takes them.
+// The prompts at `indices`.
 void AddPrompts(CaptionSource source, std::span<const int64_t> indices, int64_t n_query,
                 Batch& batch) {
-  std::map<std::vector<int64_t>, int64_t> row_of;
   std::vector<const std::vector<int64_t>*> prompts;
-  std::vector<int64_t> rows;
-  size_t width = 0;
-  for (const int64_t i : indices) {
-    const std::vector<int64_t>& prompt = source.prompts[static_cast<size_t>(i)];
-    const auto [it, added] = row_of.try_emplace(prompt, std::ssize(prompts));
-    if (added) prompts.push_back(&prompt);
-    rows.push_back(it->second);
-    width = std::max(width, prompt.size());
-  }
-  const int64_t length = static_cast<int64_t>(width) + n_query;
-  at::Tensor ids = at::zeros({std::ssize(prompts), length}, at::kLong);
-  std::vector<int64_t> slots;
-  for (size_t row = 0; row < prompts.size(); ++row) {
-    const int64_t begin = static_cast<int64_t>(row) * length;
-    std::copy(prompts[row]->begin(), prompts[row]->end(), ids.mutable_data_ptr<int64_t>() + begin);
-    for (int64_t i = 0; i < n_query; ++i) slots.push_back(begin + std::ssize(*prompts[row]) + i);
-  }
-  batch[kPromptIds] = std::move(ids);
-  batch[kSlots] = IndexTensor(slots);
-  batch[kPromptRow] = IndexTensor(rows);
-}
-
-// The decoder's answer to the latent queries after each prompt, [n, n_query, hidden].
-at::Tensor HiddenOf(const UnifiedModel& model, const Batch& on_device) {
-  return model.GenerationHidden(on_device.at(kPromptIds), on_device.at(kSlots))
-      .index_select(0, on_device.at(kPromptRow));
+  for (const int64_t i : indices) prompts.push_back(&source.prompts[static_cast<size_t>(i)]);
+  AddPromptRows(prompts, n_query, batch);
 }
 
 // Each row's flow matching loss at one time, [n].
@@ -212,8 +181,8 @@ class CaptionDrawingTask final : public Task {
   absl::StatusOr<at::Tensor> Loss(const Batch& on_host) override {
     return Guarded([&]() -> absl::StatusOr<at::Tensor> {
       const Batch batch = ToDevice(on_host, model_.device());
-      return model_.FlowLoss(batch.at("latents"), HiddenOf(model_, batch), batch.at("noise"),
-                             batch.at("time"), batch.at("keep"));
+      return model_.FlowLoss(batch.at("latents"), HiddenOfPromptRows(model_, batch),
+                             batch.at("noise"), batch.at("time"), batch.at("keep"));
     });
   }
 
@@ -248,7 +217,7 @@ class CaptionDrawingTask final : public Task {
     const auto hidden = [&](std::span<const int64_t> indices) {
       Batch batch;
       AddPrompts(test_, indices, model_.config().n_query, batch);
-      return HiddenOf(model_, ToDevice(batch, model_.device()));
+      return HiddenOfPromptRows(model_, ToDevice(batch, model_.device()));
     };
     const at::Tensor own = hidden(captions);
     const at::Tensor other = hidden(others);

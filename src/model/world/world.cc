@@ -10,13 +10,15 @@
 #include "base/text.h"
 #include "model/world/easy_vqa_world.h"
 #include "model/world/kinds.h"
+#include "model/world/scenes_world.h"
 #include "model/world/vqa_folder_world.h"
 
 namespace fedumm::model {
 namespace {
 
-constexpr std::array<WorldKind, 3> kKinds = {{
+constexpr std::array<WorldKind, 4> kKinds = {{
     {"easy-vqa", &EasyVqaSettings, &LoadEasyVqaWorld, &PretrainEasyVqa},
+    {"scenes", &ScenesSettings, &LoadScenesWorld, &PretrainScenesWorld},
     {"vqa-folder", &VqaFolderSettings, &LoadVqaFolderWorld, nullptr},
     {"vqa-v2", &VqaV2Settings, &LoadVqaV2World, nullptr},
 }};

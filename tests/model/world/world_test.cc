@@ -1,13 +1,16 @@
 #include "fedumm/model/world.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
 
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "base/file.h"
 #include "fedumm/model/image.h"
+#include "fedumm/model/safetensors.h"
 #include "model/demo/small_easy_vqa.h"
 #include "testing/status_matchers.h"
 
@@ -218,6 +221,118 @@ TEST_F(EasyVqaWorldTest, MissingPicturesAreNamedWithWhatToDo) {
   EXPECT_THAT(NewWorld(settings).status(),
               StatusIs(absl::StatusCode::kNotFound,
                        AllOf(HasSubstr("no/such/folder"), HasSubstr("scripts/setup.sh"))));
+}
+
+// The world of rendered scenes on its own tiny checkpoint.
+class ScenesWorldTest : public ::testing::Test {
+ protected:
+  static ConfigRecord Settings(const ConfigRecord& chosen) {
+    ConfigRecord all = {{"model.checkpoint", FEDUMM_TEST_DATA "/../../configs/scenes"},
+                        {"data.pictures", int64_t{120}},
+                        {"data.test-pictures", int64_t{36}},
+                        {"data.min-size", int64_t{1}},
+                        {"evaluate.prompts-per-tag", int64_t{2}}};
+    for (const auto& [key, value] : chosen) all.Set(key, value);
+    const absl::StatusOr<std::vector<Setting>> table = WorldSettings("scenes");
+    EXPECT_THAT(table.status(), IsOk());
+    std::vector<Setting> with_lora = *table;
+    for (Setting& setting : LoraSettings()) with_lora.push_back(std::move(setting));
+    const absl::StatusOr<CompletedSettings> completed = CompleteSettings(with_lora, all);
+    EXPECT_THAT(completed.status(), IsOk());
+    return completed->values;
+  }
+  static std::unique_ptr<World> NewScenes(const ConfigRecord& chosen = {}) {
+    absl::StatusOr<std::unique_ptr<World>> world = NewWorld(Settings(chosen));
+    EXPECT_THAT(world.status(), IsOk());
+    return world.ok() ? *std::move(world) : nullptr;
+  }
+};
+
+TEST_F(ScenesWorldTest, ReportsGenevalsSixTagsAndTheirMean) {
+  const std::unique_ptr<World> world = NewScenes();
+  ASSERT_OK_AND_ASSIGN(const MetricRecord metrics, world->Evaluate(1));
+  double sum = 0;
+  for (const char* tag :
+       {"single_object", "two_object", "counting", "colors", "position", "color_attr"}) {
+    const double share = NumberOr(metrics, "draw-" + std::string(tag), -1);
+    EXPECT_GE(share, 0) << tag;
+    sum += share;
+  }
+  EXPECT_NEAR(NumberOr(metrics, "draw-overall", -1), sum / 6, 1e-9);
+  EXPECT_EQ(NumberOr(metrics, "draw-num-examples", 0), 12);
+  EXPECT_EQ(NumberOr(metrics, "vqa-num-examples", 0), 72);
+  for (const TaskInfo& task : world->Info().tasks) {
+    EXPECT_TRUE(metrics.contains(task.metric)) << task.metric;
+    EXPECT_THAT(task.breakdown, ::testing::Not(::testing::IsEmpty()));
+    for (const auto& [kind, metric] : task.breakdown) EXPECT_TRUE(metrics.contains(metric)) << kind;
+  }
+}
+
+TEST_F(ScenesWorldTest, AStrideKeepsEveryTag) {
+  const std::unique_ptr<World> world = NewScenes({{"evaluate.prompts-per-tag", int64_t{6}}});
+  ASSERT_OK_AND_ASSIGN(const MetricRecord metrics, world->Evaluate(6));
+  EXPECT_EQ(NumberOr(metrics, "draw-num-examples", 0), 6);
+  const WorldInfo info = world->Info();
+  for (const auto& [tag, metric] : info.tasks.back().breakdown) {
+    EXPECT_TRUE(metrics.contains(metric)) << tag;
+  }
+}
+
+TEST_F(ScenesWorldTest, ClientsDivideTheExamplesAndTheirLossesHaveGradients) {
+  const std::unique_ptr<World> world = NewScenes();
+  ASSERT_OK_AND_ASSIGN(const auto all, world->ClientTasks(0, 1));
+  ASSERT_EQ(all.size(), 2u);
+  EXPECT_EQ(all[0]->num_examples(), 240);
+  EXPECT_EQ(all[1]->num_examples(), 120);
+  ASSERT_OK_AND_ASSIGN(const auto first, world->ClientTasks(0, 2));
+  ASSERT_OK_AND_ASSIGN(const auto second, world->ClientTasks(1, 2));
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(first[i]->num_examples() + second[i]->num_examples(), all[i]->num_examples());
+    all[i]->Seed(3);
+    ASSERT_OK_AND_ASSIGN(const Batch batch, all[i]->NextBatch(4));
+    ASSERT_OK_AND_ASSIGN(const at::Tensor loss, all[i]->Loss(batch));
+    ASSERT_OK_AND_ASSIGN(const at::Tensor again, all[i]->Loss(batch));
+    EXPECT_TRUE(std::isfinite(loss.item<double>()));
+    EXPECT_EQ(loss.item<double>(), again.item<double>());
+  }
+}
+
+TEST_F(ScenesWorldTest, ClientsAreJudgedOnExamplesThatTheyKeepBack) {
+  const std::unique_ptr<World> world = NewScenes({{"data.client-test-share", 0.2}});
+  ASSERT_OK_AND_ASSIGN(const auto tasks, world->ClientTasks(0, 1));
+  for (const auto& [task, kept] : {std::pair(tasks[0].get(), 48), std::pair(tasks[1].get(), 24)}) {
+    ASSERT_OK_AND_ASSIGN(const MetricRecord metrics, task->Evaluate());
+    EXPECT_EQ(NumberOr(metrics, task->name() + "-num-examples", 0), kept);
+  }
+}
+
+TEST_F(ScenesWorldTest, SamplesHaveAnswersOfSeveralWordsAndDrawings) {
+  const std::unique_ptr<World> world = NewScenes();
+  ASSERT_OK_AND_ASSIGN(const std::vector<Sample> samples, world->Samples());
+  EXPECT_EQ(samples.size(), 24u);
+  bool several_words = false;
+  for (const Sample& sample : samples) {
+    several_words |= sample.truth.find(' ') != std::string::npos;
+    EXPECT_EQ(sample.answer_png.empty(), sample.task == "vqa");
+  }
+  EXPECT_TRUE(several_words);
+}
+
+TEST_F(ScenesWorldTest, DrawsAPromptOfItsVocabularyAndRefusesAnother) {
+  const std::unique_ptr<World> world = NewScenes();
+  ASSERT_OK_AND_ASSIGN(const std::string png,
+                       world->Generate({.prompt = "a photo of two red circles", .steps = 1}));
+  EXPECT_THAT(DecodePng(png).status(), IsOk());
+  EXPECT_THAT(world->Generate({.prompt = "a photo of a JACKET"}).status(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("JACKET")));
+}
+
+TEST_F(ScenesWorldTest, TheShippedWeightsWereMadeByTheRecipeBesideThem) {
+  const std::string folder = FEDUMM_TEST_DATA "/../../configs/scenes";
+  ASSERT_OK_AND_ASSIGN(const auto file, SafetensorsFile::Open(folder + "/model.safetensors"));
+  ASSERT_OK_AND_ASSIGN(const std::string recipe, ReadFile(folder + "/pretrain.toml"));
+  EXPECT_EQ(file.metadata().at("recipe"), recipe);
+  EXPECT_LE(std::filesystem::file_size(folder + "/model.safetensors"), 4'000'000u);
 }
 
 }  // namespace
