@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -27,6 +28,23 @@ void Append(std::vector<int64_t>& ids, std::span<const int64_t> more) {
   ids.insert(ids.end(), more.begin(), more.end());
 }
 
+// The tokenizer and the model must mean the same by the tokens around and in the place of pictures.
+absl::Status CheckMarkers(const Tokenizer& tokenizer, const BackboneConfig& config) {
+  const std::array<std::tuple<const char*, const char*, int64_t>, 3> markers = {{
+      {"<|image_pad|>", "image_token_id", config.image_token_id},
+      {"<|vision_start|>", "vision_start_token_id", config.vision_start_token_id},
+      {"<|vision_end|>", "vision_end_token_id", config.vision_end_token_id},
+  }};
+  for (const auto& [text, field, id] : markers) {
+    const std::optional<int64_t> known = tokenizer.TokenId(text);
+    if (!known.has_value() || *known == id) continue;
+    return absl::InvalidArgumentError(absl::StrCat("tokenizer.json has ", text, " as token ",
+                                                   *known, ", config.json has ", field, " = ", id,
+                                                   ": they are of different models"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 PromptFormat::PromptFormat(Tokenizer tokenizer, const BackboneConfig& config)
@@ -38,6 +56,7 @@ PromptFormat::PromptFormat(Tokenizer tokenizer, const BackboneConfig& config)
 
 absl::StatusOr<PromptFormat> PromptFormat::Create(Tokenizer tokenizer, const BackboneConfig& config,
                                                   std::string_view style, std::string instruction) {
+  FEDUMM_RETURN_IF_ERROR(CheckMarkers(tokenizer, config));
   PromptFormat format(std::move(tokenizer), config);
   format.instruction_ = std::move(instruction);
   for (const char* const marker : {kTurnStart, kTurnEnd, "<|endoftext|>"}) {

@@ -21,7 +21,8 @@ namespace fedumm::model {
 class PromptFormat {
  public:
   // `style` is "chat", "plain" or "auto": chat if the tokenizer has "<|im_start|>". `instruction`
-  // follows each question. INVALID_ARGUMENT if the model's vocabulary lacks what the form needs.
+  // follows each question. INVALID_ARGUMENT if the model's vocabulary lacks what the form needs, or
+  // if tokenizer and model differ in the tokens of pictures.
   static absl::StatusOr<PromptFormat> Create(Tokenizer tokenizer, const BackboneConfig& config,
                                              std::string_view style, std::string instruction);
 

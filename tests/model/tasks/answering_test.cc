@@ -204,6 +204,10 @@ TEST(PromptFormatTest, AWordOutsideASmallVocabularyIsNamed) {
               StatusIs(kInvalid, AllOf(HasSubstr("vocabulary of 138"), HasSubstr("'Z'"),
                                        HasSubstr("Zebra"))));
   EXPECT_THAT(PromptFormat::Create(tokenizer, config, "chat", ""), StatusIs(kInvalid));
+  BackboneConfig other = config;
+  ++other.vision_start_token_id;
+  EXPECT_THAT(PromptFormat::Create(tokenizer, other, "auto", ""),
+              StatusIs(kInvalid, HasSubstr("vision_start_token_id")));
 }
 
 // The reference ends the assistant's empty turn in training, and not where it draws.
