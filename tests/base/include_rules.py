@@ -35,7 +35,7 @@ MODEL_ALLOWED = {
     'lora': ['backbone', 'checkpoint'],
     'tasks': ['backbone', 'checkpoint', 'data', 'encoder'],
     'diffusion': ['backbone', 'checkpoint', 'data', 'tasks'],
-    'train': ['backbone', 'lora', 'tasks'],
+    'train': ['backbone', 'checkpoint', 'lora', 'tasks'],
     'demo': ['backbone', 'checkpoint', 'data', 'lora', 'tasks', 'train'],
     'scenes': ['backbone', 'checkpoint', 'data', 'demo', 'eval', 'lora', 'tasks', 'train'],
     'world': ['backbone', 'checkpoint', 'data', 'demo', 'encoder', 'eval', 'lora', 'scenes', 'tasks', 'train'],
