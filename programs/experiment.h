@@ -54,9 +54,9 @@ class Experiment {
 };
 
 // The client of an experiment for nodes of this process, which share it: its tasks come from the
-// partition-id of each node, its mods from the settings. Optimizers that stay between rounds are
-// kept in `state_folder`, empty: in memory alone. `experiment` must outlive it.
+// partition-id of each node, its mods from the settings. `options` are those of the client;
+// `experiment`, which must outlive it, adds the model.
 absl::StatusOr<ClientApp> NewExperimentClient(Experiment& experiment,
-                                              std::string state_folder = "");
+                                              model::LoraClientOptions options = {});
 
 }  // namespace fedumm::programs

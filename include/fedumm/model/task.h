@@ -37,8 +37,9 @@ class Task {
   // Whether the loss depends on the module of that path (in the checkpoint's own layout, as
   // NamedLinear has it): its adapter is then averaged with the task's number of examples.
   virtual bool Trains(std::string_view /*module_path*/) const { return true; }
-  // Whether Loss can run while the model holds meta tensors, shapes without values, and keeps nothing
-  // of it for later calls. Only then is the memory of a training step worked out beforehand.
+  // Whether Loss can run while the model holds meta tensors, shapes without values, and keeps
+  // nothing of it for later calls. Only then is the memory of a training step worked out
+  // beforehand.
   virtual bool TakesMetaTensors() const { return false; }
   // Starts a pass of training whose batches depend on nothing but `seed` and the task's own
   // examples.
