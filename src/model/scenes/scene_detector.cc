@@ -28,7 +28,7 @@ int Median(std::vector<int> values) {
 }
 
 int ChannelOf(Picture picture, int pixel, int channel) {
-  return picture[static_cast<size_t>(pixel * 3 + channel)];
+  return picture[static_cast<size_t>(pixel) * 3 + static_cast<size_t>(channel)];
 }
 
 // Of each pixel from the median of the picture's border, in L1.

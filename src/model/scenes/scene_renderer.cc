@@ -14,8 +14,10 @@ constexpr int kSamples = 4;  // on a side of each pixel: smooth edges
 double CoverageOf(const PlacedForm& placed, int px, int py) {
   int inside = 0;
   for (int i = 0; i < kSamples * kSamples; ++i) {
-    const double x = px + (i % kSamples + 0.5) / kSamples;
-    const double y = py + (i / kSamples + 0.5) / kSamples;
+    const int column = i % kSamples;
+    const int row = i / kSamples;
+    const double x = px + (column + 0.5) / kSamples;
+    const double y = py + (row + 0.5) / kSamples;
     const double u = (x - placed.x) / placed.side + 0.5;
     const double v = (y - placed.y) / placed.side + 0.5;
     inside += u >= 0 && u <= 1 && v >= 0 && v <= 1 && InsideForm(placed.form, u, v);

@@ -167,8 +167,8 @@ TEST_P(MemoryPlanTest, ATaskThatNeedsValuesIsLeftAlone) {
 
 INSTANTIATE_TEST_SUITE_P(Sizes, MemoryPlanTest,
                          ::testing::Values(Size{"small", 96, 2, 4, 64, at::kFloat},
-                                           Size{"middle", 192, 6, 8, 128, at::kFloat},
-                                           Size{"large", 384, 8, 4, 256, at::kBFloat16}),
+                                           Size{"middle", 192, 4, 8, 128, at::kFloat},
+                                           Size{"large", 384, 4, 3, 256, at::kBFloat16}),
                          [](const auto& size) { return size.param.name; });
 
 TEST(CheckFitsTest, WhatDoesNotFitIsRefusedWithNumbersAndTheRemedy) {
