@@ -6,8 +6,6 @@
 #include <ATen/ops/empty.h>
 #include <c10/util/accumulate.h>
 
-#include <algorithm>
-
 namespace fedumm::model {
 namespace {
 
@@ -59,15 +57,17 @@ at::Tensor DropoutMask(at::IntArrayRef shape, at::Device device, double probabil
   bool* const keep = mask.mutable_data_ptr<bool>();
   const int64_t n = mask.numel();
   const auto threshold = static_cast<uint64_t>(ThresholdOf(probability));
-  at::parallel_for(0, (n + kLanes - 1) / kLanes, kGrain, [&](int64_t begin, int64_t end) {
+  const int64_t whole = n / kLanes;
+  at::parallel_for(0, whole, kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t word = begin; word < end; ++word) {
-      uint64_t bits = Word(key, static_cast<uint64_t>(word));
-      const int64_t last = std::min(n, (word + 1) * kLanes);
-      for (int64_t i = word * kLanes; i < last; ++i, bits >>= 16) {
-        keep[i] = (bits & 0xffff) >= threshold;
+      const uint64_t bits = Word(key, static_cast<uint64_t>(word));
+      for (int64_t lane = 0; lane < kLanes; ++lane) {  // unrolled: no loop that depends on n
+        keep[word * kLanes + lane] = ((bits >> (16 * lane)) & 0xffff) >= threshold;
       }
     }
   });
+  uint64_t bits = whole * kLanes < n ? Word(key, static_cast<uint64_t>(whole)) : 0;
+  for (int64_t i = whole * kLanes; i < n; ++i, bits >>= 16) keep[i] = (bits & 0xffff) >= threshold;
   return mask;
 }
 
