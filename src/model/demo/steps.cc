@@ -148,23 +148,12 @@ Batch DrawBatch(const Vocabulary& vocabulary, std::span<const Concept> wanted, a
     if (it == prompts.end()) prompts.push_back(one);
   }
   at::Tensor noise = Normal(random, latents.sizes());
-  at::Tensor time = at::empty({n}, at::kFloat);
-  at::Tensor keep = at::empty({n}, at::kFloat);
-  for (int64_t i = 0; i < n; ++i) {
-    double u = random.Uniform();
-    if (sampling == TimeSampling::kStratified) {
-      u = (static_cast<double>(i) + u) / static_cast<double>(n);
-    }
-    // Rounding to fp32 must not reach 1.
-    time.mutable_data_ptr<float>()[i] = std::min(static_cast<float>(u), 0x1.fffffep-1f);
-    keep.mutable_data_ptr<float>()[i] = random.Uniform() < prompt_dropout ? 0 : 1;
-  }
-  return {{"prompts", PromptIds(vocabulary, prompts)},
-          {"prompt_of", IndexTensor(prompt_of)},
-          {"latents", std::move(latents)},
-          {"noise", std::move(noise)},
-          {"time", std::move(time)},
-          {"keep", std::move(keep)}};
+  Batch batch = {{"prompts", PromptIds(vocabulary, prompts)},
+                 {"prompt_of", IndexTensor(prompt_of)},
+                 {"latents", std::move(latents)},
+                 {"noise", std::move(noise)}};
+  AddTimesAndKeeps(n, prompt_dropout, sampling, random, batch);
+  return batch;
 }
 
 at::Tensor DrawLoss(const UnifiedModel& model, const Batch& batch) {

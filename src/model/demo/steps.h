@@ -15,6 +15,7 @@
 #include "fedumm/model/task.h"
 #include "model/demo/vocabulary.h"
 #include "model/tasks/batch.h"
+#include "model/tasks/flow_draws.h"
 
 namespace fedumm::model {
 
@@ -36,9 +37,6 @@ absl::StatusOr<at::Tensor> AnswerLoss(const UnifiedModel& model, const Batch& ba
 
 // Standard normal values from `random`.
 at::Tensor Normal(Random& random, at::IntArrayRef shape);
-// How a batch's times of noise are drawn: each by itself, as BLIP-3o does, or one from each of B
-// equal parts of [0, 1), which has the same mean and less variance.
-enum class TimeSampling { kIndependent, kStratified };
 // The host's part of a batch of drawings `latents` [B, C, 8, 8], with all that is random about it:
 // "prompts" [P, L], each once, "prompt_of" [B], "latents", "noise", "time" [B] and "keep" [B], 0
 // where the prompt is dropped.

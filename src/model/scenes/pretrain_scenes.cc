@@ -221,8 +221,7 @@ absl::StatusOr<PixelCodec> ScenePretraining::Drawing() {
       wanted.push_back(&prompts[static_cast<size_t>(chosen.back())]);
     }
     const Batch batch = SceneDrawBatch(wanted, latents.index_select(0, IndexTensor(chosen)),
-                                       model_.config().n_query, options_.prompt_dropout,
-                                       TimeSampling::kStratified, random_);
+                                       model_.config().n_query, options_.prompt_dropout, random_);
     FEDUMM_ASSIGN_OR_RETURN(const at::Tensor answers,
                             AnswersLoss(std::max<int64_t>(1, options_.batch_size / 2)));
     return SceneDrawLoss(model_, batch) + kAnswersWeight * answers;

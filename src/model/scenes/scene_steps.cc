@@ -1,13 +1,12 @@
 #include "model/scenes/scene_steps.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/empty.h>
 
-#include <algorithm>
 #include <utility>
 
 #include "base/status_macros.h"
 #include "fedumm/model/tokenizer.h"
+#include "model/tasks/flow_draws.h"
 #include "model/tasks/prompt_rows.h"
 
 namespace fedumm::model {
@@ -30,25 +29,12 @@ absl::StatusOr<Sequence> SceneSequence(const PromptFormat& format, const std::st
 }
 
 Batch SceneDrawBatch(std::span<const std::vector<int64_t>* const> prompts, at::Tensor latents,
-                     int64_t n_query, double prompt_dropout, TimeSampling sampling,
-                     Random& random) {
-  const int64_t n = std::ssize(prompts);
+                     int64_t n_query, double prompt_dropout, Random& random) {
   Batch batch;
   AddPromptRows(prompts, n_query, batch);
   batch["noise"] = Normal(random, latents.sizes());
   batch["latents"] = std::move(latents);
-  at::Tensor time = at::empty({n}, at::kFloat), keep = at::empty({n}, at::kFloat);
-  for (int64_t i = 0; i < n; ++i) {
-    double u = random.Uniform();
-    if (sampling == TimeSampling::kStratified) {
-      u = (static_cast<double>(i) + u) / static_cast<double>(n);
-    }
-    // Rounding to fp32 must not reach 1.
-    time.mutable_data_ptr<float>()[i] = std::min(static_cast<float>(u), 0x1.fffffep-1f);
-    keep.mutable_data_ptr<float>()[i] = random.Uniform() < prompt_dropout ? 0 : 1;
-  }
-  batch["time"] = std::move(time);
-  batch["keep"] = std::move(keep);
+  AddTimesAndKeeps(std::ssize(prompts), prompt_dropout, TimeSampling::kStratified, random, batch);
   return batch;
 }
 

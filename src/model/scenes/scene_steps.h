@@ -29,7 +29,7 @@ absl::StatusOr<Sequence> SceneSequence(const PromptFormat& format, const std::st
 // The host's part of a batch of drawings `latents` [B, C, 8, 8] of `prompts`, with all that is
 // random about it: "latents", "noise", "time" [B] and "keep" [B], 0 where the prompt is dropped.
 Batch SceneDrawBatch(std::span<const std::vector<int64_t>* const> prompts, at::Tensor latents,
-                     int64_t n_query, double prompt_dropout, TimeSampling sampling, Random& random);
+                     int64_t n_query, double prompt_dropout, Random& random);
 // The flow matching loss of a SceneDrawBatch.
 at::Tensor SceneDrawLoss(const UnifiedModel& model, const Batch& batch);
 

@@ -124,8 +124,7 @@ class SceneDrawTask final : public Task {
     }
     return Guarded([&]() -> absl::StatusOr<Batch> {
       return SceneDrawBatch(prompts, model_.TrainLatents().index_select(0, IndexTensor(chosen)),
-                            model_.model().config().n_query, kPromptDropout,
-                            TimeSampling::kStratified, batches_.random());
+                            model_.model().config().n_query, kPromptDropout, batches_.random());
     });
   }
 

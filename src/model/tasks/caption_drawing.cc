@@ -20,6 +20,7 @@
 #include "model/guarded.h"
 #include "model/tasks/batch.h"
 #include "model/tasks/batches.h"
+#include "model/tasks/flow_draws.h"
 #include "model/tasks/prompt_rows.h"
 
 namespace fedumm::model {
@@ -160,20 +161,11 @@ class CaptionDrawingTask final : public Task {
       FEDUMM_ASSIGN_OR_RETURN(at::Tensor latents,
                               latents_->Load(train_.folder, ImagesOf(train_, chosen)));
       Random& random = batches_.random();
-      const int64_t n = latents.size(0);
       Batch batch;
       batch["noise"] = Normal(random, latents.sizes());
-      at::Tensor time = at::empty({n}, at::kFloat), keep = at::empty({n}, at::kFloat);
-      for (int64_t i = 0; i < n; ++i) {
-        // One time of each of n equal parts of [0, 1). Rounding to fp32 must not reach 1.
-        const double u = (static_cast<double>(i) + random.Uniform()) / static_cast<double>(n);
-        time.mutable_data_ptr<float>()[i] = std::min(static_cast<float>(u), 0x1.fffffep-1f);
-        keep.mutable_data_ptr<float>()[i] = random.Uniform() < kPromptDropout ? 0 : 1;
-      }
+      AddTimesAndKeeps(latents.size(0), kPromptDropout, TimeSampling::kStratified, random, batch);
       batch["latents"] = std::move(latents);
       AddPrompts(train_, chosen, model_.config().n_query, batch);
-      batch["time"] = std::move(time);
-      batch["keep"] = std::move(keep);
       return batch;
     });
   }
