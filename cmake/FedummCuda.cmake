@@ -19,9 +19,9 @@ if(FEDUMM_WITH_CUDA)
   if(NOT CMAKE_CUDA_ARCHITECTURES AND FEDUMM_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES ${FEDUMM_CUDA_ARCHITECTURES})
   elseif(NOT CMAKE_CUDA_ARCHITECTURES AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
-    set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100-real 120)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real 100-real 120)
   elseif(NOT CMAKE_CUDA_ARCHITECTURES)
-    set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real 90-virtual)
   endif()
-  set(CMAKE_CUDA_RUNTIME_LIBRARY Static) # a kernels-only program then needs no CUDA library to start
+  set(CMAKE_CUDA_RUNTIME_LIBRARY None) # fedumm_kernels names it, for consumers without the CUDA language, too
 endif()

@@ -10,32 +10,31 @@ absl::Status Unavailable() { return absl::UnimplementedError("fedumm was built w
 
 int CudaDeviceCount() { return 0; }
 
-template <typename T>
-absl::Status LoraShrinkCuda(int64_t, int64_t, int64_t, float, const T*, const T*, T*,
-                            CUstream_st*) {
+absl::Status LoraShrinkCuda(const LoraProblem&, ConstMatrix, Matrix, uint32_t*, CUstream_st*) {
   return Unavailable();
 }
-template <typename T>
-absl::Status LoraExpandAddCuda(int64_t, int64_t, int64_t, const T*, const T*, T*, CUstream_st*) {
+absl::Status LoraForwardCuda(const LoraProblem&, ConstMatrix, ConstMatrix, absl::Span<const Matrix>,
+                             CUstream_st*) {
   return Unavailable();
 }
-template <typename T>
-absl::Status LoraGradSCuda(int64_t, int64_t, int64_t, float, const T*, const T*, T*, CUstream_st*) {
+absl::Status LoraGradSBCuda(const LoraProblem&, absl::Span<const ConstMatrix>, ConstMatrix, Matrix,
+                            absl::Span<float* const>, bool, void*, CUstream_st*) {
   return Unavailable();
 }
-template <typename T>
-absl::Status LoraGradBCuda(int64_t, int64_t, int64_t, const T*, const T*, T*, CUstream_st*) {
+absl::Status LoraGradACuda(const LoraProblem&, ConstMatrix, ConstMatrix, const uint32_t*,
+                           absl::Span<float* const>, bool, void*, CUstream_st*) {
   return Unavailable();
 }
-template <typename T>
-absl::Status LoraGradACuda(int64_t, int64_t, int64_t, const T*, const T*, T*, CUstream_st*) {
+absl::Status LoraGradXCuda(const LoraProblem&, absl::Span<const ConstMatrix>, ConstMatrix,
+                           const uint32_t*, Matrix, CUstream_st*) {
   return Unavailable();
 }
-template <typename T>
-absl::Status LoraGradXAddCuda(int64_t, int64_t, int64_t, const T*, const T*, T*, CUstream_st*) {
-  return Unavailable();
-}
+int64_t LoraWorkspaceBytes(const LoraProblem&) { return 0; }
 
-#include "kernels/instantiate.inc"
+absl::Status AdamWCuda(const AdamWOptions&, absl::Span<const AdamWClient>, float*, void*,
+                       CUstream_st*) {
+  return Unavailable();
+}
+int64_t AdamWWorkspaceBytes(absl::Span<const AdamWClient>) { return 0; }
 
 }  // namespace fedumm::kernels
