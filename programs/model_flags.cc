@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "fedumm/model/checkpoint.h"
+#include "fedumm/model/device.h"
 #include "programs/report/progress_line.h"
 
 namespace fedumm::programs {
@@ -33,20 +34,20 @@ void AddModelFlags(CLI::App& command, ModelFlags& flags) {
   command
       .add_option("--dtype", flags.dtype, "auto (that of the files), float32, bfloat16, float16")
       ->capture_default_str();
-  command.add_option("--device", flags.device, "cpu")->capture_default_str();
+  command
+      .add_option("--device", flags.device, "cpu, cuda, cuda:1, or auto: cuda where there is one")
+      ->capture_default_str();
   command.add_option("--threads", flags.threads, "Threads; 0: one for each core")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
 }
 
 absl::StatusOr<OpenedModel> OpenModel(const ModelFlags& flags, const std::stop_token& stop) {
-  if (flags.device != "cpu") {
-    return absl::UnimplementedError(absl::StrCat("--device must be cpu: ", flags.device));
-  }
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   at::set_num_threads(flags.threads > 0 ? flags.threads : cores > 0 ? cores : 1);
   model::LoadOptions options;
   FEDUMM_ASSIGN_OR_RETURN(options.dtype, ParseDType(flags.dtype));
+  FEDUMM_ASSIGN_OR_RETURN(options.device, model::OpenDevice(flags.device));
   std::unique_ptr<ProgressLine> progress;
   options.progress = [&](int64_t done, int64_t total) {
     constexpr int64_t kMega = 1'000'000;

@@ -6,6 +6,8 @@
 #   scripts/setup.sh              everything for make demo and make test
 #   scripts/setup.sh --demo       without Flower: what make demo needs
 #   scripts/setup.sh --core       without LibTorch, data and Flower: fedumm::core and fedumm::kernels only
+#   scripts/setup.sh --cuda       also LibTorch's CUDA half and the CUDA libraries that it loads (2 GB, 3 GB on disk): for --device cuda. The NVIDIA
+#                                 driver is the machine's own
 #   scripts/setup.sh --checks     also clang tools, for the format check, clang-tidy and the fuzzers
 #   scripts/setup.sh --peers      also two Python environments that tests compare us with: PEFT on transformers 5 with PyTorch (3 GB, 5 GB on
 #                                 disk), and PEFT on transformers 4.51 (15 MB, 150 MB on disk), which uses the PyTorch of the first
@@ -17,16 +19,18 @@ set -euo pipefail
 deps=${FEDUMM_DEPS:-${XDG_CACHE_HOME:-$HOME/.cache}/fedumm/deps}
 with_model=1
 with_flower=1
+with_cuda=0
 with_checks=0
 with_peers=0
 for arg in "$@"; do
   case $arg in
     --demo) with_flower=0 ;;
     --core) with_model=0 ;;
+    --cuda) with_cuda=1 ;;
     --checks) with_checks=1 ;;
     --peers) with_peers=1 ;;
     --print-dir) echo "$deps"; exit 0 ;;
-    -h | --help) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "setup.sh: unknown option '$arg'; see setup.sh --help" >&2; exit 2 ;;
   esac
 done
@@ -72,46 +76,68 @@ nvidia-cuda-crt==13.0.88 2c8043c7c9e02492716426e9919fc78d2c5b3b2a7a768a88e952676
 easy-vqa==1.0 fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f easy_vqa/data/
 W
 }
+cuda_wheels() {
+  cat <<'W'
+torch==2.11.0 7aa2f9bbc6d4595ba72138026b2074be1233186150e9292865e04b7a63b8c67a torch/lib/(libtorch_cuda|libtorch_nvshmem|libcaffe2_nvrtc)[^/]*\.so
+nvidia-cublas==13.1.0.3 ee8722c1f0145ab246bccb9e452153b5e0515fd094c3678df50b2a0888b8b171 nvidia/cu13/lib/libcublas(Lt)?\.so
+nvidia-cuda-nvrtc==13.0.88 ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575 nvidia/cu13/lib/libnvrtc(-builtins)?\.so
+nvidia-cudnn-cu13==9.19.0.56 d20e1734305e9d68889a96e3f35094d733ff1f83932ebe462753973e53a572bf nvidia/cudnn/lib/
+nvidia-cufft==12.0.0.61 6c44f692dce8fd5ffd3e3df134b6cdb9c2f72d99cf40b62c32dde45eea9ddad3 nvidia/cu13/lib/libcufft\.so
+nvidia-cufile==1.15.1.6 08a3ecefae5a01c7f5117351c64f17c7c62efa5fffdbe24fc7d298da19cd0b44 nvidia/cu13/lib/libcufile\.so
+nvidia-curand==10.4.0.35 1aee33a5da6e1db083fe2b90082def8915f30f3248d5896bcec36a579d941bfc nvidia/cu13/lib/libcurand\.so
+nvidia-cusolver==12.0.4.66 0a759da5dea5c0ea10fd307de75cdeb59e7ea4fcb8add0924859b944babf1112 nvidia/cu13/lib/libcusolver\.so
+nvidia-cusparse==12.6.3.3 2b3c89c88d01ee0e477cb7f82ef60a11a4bcd57b6b87c33f789350b59759360b nvidia/cu13/lib/libcusparse\.so
+nvidia-cusparselt-cu13==0.8.0 25e30a8a7323935d4ad0340b95a0b69926eee755767e8e0b1cf8dd85b197d3fd nvidia/cusparselt/lib/
+nvidia-nccl-cu13==2.28.9 e4553a30f34195f3fa1da02a6da3d6337d28f2003943aa0a3d247bbc25fefc42 nvidia/nccl/lib/
+nvidia-nvjitlink==13.0.88 13a74f429e23b921c1109976abefacc69835f2f433ebd323d3946e11d804e47b nvidia/cu13/lib/libnvJitLink\.so
+nvidia-nvshmem-cu13==3.4.5 290f0a2ee94c9f3687a02502f3b9299a9f9fe826e6d0287ee18482e78d495b80 nvidia/nvshmem/lib/
+W
+}
 
 [ "$(uname -m)" = x86_64 ] || fail "the pinned LibTorch is built for x86_64, this is $(uname -m); build core alone: setup.sh --core"
 mkdir -p "$deps/.done" "$deps/.download"
 
 locate() { # requirement -> address of its wheel
   python3 -m pip install -q --disable-pip-version-check --dry-run --ignore-installed --no-deps --only-binary=:all: \
-    --python-version 3.11 --implementation cp --abi cp311 --abi none --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 \
-    --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --platform any --target "$deps/.download/none" --report - "$1" |
+    --python-version 3.11 --implementation cp --abi cp311 --abi none --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 \
+    --platform manylinux_2_25_x86_64 --platform manylinux_2_18_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux_2_12_x86_64 \
+    --platform manylinux2014_x86_64 --platform any --target "$deps/.download/none" --report - "$1" |
     python3 -c 'import json, sys; print(json.load(sys.stdin)["install"][0]["download_info"]["url"])'
 }
 
-while read -r requirement sha256 keep; do
-  done_mark="$deps/.done/$requirement"
-  [ -e "$done_mark" ] && continue
-  wheel="$deps/.download/$requirement.whl"
-  size=small
-  [ "${requirement%%=*}" = torch ] && size="531 MB, 505 MB unpacked"
-  say "fetching $requirement ($size) into $deps"
-  for try in 1 2 3 4 5; do
-    if echo "$sha256  $wheel" | sha256sum -c --status - 2>/dev/null; then break; fi
-    if url=$(locate "$requirement") && curl -fL --retry 3 -C - -sS -o "$wheel" "$url"; then break; fi
-    # What an index without plain addresses gives: pip's own download.
-    if python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.11 --implementation cp \
-      --abi cp311 --abi none -d "$deps/.download/pip" "$requirement" && mv "$deps/.download/pip/"*.whl "$wheel"; then break; fi
-    [ $try = 5 ] && fail "cannot fetch $requirement; run this again to go on where it stopped"
-    sleep $((try * 2))
-  done
-  if ! echo "$sha256  $wheel" | sha256sum -c --quiet - 2>/dev/null; then
-    rm -f "$wheel"
-    fail "$requirement has the wrong SHA-256 and was removed; run this again"
-  fi
-  python3 - "$wheel" "$deps" "$keep" <<'P'
+fetch() { # suffix of the marks of what is done, what is said of sizes; the list on standard input
+  while read -r requirement sha256 keep; do
+    done_mark="$deps/.done/$requirement$1"
+    [ -e "$done_mark" ] && continue
+    wheel="$deps/.download/$requirement.whl"
+    size=$2
+    [ "${requirement%%=*}" = torch ] && size="531 MB"
+    say "fetching $requirement ($size) into $deps"
+    for try in 1 2 3 4 5; do
+      if echo "$sha256  $wheel" | sha256sum -c --status - 2>/dev/null; then break; fi
+      if url=$(locate "$requirement") && curl -fL --retry 3 -C - -sS -o "$wheel" "$url"; then break; fi
+      # What an index without plain addresses gives: pip's own download.
+      if python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.11 --implementation cp \
+        --abi cp311 --abi none -d "$deps/.download/pip" "$requirement" && mv "$deps/.download/pip/"*.whl "$wheel"; then break; fi
+      [ $try = 5 ] && fail "cannot fetch $requirement; run this again to go on where it stopped"
+      sleep $((try * 2))
+    done
+    if ! echo "$sha256  $wheel" | sha256sum -c --quiet - 2>/dev/null; then
+      rm -f "$wheel"
+      fail "$requirement has the wrong SHA-256 and was removed; run this again"
+    fi
+    python3 - "$wheel" "$deps" "$keep" <<'P'
 import re, sys, zipfile
 wheel, target, keep = sys.argv[1], sys.argv[2], re.compile(sys.argv[3])
 with zipfile.ZipFile(wheel) as z:
     z.extractall(target, [n for n in z.namelist() if keep.match(n)])
 P
-  rm -f "$wheel"
-  touch "$done_mark"
-done < <(wheels)
+    rm -f "$wheel"
+    touch "$done_mark"
+  done
+}
+fetch "" small < <(wheels)
+if [ $with_cuda = 1 ]; then fetch -cuda "of 2 GB in all, 3 GB unpacked" < <(cuda_wheels); fi
 
 [ $with_flower = 1 ] || [ $with_peers = 1 ] || exit 0
 

@@ -42,12 +42,12 @@ MODEL_ALLOWED = {
 }
 # The folder of src/model that implements each public header of include/fedumm/model.
 MODEL_HEADERS = {
-    'backbone.h': 'backbone', 'generation.h': 'backbone', 'config.h': 'backbone', 'linear.h': 'backbone', 'positions.h': 'backbone',
+    'backbone.h': 'backbone', 'device.h': 'backbone', 'generation.h': 'backbone', 'config.h': 'backbone', 'linear.h': 'backbone', 'positions.h': 'backbone',
     'checkpoint.h': 'checkpoint', 'safetensors.h': 'checkpoint',
     'eva.h': 'encoder', 'latents.h': 'encoder',
     'geneval.h': 'eval',
     'image.h': 'data', 'partition.h': 'data', 'tokenizer.h': 'data', 'vqa.h': 'data', 'vqa_folder.h': 'data',
-    'lora.h': 'lora', 'parameters.h': 'lora', 'peft_config.h': 'lora',
+    'lora.h': 'lora', 'lora_bank.h': 'lora', 'parameters.h': 'lora', 'peft_config.h': 'lora',
     'client.h': 'train', 'train.h': 'train',
     'task.h': 'tasks',
     'draw.h': 'diffusion', 'pixel_decoder.h': 'diffusion',

@@ -18,7 +18,7 @@ namespace fedumm::model {
 class LoraLinear;
 
 // A LoRA adapter on a frozen backbone: the only tensors that are trained and that travel. Attached
-// from its creation to its destruction; the linears outlive it. Not thread-safe.
+// from its creation to its destruction, but for Detach; the linears outlive it. Not thread-safe.
 //
 //   FEDUMM_ASSIGN_OR_RETURN(auto adapter, LoraAdapter::Attach(model->Linears(), config, seed));
 //   … train adapter->parameters() …
@@ -42,6 +42,11 @@ class LoraAdapter {
   ~LoraAdapter();
   LoraAdapter(const LoraAdapter&) = delete;
   LoraAdapter& operator=(const LoraAdapter&) = delete;
+
+  // Takes the adapter off the backbone, which then computes without it, and puts it back.
+  // FAILED_PRECONDITION if it is (not) attached, is merged, or if a linear has another adapter now.
+  absl::Status Detach();
+  absl::Status Reattach();
 
   // Writes adapter_config.json and adapter_model.safetensors; the folder is made if it does not
   // exist. PEFT reads keys of one layout only, that of its transformers: `layout` names it, without
@@ -76,11 +81,13 @@ class LoraAdapter {
 
   // Puts W + scale * B A, computed in float32 and rounded once to W's dtype (the values of PEFT's
   // merge_and_unload), in the place of each W, for inference without the adapter's cost, and puts
-  // the original tensors back, bit for bit. FAILED_PRECONDITION if it is (not) merged already.
+  // the original tensors back, bit for bit. FAILED_PRECONDITION if it is (not) merged already,
+  // or detached.
   absl::Status Merge();
   absl::Status Unmerge();
 
  private:
+  friend class LoraBank;
   struct Module {
     std::string path;  // in the file layout
     Linear* linear;
@@ -105,6 +112,7 @@ class LoraAdapter {
   std::vector<std::string> linear_paths_;                  // of the whole model, in the file layout
   std::map<std::string, at::Tensor, std::less<>> by_key_;  // in both layouts
   std::map<std::string, std::string> path_of_;             // by the same keys
+  bool attached_ = true;
   bool merged_ = false;
 };
 

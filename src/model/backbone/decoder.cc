@@ -159,14 +159,16 @@ at::Tensor Decoder::RunLayer(const Layer& layer, const Call& call, const at::Ten
   };
   const auto& [cos, sin] = call.angles;
   at::Tensor normed = RmsNorm(x, layer.input_norm, call.epsilon);
-  const at::Tensor q = Rotate(heads(layer.q(normed)), cos, sin, RotaryPairs::kHalves);
-  at::Tensor k = Rotate(heads(layer.k(normed)), cos, sin, RotaryPairs::kHalves);
-  at::Tensor v = heads(layer.v(normed));
+  const std::vector<at::Tensor> qkv = ForwardGroup(normed, {&layer.q, &layer.k, &layer.v});
+  const at::Tensor q = Rotate(heads(qkv[0]), cos, sin, RotaryPairs::kHalves);
+  at::Tensor k = Rotate(heads(qkv[1]), cos, sin, RotaryPairs::kHalves);
+  at::Tensor v = heads(qkv[2]);
   if (cache != nullptr) std::tie(k, v) = cache->Append(index, k, v);
   const at::Tensor attended =
       x + layer.o(Attend(q, k, v, call.causal, call.mask).view({call.batch * call.length, -1}));
   normed = RmsNorm(attended, layer.post_norm, call.epsilon);
-  return attended + layer.down(SwiGlu(layer.gate(normed), layer.up(normed)));
+  const std::vector<at::Tensor> inner = ForwardGroup(normed, {&layer.gate, &layer.up});
+  return attended + layer.down(SwiGlu(inner[0], inner[1]));
 }
 
 at::Tensor Decoder::Logits(const at::Tensor& hidden) const {

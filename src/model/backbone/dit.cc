@@ -109,19 +109,19 @@ at::Tensor DiffusionTransformer::TimeEmbedding(const at::Tensor& t,
   return time + caption_to_time_(pooled);
 }
 
-at::Tensor DiffusionTransformer::RunAttention(const Attention& attention, const at::Tensor& queries,
-                                              const at::Tensor& keys, bool rotate_keys) const {
-  const auto heads = [&](const at::Tensor& x) {
-    return x.unflatten(2, {config_.n_heads, config_.head_dim()});
+at::Tensor DiffusionTransformer::RunAttention(const Attention& attention, const Projected& x,
+                                              bool rotate_keys) const {
+  const auto heads = [&](const at::Tensor& rows) {
+    return rows.unflatten(2, {config_.n_heads, config_.head_dim()});
   };
-  const at::Tensor q = at::layer_norm(attention.q(queries), {config_.dim}, attention.norm_q_weight,
+  const at::Tensor q = at::layer_norm(x.q, {config_.dim}, attention.norm_q_weight,
                                       attention.norm_q_bias, kQkNormEps);
-  const at::Tensor k = at::layer_norm(attention.k(keys), {config_.dim}, attention.norm_k_weight,
+  const at::Tensor k = at::layer_norm(x.k, {config_.dim}, attention.norm_k_weight,
                                       attention.norm_k_bias, kQkNormEps);
   const at::Tensor rotated_q = Rotate(heads(q), cos_, sin_, RotaryPairs::kNeighbours);
   const at::Tensor rotated_k =
       rotate_keys ? Rotate(heads(k), cos_, sin_, RotaryPairs::kNeighbours) : heads(k);
-  return Attend(rotated_q, rotated_k, heads(attention.v(keys)), /*causal=*/false);
+  return Attend(rotated_q, rotated_k, heads(x.v), /*causal=*/false);
 }
 
 at::Tensor DiffusionTransformer::RunLayer(const Layer& layer, const at::Tensor& x,
@@ -130,14 +130,21 @@ at::Tensor DiffusionTransformer::RunLayer(const Layer& layer, const at::Tensor& 
   const std::vector<at::Tensor> parts = layer.modulation(modulation).unsqueeze(1).chunk(4, 2);
   const at::Tensor normed = RmsNorm(x, layer.norm1, config_.norm_eps) * (1 + parts[0]);
   const at::Tensor normed_context = RmsNorm(context, layer.norm1_context, config_.norm_eps);
-  const at::Tensor self = RunAttention(layer.self, normed, normed, /*rotate_keys=*/true);
-  const at::Tensor cross = RunAttention(layer.cross, normed, normed_context, /*rotate_keys=*/false);
+  const std::vector<at::Tensor> own =
+      ForwardGroup(normed, {&layer.self.q, &layer.self.k, &layer.self.v, &layer.cross.q});
+  const std::vector<at::Tensor> other =
+      ForwardGroup(normed_context, {&layer.cross.k, &layer.cross.v});
+  const at::Tensor self =
+      RunAttention(layer.self, {.q = own[0], .k = own[1], .v = own[2]}, /*rotate_keys=*/true);
+  const at::Tensor cross =
+      RunAttention(layer.cross, {.q = own[3], .k = other[0], .v = other[1]}, /*rotate_keys=*/false);
   const at::Tensor gates = at::tanh(layer.gate).repeat_interleave(config_.head_dim());
   const at::Tensor attended = layer.out(at::addcmul(self, cross, gates));
   const at::Tensor y =
       at::addcmul(x, at::tanh(parts[1]), RmsNorm(attended, layer.norm2, config_.norm_eps));
   const at::Tensor hidden = RmsNorm(y, layer.ffn_norm1, config_.norm_eps) * (1 + parts[2]);
-  const at::Tensor fed = layer.ffn_down(SwiGlu(layer.ffn_gate(hidden), layer.ffn_up(hidden)));
+  const std::vector<at::Tensor> inner = ForwardGroup(hidden, {&layer.ffn_gate, &layer.ffn_up});
+  const at::Tensor fed = layer.ffn_down(SwiGlu(inner[0], inner[1]));
   return at::addcmul(y, at::tanh(parts[3]), RmsNorm(fed, layer.ffn_norm2, config_.norm_eps));
 }
 

@@ -47,6 +47,11 @@ class DiffusionTransformer {
     at::Tensor norm_k_weight;
     at::Tensor norm_k_bias;
   };
+  struct Projected {  // what attention works on: [B, N, dim] each
+    at::Tensor q;
+    at::Tensor k;
+    at::Tensor v;
+  };
   struct Layer {
     at::Tensor gate;  // [heads]: how much of the cross attention each head lets in
     Attention self;
@@ -65,9 +70,8 @@ class DiffusionTransformer {
 
   static void VisitAttention(const std::string& name, Attention& attention, ModuleVisitor& visitor);
   at::Tensor TimeEmbedding(const at::Tensor& t, const at::Tensor& context) const;
-  // softmax attention of `queries` to `keys`, before the output matrix: [B, N, dim].
-  at::Tensor RunAttention(const Attention& attention, const at::Tensor& queries,
-                          const at::Tensor& keys, bool rotate_keys) const;
+  // softmax attention of the queries to the keys, before the output matrix: [B, N, dim].
+  at::Tensor RunAttention(const Attention& attention, const Projected& x, bool rotate_keys) const;
   at::Tensor RunLayer(const Layer& layer, const at::Tensor& x, const at::Tensor& context,
                       const at::Tensor& modulation) const;
 

@@ -142,7 +142,8 @@ at::Tensor VisionTower::RunBlock(const Block& block, const at::Tensor& x, int64_
   }
   const at::Tensor y = x + block.proj(mixed);
   const at::Tensor normed = RmsNorm(y, block.norm2, kNormEps);
-  return y + block.down(SwiGlu(block.gate(normed), block.up(normed)));
+  const std::vector<at::Tensor> inner = ForwardGroup(normed, {&block.gate, &block.up});
+  return y + block.down(SwiGlu(inner[0], inner[1]));
 }
 
 absl::StatusOr<at::Tensor> VisionTower::Encode(const at::Tensor& pixels,

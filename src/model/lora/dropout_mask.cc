@@ -1,74 +1,62 @@
 #include "model/lora/dropout_mask.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
-#include <c10/util/accumulate.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+
+#include <vector>
+
+#include "kernels/philox.h"
 
 namespace fedumm::model {
 namespace {
 
-// SplitMix64's (Steele, Lea, Flood 2014).
-constexpr uint64_t kIncrement = 0x9e3779b97f4a7c15u;
-constexpr uint64_t kFactor1 = 0xbf58476d1ce4e5b9u;
-constexpr uint64_t kFactor2 = 0x94d049bb133111ebu;
-constexpr int64_t kLanes = 4;  // elements that share 64 random bits, the lowest 16 first
-constexpr int64_t kGrain = 16384;
+constexpr int64_t kColumnsPerDraw = 8;  // that share one draw of 128 bits
+constexpr int64_t kLow = 0xffffffff;
 
-// Elements whose 16 bits are less are dropped.
-int64_t ThresholdOf(double probability) { return static_cast<int64_t>(probability * 65536); }
-
-uint64_t Word(uint64_t key, uint64_t counter) {
-  uint64_t z = key + counter * kIncrement;
-  z = (z ^ (z >> 30)) * kFactor1;
-  z = (z ^ (z >> 27)) * kFactor2;
-  return z ^ (z >> 31);
+// The halves of the 64-bit products of 32-bit numbers, which LibTorch's signed ones wrap.
+struct Product {
+  at::Tensor high;
+  at::Tensor low;
+};
+Product Multiply(const at::Tensor& x, uint32_t factor) {
+  const at::Tensor product = x * static_cast<int64_t>(factor);
+  return {product.bitwise_right_shift(32).bitwise_and_(kLow), product.bitwise_and(kLow)};
 }
-
-// z ^ (z >> bits), the shift as of unsigned numbers.
-at::Tensor XorShifted(const at::Tensor& z, int64_t bits) {
-  const int64_t mask = (int64_t{1} << (64 - bits)) - 1;
-  return z.bitwise_xor(z.bitwise_right_shift(bits).bitwise_and_(mask));
-}
-
-int64_t Signed(uint64_t bits) { return static_cast<int64_t>(bits); }
 
 }  // namespace
 
-at::Tensor DropoutMaskByTensorOps(at::IntArrayRef shape, at::Device device, double probability,
-                                  uint64_t key) {
-  const int64_t n = c10::multiply_integers(shape);
-  const int64_t words = (n + kLanes - 1) / kLanes;
-  at::Tensor z = at::arange(words, at::TensorOptions(at::kLong).device(device));
-  z.mul_(Signed(kIncrement)).add_(Signed(key));
-  z = XorShifted(z, 30).mul_(Signed(kFactor1));
-  z = XorShifted(z, 27).mul_(Signed(kFactor2));
-  z = XorShifted(z, 31);
-  // Unsigned 16-bit numbers compare as signed ones with the highest bit turned round.
-  const at::Tensor lanes = z.view(at::kShort).narrow(0, 0, n).bitwise_xor(-32768);
-  return lanes.ge(ThresholdOf(probability) - 32768).view(shape);
-}
-
-at::Tensor DropoutMask(at::IntArrayRef shape, at::Device device, double probability, uint64_t key) {
-  if (device.is_meta()) return at::empty(shape, at::TensorOptions(at::kBool).device(device));
-  if (!device.is_cpu()) return DropoutMaskByTensorOps(shape, device, probability, key);
-  at::Tensor mask = at::empty(shape, at::kBool);
-  bool* const keep = mask.mutable_data_ptr<bool>();
-  const int64_t n = mask.numel();
-  const auto threshold = static_cast<uint64_t>(ThresholdOf(probability));
-  const int64_t whole = n / kLanes;
-  at::parallel_for(0, whole, kGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t word = begin; word < end; ++word) {
-      const uint64_t bits = Word(key, static_cast<uint64_t>(word));
-      for (int64_t lane = 0; lane < kLanes; ++lane) {  // unrolled: no loop that depends on n
-        keep[word * kLanes + lane] = ((bits >> (16 * lane)) & 0xffff) >= threshold;
-      }
-    }
-  });
-  uint64_t bits = whole * kLanes < n ? Word(key, static_cast<uint64_t>(whole)) : 0;
-  for (int64_t i = whole * kLanes; i < n; ++i, bits >>= 16) keep[i] = (bits & 0xffff) >= threshold;
-  return mask;
+at::Tensor DropoutMask(int64_t rows, int64_t columns, at::Device device, double probability,
+                       uint64_t key) {
+  const auto options = at::TensorOptions(at::kLong).device(device);
+  if (device.is_meta()) return at::empty({rows, columns}, options.dtype(at::kBool));
+  const int64_t groups = (columns + kColumnsPerDraw - 1) / kColumnsPerDraw;
+  at::Tensor c0 = at::arange(groups, options).expand({rows, groups});
+  at::Tensor c1 = at::arange(rows, options).unsqueeze(1).expand({rows, groups});
+  at::Tensor c2 = at::zeros({rows, groups}, options);
+  at::Tensor c3 = c2;
+  auto k0 = static_cast<uint32_t>(key);
+  auto k1 = static_cast<uint32_t>(key >> 32);
+  for (int round = 0; round < kernels::kPhiloxRounds; ++round) {
+    const Product first = Multiply(c0, kernels::kPhiloxFactor0);
+    const Product second = Multiply(c2, kernels::kPhiloxFactor1);
+    c0 = second.high.bitwise_xor(c1).bitwise_xor(static_cast<int64_t>(k0));
+    c1 = second.low;
+    c2 = first.high.bitwise_xor(c3).bitwise_xor(static_cast<int64_t>(k1));
+    c3 = first.low;
+    k0 += kernels::kPhiloxKeyStep0;
+    k1 += kernels::kPhiloxKeyStep1;
+  }
+  std::vector<at::Tensor> lanes;
+  for (const at::Tensor& word : {c0, c1, c2, c3}) {
+    lanes.push_back(word.bitwise_and(0xffff));
+    lanes.push_back(word.bitwise_right_shift(16));
+  }
+  const at::Tensor numbers = at::stack(lanes, 2).view({rows, groups * kColumnsPerDraw});
+  return numbers.narrow(1, 0, columns)
+      .ge(static_cast<int64_t>(kernels::DropoutThreshold(probability)));
 }
 
 }  // namespace fedumm::model

@@ -6,13 +6,9 @@
 
 namespace fedumm::model {
 
-// A bool tensor on `device`, false with `probability` (in [0, 1), in steps of 2^-16). Each element
-// is a function of `key` and of its index alone, whatever the device and the number of threads:
-// SplitMix64 of a counter gives 16 bits to each. Makes no work on the host that a GPU waits for.
-at::Tensor DropoutMask(at::IntArrayRef shape, at::Device device, double probability, uint64_t key);
-
-// DropoutMask as it is computed on a GPU, by tensor operations; gives the same on every device.
-at::Tensor DropoutMaskByTensorOps(at::IntArrayRef shape, at::Device device, double probability,
-                                  uint64_t key);
+// kernels::DropoutMaskCpu's mask of [rows, columns] by tensor operations, on any device: a bool
+// tensor, false where an element is dropped. Makes no work on the host that a device waits for.
+at::Tensor DropoutMask(int64_t rows, int64_t columns, at::Device device, double probability,
+                       uint64_t key);
 
 }  // namespace fedumm::model

@@ -1,9 +1,9 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
 #include <ATen/ops/mm.h>
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <optional>
@@ -134,18 +134,19 @@ absl::StatusOr<std::vector<float>> ToFloats(const std::string& key, const Array&
   return values;
 }
 
-Array ToArray(const at::Tensor& tensor) {
-  const at::Tensor host = tensor.detach().cpu().contiguous();
-  return Array::FromFloats(host.sizes().vec(),
-                           {host.const_data_ptr<float>(), static_cast<size_t>(host.numel())});
+// The parameter's values; `host` holds those of all parameters, in the order of their buffer.
+Array ToArray(const at::Tensor& parameter, const at::Tensor& host) {
+  return Array::FromFloats(parameter.sizes().vec(),
+                           {host.const_data_ptr<float>() + parameter.storage_offset(),
+                            static_cast<size_t>(parameter.numel())});
 }
 
 // The values in the dtype of `form`. INVALID_ARGUMENT if its shape or dtype is not fit for them, or
 // if a value overflows it.
-absl::StatusOr<Array> ToArrayLike(const std::string& key, const at::Tensor& tensor,
-                                  const Array& form) {
-  FEDUMM_RETURN_IF_ERROR(CheckArray(key, form, tensor));
-  const Array exact = ToArray(tensor);
+absl::StatusOr<Array> ToArrayLike(const std::string& key, const at::Tensor& parameter,
+                                  const at::Tensor& host, const Array& form) {
+  FEDUMM_RETURN_IF_ERROR(CheckArray(key, form, parameter));
+  const Array exact = ToArray(parameter, host);
   if (form.dtype() == exact.dtype()) return exact;
   Array rounded = Array::FromDoublesLike(form, exact.ToDoubles());
   if (FirstNonFinite(rounded) >= 0) {
@@ -177,7 +178,27 @@ LoraAdapter::LoraAdapter(LoraConfig config, ModuleLayout layout, std::vector<Mod
 
 LoraAdapter::~LoraAdapter() {
   if (merged_) Unmerge().IgnoreError();
+  if (attached_) Detach().IgnoreError();
+}
+
+absl::Status LoraAdapter::Detach() {
+  if (!attached_) return absl::FailedPreconditionError("the adapter is not attached");
+  if (merged_) return absl::FailedPreconditionError("the adapter is merged");
   for (Module& module : modules_) module.linear->hook = nullptr;
+  attached_ = false;
+  return absl::OkStatus();
+}
+
+absl::Status LoraAdapter::Reattach() {
+  if (attached_) return absl::FailedPreconditionError("the adapter is attached");
+  for (const Module& module : modules_) {
+    if (module.linear->hook != nullptr) {
+      return absl::FailedPreconditionError(absl::StrCat(module.path, " has an adapter already"));
+    }
+  }
+  for (Module& module : modules_) module.linear->hook = module.lora;
+  attached_ = true;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<LoraAdapter>> LoraAdapter::Attach(
@@ -258,9 +279,10 @@ ArrayRecord LoraAdapter::ToArrays() const { return ToArrays(layout_); }
 
 ArrayRecord LoraAdapter::ToArrays(ModuleLayout layout) const {
   ArrayRecord arrays;
+  const at::Tensor host = parameters_.values().cpu();  // one copy from a device
   for (const Module& module : modules_) {
-    arrays.Set(KeyOf(module, 'A', layout), ToArray(module.lora->a()));
-    arrays.Set(KeyOf(module, 'B', layout), ToArray(module.lora->b()));
+    arrays.Set(KeyOf(module, 'A', layout), ToArray(module.lora->a(), host));
+    arrays.Set(KeyOf(module, 'B', layout), ToArray(module.lora->b(), host));
   }
   return arrays;
 }
@@ -268,12 +290,13 @@ ArrayRecord LoraAdapter::ToArrays(ModuleLayout layout) const {
 absl::StatusOr<ArrayRecord> LoraAdapter::ToArraysLike(const ArrayRecord& like) const {
   return Guarded([&]() -> absl::StatusOr<ArrayRecord> {
     ArrayRecord arrays;
+    const at::Tensor host = parameters_.values().cpu();
     for (const auto& [key, array] : like) {
       const at::Tensor* parameter = FindParameter(SplitKey(key).plain);
       if (parameter == nullptr) {
         return NoSuchKey(key);
       }
-      FEDUMM_ASSIGN_OR_RETURN(Array answer, ToArrayLike(key, *parameter, array));
+      FEDUMM_ASSIGN_OR_RETURN(Array answer, ToArrayLike(key, *parameter, host, array));
       arrays.Set(key, std::move(answer));
     }
     return arrays;
@@ -313,9 +336,13 @@ absl::Status LoraAdapter::FromArrays(const ArrayRecord& arrays) {
   }
   return Guarded([&]() -> absl::Status {
     const at::NoGradGuard no_grad;
-    for (auto& [parameter, values] : updates) {
-      parameter.copy_(at::from_blob(values.data(), parameter.sizes(), at::kFloat));
+    const at::Tensor& flat = parameters_.values();
+    const at::Tensor host = flat.is_cpu() ? flat : at::empty(flat.sizes(), at::kFloat);
+    for (const auto& [parameter, values] : updates) {
+      std::copy(values.begin(), values.end(),
+                host.mutable_data_ptr<float>() + parameter.storage_offset());
     }
+    if (!flat.is_cpu()) flat.copy_(host);  // one copy to a device
     return absl::OkStatus();
   });
 }
@@ -332,6 +359,7 @@ void LoraAdapter::StopTraining() {
 
 absl::Status LoraAdapter::Merge() {
   if (merged_) return absl::FailedPreconditionError("the adapter is merged already");
+  if (!attached_) return absl::FailedPreconditionError("the adapter is not attached");
   return Guarded([&]() -> absl::Status {
     const at::NoGradGuard no_grad;
     for (Module& module : modules_) {

@@ -13,6 +13,7 @@
 #include "fedumm/model/backbone.h"
 #include "fedumm/model/checkpoint.h"
 #include "fedumm/model/client.h"
+#include "fedumm/model/device.h"
 #include "fedumm/model/image.h"
 #include "fedumm/model/latents.h"
 #include "fedumm/model/tokenizer.h"
@@ -114,6 +115,10 @@ absl::Status CheckSettings(const ConfigRecord& settings) {
 absl::StatusOr<std::optional<PixelCodec>> TakeCodec(const BackboneConfig& config,
                                                     StateDict& weights) {
   if (!config.dit.has_value() || !weights.contains("pixel_codec.mean")) return std::nullopt;
+  // It works on pictures, which are on the host.
+  for (auto& [name, tensor] : weights) {
+    if (name.starts_with("pixel_codec.")) tensor = tensor.to(at::kCPU, at::kFloat);
+  }
   FEDUMM_ASSIGN_OR_RETURN(PixelCodec codec, PixelCodec::TakeFrom(weights, config.dit->in_channels));
   return codec;
 }
@@ -135,8 +140,15 @@ absl::StatusOr<std::optional<LatentFolder>> OpenLatents(const ConfigRecord& sett
 absl::StatusOr<std::shared_ptr<const FolderData>> LoadData(const ConfigRecord& settings) {
   FEDUMM_RETURN_IF_ERROR(CheckSettings(settings));
   const std::string checkpoint = TextOr(settings, "model.checkpoint", "");
-  FEDUMM_ASSIGN_OR_RETURN(Checkpoint loaded,
-                          LoadCheckpoint(checkpoint, {.extra_prefix = "pixel_codec."}));
+  LoadOptions options{.extra_prefix = "pixel_codec."};
+  FEDUMM_ASSIGN_OR_RETURN(options.device, OpenDevice(TextOr(settings, "model.device", "cpu")));
+  const std::string dtype = TextOr(settings, "model.dtype", "auto");
+  if (dtype != "auto") {
+    options.dtype = dtype == "float32"   ? at::kFloat
+                    : dtype == "float16" ? at::kHalf
+                                         : at::kBFloat16;
+  }
+  FEDUMM_ASSIGN_OR_RETURN(Checkpoint loaded, LoadCheckpoint(checkpoint, options));
   BackboneConfig& config = loaded.config;
   StateDict& weights = loaded.weights;
   FEDUMM_ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Load(checkpoint));
@@ -412,6 +424,13 @@ std::vector<Setting> VqaFolderSettings() {
       {.key = "model.checkpoint",
        .default_value = "configs/tiny",
        .help = "folder with config.json, tokenizer.json and model.safetensors or its shards"},
+      {.key = "model.dtype",
+       .default_value = "auto",
+       .help = "of the frozen weights; the adapters are float32. auto: that of the files",
+       .choices = {"auto", "float32", "bfloat16", "float16"}},
+      {.key = "model.device",
+       .default_value = "cpu",
+       .help = "cpu, cuda, cuda:1, or auto: cuda where there is one"},
       {.key = "model.prompt",
        .default_value = "auto",
        .help = "form of a prompt: Qwen2.5-VL's chat template, or picture, question and answer "

@@ -1,6 +1,7 @@
 #include "model/lora/lora_linear.h"
 
 #include <ATen/Context.h>
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/eye.h>
@@ -13,7 +14,10 @@
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 namespace fedumm::model {
@@ -250,6 +254,107 @@ TEST(LoraLinearRuleTest, EqualSeedsDropTheSameElements) {
   };
   EXPECT_TRUE(at::equal(forward(1), forward(1)));
   EXPECT_FALSE(at::equal(forward(1), forward(2)));
+}
+
+// q, k and v on one x, or with gaps: rank 0 means no adapter.
+class LoraGroupTest : public ::testing::TestWithParam<std::vector<int64_t>> {
+ protected:
+  struct Group {
+    std::vector<Case> cases;  // of which the first's x counts
+    std::vector<Linear> linears;
+
+    std::vector<at::Tensor> Run() const {
+      std::vector<const Linear*> pointers;
+      for (const Linear& linear : linears) pointers.push_back(&linear);
+      return ForwardGroup(cases[0].x, pointers);
+    }
+  };
+  static constexpr int64_t kIn = 37;
+
+  static Group Make(int64_t rows, at::ScalarType base, double dropout) {
+    Group group;
+    int64_t out = 24;
+    for (const int64_t r : GetParam()) {
+      const int64_t rank = std::max<int64_t>(r, 1);
+      Case c({{2, rows}, kIn, out += 11, rank, group.cases.empty()}, at::kFloat, base);
+      Linear linear{.weight = c.weight, .bias = c.bias, .hook = nullptr};
+      if (r > 0) {
+        auto lora = std::make_shared<LoraLinear>(c.a, c.b, Case::kScale * static_cast<double>(r));
+        lora->SetDropout(dropout, Random(5));
+        linear.hook = lora;
+      }
+      group.linears.push_back(linear);
+      group.cases.push_back(std::move(c));
+    }
+    return group;
+  }
+
+  // The group against one linear after the other, each with the same mask.
+  static void Compare(int64_t rows, at::ScalarType base, double dropout, double tolerance) {
+    Group group = Make(rows, base, dropout);
+    Group alone = Make(rows, base, dropout);
+    const std::vector<at::Tensor> outputs = group.Run();
+    ASSERT_EQ(outputs.size(), group.cases.size());
+    at::Tensor loss;
+    at::Tensor alone_loss;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      const at::Tensor output = alone.linears[i](alone.cases[0].x);
+      ExpectClose(outputs[i], output, tolerance);
+      const at::Tensor part = (outputs[i] * group.cases[i].dy).sum();
+      const at::Tensor alone_part = (output * group.cases[i].dy).sum();
+      loss = loss.defined() ? loss + part : part;
+      alone_loss = alone_loss.defined() ? alone_loss + alone_part : alone_part;
+    }
+    loss.backward();
+    alone_loss.backward();
+    ExpectClose(group.cases[0].x.grad(), alone.cases[0].x.grad(), tolerance);
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      if (group.linears[i].hook == nullptr) continue;
+      ExpectClose(group.cases[i].a.grad(), alone.cases[i].a.grad(), tolerance);
+      ExpectClose(group.cases[i].b.grad(), alone.cases[i].b.grad(), tolerance);
+    }
+  }
+};
+
+TEST_P(LoraGroupTest, EqualsOneLinearAfterTheOther) { Compare(20, at::kFloat, 0, 2e-6); }
+TEST_P(LoraGroupTest, EqualsOneLinearAfterTheOtherWithDropout) {
+  Compare(20, at::kFloat, 0.3, 2e-6);
+}
+TEST_P(LoraGroupTest, FewRowsGiveTheSame) { Compare(2, at::kFloat, 0.3, 2e-6); }
+TEST_P(LoraGroupTest, ABFloat16BaseGivesTheSame) { Compare(20, at::kBFloat16, 0.3, 0x1p-7); }
+TEST_P(LoraGroupTest, AHalfBaseGivesTheSame) { Compare(20, at::kHalf, 0, 0x1p-10); }
+
+TEST_P(LoraGroupTest, AnOutputThatIsNotUsedGetsNoGradient) {
+  Group group = Make(20, at::kFloat, 0.3);
+  const std::vector<at::Tensor> outputs = group.Run();
+  outputs.back().sum().backward();
+  EXPECT_GT(group.cases[0].x.grad().abs().sum().item<float>(), 0);
+  EXPECT_EQ(group.cases[0].a.grad().abs().sum().item<float>() > 0, outputs.size() == 1);
+}
+
+INSTANTIATE_TEST_SUITE_P(Ranks, LoraGroupTest,
+                         ::testing::Values(std::vector<int64_t>{4, 4, 4},
+                                           std::vector<int64_t>{3, 0, 17},
+                                           std::vector<int64_t>{0, 2},
+                                           std::vector<int64_t>{1, 40, 5, 2}));
+
+// Rows in every path, against LibTorch's own operations, and repeated.
+TEST(LoraLinearRuleTest, TheNumberOfThreadsDoesNotMatter) {
+  const int before = at::get_num_threads();
+  std::vector<at::Tensor> results[2];
+  for (const int threads : {1, 4}) {
+    at::set_num_threads(threads);
+    Case c({{700}, 300, 260, 16, true});
+    LoraLinear lora(c.a, c.b, Case::kScale);
+    lora.SetDropout(0.2, Random(9));
+    const at::Tensor y = lora.Forward(c.x, at::zeros_like(c.weight), {});
+    const Gradients gradients = TakeGradients(c, y);
+    results[threads > 1] = {y, gradients.a, gradients.b};
+  }
+  at::set_num_threads(before);
+  for (size_t i = 0; i < results[0].size(); ++i) {
+    EXPECT_TRUE(at::equal(results[0][i], results[1][i])) << i;
+  }
 }
 
 }  // namespace

@@ -1,0 +1,18 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace fedumm::model {
+
+// The device that a setting names: "cpu", "cuda", "cuda:1", or "auto", which is "cuda" where that
+// can be had and "cpu" elsewhere. LibTorch's CUDA half is loaded into the process by the first call
+// that wants it, so that a program starts without it, a driver or CUDA's libraries.
+// INVALID_ARGUMENT for another name; UNAVAILABLE, with the reason and the remedy, if the device
+// cannot be had. Thread-safe.
+absl::StatusOr<at::Device> OpenDevice(const std::string& name);
+
+}  // namespace fedumm::model
