@@ -20,6 +20,7 @@
 #include <thread>
 #include <vector>
 
+#include "fedumm/simulation.h"
 #include "fedumm/strategies.h"
 #include "fedumm/super_link.h"
 #include "fedumm/super_node.h"
@@ -33,10 +34,12 @@ constexpr char kUsage[] =
        adapter_federation node --superlink HOST:PORT [--transport auto|grpc-rere|grpc-adapter|http] [--index I] [--count N]
        adapter_federation idle-server [--fleet HOST:PORT] [--http HOST:PORT]
        adapter_federation floor [--work null|adapter] [--nodes N]
+       adapter_federation simulate [--work null|adapter] [--nodes N] [--rounds N] [--threads N]
 
   server       waits for N nodes, plays the rounds, and prints ports, rounds, CPU and memory
   node         N nodes in this process, until SIGTERM
   idle-server  no strategy: serves until SIGTERM, then prints CPU and memory
+  simulate     the nodes of the server in one process, without a wire
   floor        hashes and copies, once, the bytes that one round with N nodes moves
 )";
 
@@ -285,6 +288,35 @@ int RunNodes(const Flags& flags) {
   return failures == 0 ? 0 : 1;
 }
 
+int RunSimulation(const Flags& flags) {
+  ClientApp app;
+  app.OnTrain([](const Message& message, Context& context) -> absl::StatusOr<RecordDict> {
+    return Trained(message, static_cast<int64_t>(context.node_id));
+  });
+  const int64_t num_nodes = NumberFlag(flags, "nodes", 16);
+  auto grid =
+      NewSimulation(app, {.num_nodes = num_nodes, .num_threads = NumberFlag(flags, "threads", 1)});
+  if (!grid.ok()) return Fail(grid.status());
+  FedAvg strategy({.fraction_evaluate = 0});
+  StartOptions options = {.num_rounds = NumberFlag(flags, "rounds", 3),
+                          .timeout = absl::Minutes(30),
+                          .quorum = num_nodes};
+  double cpu = CpuSeconds();
+  options.on_round = [&](const RoundResult& round) {
+    const double now = CpuSeconds();
+    std::printf("{\"event\": \"round\", \"round\": %lld, \"ms\": %.3f, \"cpu_ms\": %.3f}\n",
+                static_cast<long long>(round.number), absl::ToDoubleMilliseconds(round.duration),
+                1e3 * (now - cpu));
+    cpu = now;
+  };
+  const absl::StatusOr<Result> result =
+      strategy.Start(**grid, Work(TextFlag(flags, "work", "adapter")), std::move(options));
+  if (!result.ok()) return Fail(result.status());
+  std::printf("{\"event\": \"done\", \"peak_rss_bytes\": %lld}\n",
+              static_cast<long long>(StatusBytes("VmHWM")));
+  return 0;
+}
+
 // Each payload byte hashed once and copied once, by one thread. The arrays of the nodes differ, so
 // nothing stays in a cache that would not in a round.
 int RunFloor(const Flags& flags) {
@@ -327,6 +359,7 @@ int main(int argc, char** argv) {
   if (mode == "server") return RunServer(flags);
   if (mode == "node") return RunNodes(flags);
   if (mode == "idle-server") return RunIdleServer(flags);
+  if (mode == "simulate") return RunSimulation(flags);
   if (mode == "floor") return RunFloor(flags);
   std::fprintf(stderr, "%s", kUsage);
   return 2;

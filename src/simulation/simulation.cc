@@ -19,10 +19,13 @@ constexpr uint64_t kRunId = 1;
 constexpr uint64_t kFirstNodeId = 2;
 
 // Thread-safe. Instructions wait in one queue; each worker takes the first whose node is idle, so
-// that a node handles its messages one by one and in order, as a SuperNode does.
+// that a node handles its messages one by one and in order, as a SuperNode does. Unless somebody
+// waits for a reply, no more of them are made than there are workers: memory does not grow with the
+// number of nodes, however slowly replies are taken.
 class Simulation final : public Grid {
  public:
-  Simulation(const ClientApp& app, const SimulationOptions& options) : app_(app) {
+  Simulation(const ClientApp& app, const SimulationOptions& options)
+      : app_(app), num_workers_(static_cast<size_t>(options.num_threads)) {
     for (int64_t i = 0; i < options.num_nodes; ++i) {
       Context& context = contexts_.emplace_back();
       context.run_id = kRunId;
@@ -74,9 +77,13 @@ class Simulation final : public Grid {
         }
       }
       const absl::Duration left = countdown.left();
-      if (!replies.empty() || left <= absl::ZeroDuration()) return replies;
+      if (!replies.empty() || left <= absl::ZeroDuration()) break;
+      starved_ = true;
+      work_changed_.NotifyAll();
       replies_changed_.WaitFor(mutex_, left);
     }
+    work_changed_.NotifyAll();  // there is room for further replies
+    return replies;
   }
 
   void Withdraw(const std::vector<std::string>& message_ids) override {
@@ -112,6 +119,10 @@ class Simulation final : public Grid {
   void Work() {
     MutexLock lock(mutex_);
     while (!stopping_) {
+      if (!starved_ && replies_.size() + busy_.size() >= num_workers_) {
+        work_changed_.Wait(mutex_);
+        continue;
+      }
       const auto next =
           std::find_if(queue_.begin(), queue_.end(),
                        [this](const Message& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -130,7 +141,10 @@ class Simulation final : public Grid {
       mutex_.Lock();
       busy_.erase(node_id);
       const std::string& id = instruction.metadata.message_id;
-      if (wanted_.erase(id) > 0) replies_.emplace(id, std::move(reply));
+      if (wanted_.erase(id) > 0) {
+        replies_.emplace(id, std::move(reply));
+        starved_ = false;  // unless the one who waits wants another reply
+      }
       replies_changed_.NotifyAll();
       work_changed_.NotifyAll();  // this node may have more to do
     }
@@ -143,6 +157,7 @@ class Simulation final : public Grid {
   }
 
   const ClientApp& app_;
+  const size_t num_workers_;
   std::deque<Context> contexts_;  // one for each node; used by whoever holds the node in busy_
 
   Mutex mutex_;
@@ -153,6 +168,7 @@ class Simulation final : public Grid {
   std::set<std::string> wanted_ ABSL_GUARDED_BY(mutex_);            // instructions without a reply
   std::map<std::string, Message> replies_ ABSL_GUARDED_BY(mutex_);  // by instruction
   int64_t num_messages_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool starved_ ABSL_GUARDED_BY(mutex_) = false;  // a call of PullMessages found nothing
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::vector<std::thread> workers_;

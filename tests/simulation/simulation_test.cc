@@ -249,5 +249,40 @@ TEST(SimulationTest, ImpossibleSizesAreRefused) {
   EXPECT_THAT(NewSimulation(app, {.num_threads = 0}), StatusIs(absl::StatusCode::kInvalidArgument));
 }
 
+// Replies would otherwise pile up, each with an adapter in it, while a slow aggregation takes them.
+TEST(SimulationTest, RepliesThatNobodyWaitsForAreNotMadeAhead) {
+  constexpr int kNodes = 40;
+  std::atomic<int> taken = 0;
+  std::atomic<int> made = 0;
+  std::atomic<int> most_ahead = 0;
+  ClientApp app;
+  app.OnTrain([&](const Message&, Context&) -> absl::StatusOr<RecordDict> {
+    const int ahead = ++made - taken;
+    int most = most_ahead;
+    while (ahead > most && !most_ahead.compare_exchange_weak(most, ahead)) {
+    }
+    return RecordDict();
+  });
+  auto grid = NewSimulation(app, {.num_nodes = kNodes, .num_threads = 2});
+  ASSERT_THAT(grid, IsOk());
+  std::vector<Message> messages(kNodes);
+  for (int i = 0; i < kNodes; ++i) {
+    messages[i].metadata.dst_node_id = 2 + i;
+    messages[i].metadata.message_type = message_type::kTrain;
+    messages[i].content = RecordDict();
+  }
+  const auto ids = (*grid)->PushMessages(std::move(messages));
+  ASSERT_THAT(ids, IsOk());
+  volatile double work = 1;
+  while (taken < kNodes) {
+    const auto replies = (*grid)->PullMessages(*ids, absl::Now() + absl::Seconds(60));
+    ASSERT_THAT(replies, IsOk());
+    ASSERT_FALSE(replies->empty());
+    for (int i = 0; i < 200'000; ++i) work = std::sqrt(work + 1);  // the aggregation
+    taken += static_cast<int>(replies->size());
+  }
+  EXPECT_LE(most_ahead, 4);  // two taken and not yet counted, two ready or under way
+}
+
 }  // namespace
 }  // namespace fedumm
