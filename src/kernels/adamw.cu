@@ -283,8 +283,9 @@ absl::Status AdamWCuda(const AdamWOptions& options, absl::Span<const AdamWClient
           items, parts,
           [&](const auto& table) {
             arguments.table = table;
-            SquaresKernel<<<table.blocks, kThreads, 0, stream>>>(arguments);
-            return CudaStatus(cudaGetLastError(), kName);
+            return CudaStatus(Launch(SquaresKernel, dim3(table.blocks), kThreads, /*shared=*/0,
+                                     stream, arguments),
+                              kName);
           });
       !status.ok())
     return status;
@@ -293,8 +294,8 @@ absl::Status AdamWCuda(const AdamWOptions& options, absl::Span<const AdamWClient
   };
   return ForTables<decltype(arguments.table)>(items, blocks, [&](const auto& table) {
     arguments.table = table;
-    UpdateKernel<<<table.blocks, kThreads, 0, stream>>>(arguments);
-    return CudaStatus(cudaGetLastError(), kName);
+    return CudaStatus(
+        Launch(UpdateKernel, dim3(table.blocks), kThreads, /*shared=*/0, stream, arguments), kName);
   });
 }
 

@@ -13,6 +13,7 @@
 
 #include "fedumm/kernels.h"
 #include "kernels/ptx.cuh"
+#include "kernels/tile.cuh"
 
 namespace fedumm::kernels {
 
@@ -65,22 +66,34 @@ __device__ __forceinline__ Place PlaceOf(const GemmArguments& g) {
 
 template <typename Arguments>
 __device__ __forceinline__ int SegmentOf(const Arguments& g, int row_tile) {
-  int low = 0, high = g.segments;  // the last one that starts at or before the tile
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    if (g.segment[middle].first_tile <= row_tile) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
+  return LastAtOrBefore(g.segments, row_tile, [&](int i) { return g.segment[i].first_tile; });
 }
 
 __device__ __forceinline__ int ModuleOf(const GemmArguments& g, int column_tile) {
   int module = 0;
   while (module + 1 < g.modules && g.module[module + 1].first_column_tile <= column_tile) ++module;
   return module;
+}
+
+// A block's tile of the result.
+struct BlockTile {
+  const GemmSegment& segment;
+  int64_t row;          // of the batch
+  int rows;             // of the segment from there on
+  int module;           // of the forward pass
+  int column, columns;  // of y_g or dX from there on
+};
+template <typename Tile, bool kGradient>
+__device__ __forceinline__ BlockTile BlockTileOf(const GemmArguments& g) {
+  const Place place = PlaceOf(g);
+  const GemmSegment& segment = g.segment[SegmentOf(g, place.row_tile)];
+  const int in_segment = (place.row_tile - segment.first_tile) * Tile::kBm;
+  const int module = kGradient ? 0 : ModuleOf(g, place.column_tile);
+  const int column =
+      (place.column_tile - (kGradient ? 0 : g.module[module].first_column_tile)) * Tile::kBn;
+  return {
+      segment, int64_t{segment.first_row} + in_segment,        segment.rows - in_segment, module,
+      column,  (kGradient ? g.k : g.module[module].n) - column};
 }
 
 // The parts of a block. The low-rank ones come last in the forward pass, where they are loaded
@@ -138,28 +151,6 @@ struct GemmTile {
       kStages * kStageBytes > kOutBytes ? kStages* kStageBytes : kOutBytes;
 };
 
-// Byte offset of a 16-byte chunk in a tile with the depth contiguous (rows of 64 bytes): any 8 rows
-// that follow each other hit all banks.
-__device__ __forceinline__ uint32_t RowOffset(int row, int chunk) {
-  return row * kDepthBytes + ((chunk ^ ((row >> 1) & 3)) << 4);
-}
-// The same in a tile with the columns contiguous: 8 places of the depth at one chunk hit all banks.
-template <int kRowBytes>
-__device__ __forceinline__ uint32_t ColumnOffset(int depth, int chunk) {
-  static_assert(kRowBytes % 128 == 0, "");
-  return depth * kRowBytes + ((chunk ^ (depth & 7)) << 4);
-}
-
-// Copies kVec bytes of which `valid` exist; kVec = 2 takes its own time.
-template <int kVec>
-__device__ __forceinline__ void Copy(uint32_t to, const void* from, int valid) {
-  if constexpr (kVec >= 4) {
-    ptx::CpAsync<kVec>(to, from, valid);
-  } else {
-    ptx::StoreShared<uint16_t>(to, valid > 0 ? *static_cast<const uint16_t*>(from) : uint16_t{0});
-  }
-}
-
 // One thread's part of the copies of an operand with the depth contiguous: every kStep-th row of
 // the tile, kDepthBytes further with each Run. Rows beyond the last repeat it: they feed results
 // that nobody stores. Elements beyond the depth are zero.
@@ -202,7 +193,7 @@ struct RowCopy {
     const int byte = column * static_cast<int>(sizeof(T));
     if constexpr (kWide) {
       static_assert(kStep % 8 == 0, "the swizzle repeats");
-      const uint32_t to = tile + RowOffset(row, byte / 16);
+      const uint32_t to = tile + ChunkOffset<kDepthBytes>(row, byte / 16);
 #pragma unroll
       for (int i = 0; i < kCopies; ++i) {
         Copy<kVec>(to + i * kStep * kDepthBytes, from + row_at[i], valid);
@@ -211,7 +202,7 @@ struct RowCopy {
 #pragma unroll 4
       for (int i = 0; i < kCopies; ++i) {
         const int at = row + i * kStep;
-        Copy<kVec>(tile + RowOffset(at, byte / 16) + byte % 16,
+        Copy<kVec>(tile + ChunkOffset<kDepthBytes>(at, byte / 16) + byte % 16,
                    from + min(at, last) * stride + column, valid);
       }
     }
@@ -253,8 +244,8 @@ struct ColumnCopy {
 #pragma unroll(kVec == 16 ? kCopies : 4)
     for (int i = 0; i < kCopies; ++i) {
       const uint32_t at =  // the swizzle repeats after 8 rows
-          kStep % 8 == 0 ? ColumnOffset<kRowBytes>(row, byte / 16) + i * kStep * kRowBytes
-                         : ColumnOffset<kRowBytes>(row + i * kStep, byte / 16);
+          kStep % 8 == 0 ? ChunkOffset<kRowBytes>(row, byte / 16) + i * kStep * kRowBytes
+                         : ChunkOffset<kRowBytes>(row + i * kStep, byte / 16);
       Copy<kVec>(tile + at + byte % 16, from + i * kStep * stride, i * kStep < left ? valid : 0);
     }
     from += kDepth * stride;
@@ -322,9 +313,9 @@ struct TensorSum {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     warp_m = warp % Tile::kWarpsM * Tile::kWm, warp_n = warp / Tile::kWarpsM * Tile::kWn;
     // 16 rows on, the swizzle repeats; 2 chunks on, one bit of the address flips.
-    p_at = RowOffset(warp_m + lane % 16, lane / 16);
-    q_at = kColumns ? ColumnOffset<Tile::kBn * 2>(lane % 16, warp_n / 8 + lane / 16)
-                    : RowOffset(warp_n + lane % 8 + lane / 16 * 8, lane / 8 % 2);
+    p_at = ChunkOffset<kDepthBytes>(warp_m + lane % 16, lane / 16);
+    q_at = kColumns ? ChunkOffset<Tile::kBn * 2>(lane % 16, warp_n / 8 + lane / 16)
+                    : ChunkOffset<kDepthBytes>(warp_n + lane % 8 + lane / 16 * 8, lane / 8 % 2);
 #pragma unroll
     for (int i = 0; i < kMi; ++i) {
 #pragma unroll
@@ -439,7 +430,7 @@ struct FloatSum {
 #pragma unroll
           for (int half = 0; half < 2; ++half) {
             const auto v = ptx::LoadShared<float4>(
-                q + ColumnOffset<Tile::kBn * 4>(chunk * 4 + e, tx + half * (Tile::kBn / 8)));
+                q + ChunkOffset<Tile::kBn * 4>(chunk * 4 + e, tx + half * (Tile::kBn / 8)));
             b[e][half * 4] = v.x, b[e][half * 4 + 1] = v.y;
             b[e][half * 4 + 2] = v.z, b[e][half * 4 + 3] = v.w;
           }
@@ -447,13 +438,13 @@ struct FloatSum {
       } else {
 #pragma unroll
         for (int j = 0; j < 8; ++j) {
-          const auto v = ptx::LoadShared<float4>(q + RowOffset(Column(j), chunk));
+          const auto v = ptx::LoadShared<float4>(q + ChunkOffset<kDepthBytes>(Column(j), chunk));
           b[0][j] = v.x, b[1][j] = v.y, b[2][j] = v.z, b[3][j] = v.w;
         }
       }
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        const auto v = ptx::LoadShared<float4>(p + RowOffset(Row(i), chunk));
+        const auto v = ptx::LoadShared<float4>(p + ChunkOffset<kDepthBytes>(Row(i), chunk));
         const float a[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
@@ -532,16 +523,11 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
   using T = typename Tile::T;
   constexpr int kStages = Tile::kStages;
   const uint32_t shared = ptx::SharedBase();
-  const Place place = PlaceOf(g);
-  const GemmSegment& segment = g.segment[SegmentOf(g, place.row_tile)];
-  const int in_segment = (place.row_tile - segment.first_tile) * Tile::kBm;
-  const int64_t row = int64_t{segment.first_row} + in_segment;
-  const int rows = segment.rows - in_segment;
-  const int module = kGradient ? 0 : ModuleOf(g, place.column_tile);
-  const int column =
-      (place.column_tile - (kGradient ? 0 : g.module[module].first_column_tile)) * Tile::kBn;
-  const int columns = (kGradient ? g.k : g.module[module].n) - column;
-
+  const BlockTile block = BlockTileOf<Tile, kGradient>(g);
+  const GemmSegment& segment = block.segment;
+  const int64_t row = block.row;
+  const int rows = block.rows, module = block.module, column = block.column,
+            columns = block.columns;
   const Parts<T, kGradient> parts{g, segment, module};
   int tiles = 0, masked_tiles = 0;
   for (int part = 0; part < parts.Count(); ++part) {

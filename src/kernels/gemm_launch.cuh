@@ -56,15 +56,13 @@ bool AreLowRankOperandsWide(const GemmCall& call) {
   return true;
 }
 
-inline int64_t TilesOf(int64_t elements, int64_t tile) { return (elements + tile - 1) / tile; }
-
 // Tiles of all results.
 template <bool kGradient>
 int64_t TileCount(const LoraProblem& problem, int64_t height, int64_t width) {
   int64_t rows = 0, columns = 0;
-  for (const LoraSegment& segment : problem.segments) rows += TilesOf(segment.rows, height);
-  for (const LoraModule& module : problem.modules) columns += TilesOf(module.n, width);
-  return rows * (kGradient ? TilesOf(problem.k, width) : columns);
+  for (const LoraSegment& segment : problem.segments) rows += CeilDiv(segment.rows, height);
+  for (const LoraModule& module : problem.modules) columns += CeilDiv(module.n, width);
+  return rows * (kGradient ? CeilDiv(problem.k, width) : columns);
 }
 
 // Large tiles do more with what they load; small ones fill the device sooner and waste less on
@@ -98,11 +96,11 @@ void FillArguments(const GemmCall& call, int height, int width, size_t* next, in
                     static_cast<int>(LoraSColumn(problem, i)),
                     g->column_tiles,
                     kGradient ? Matrix{} : call.out[i]};
-    if (!kGradient) g->column_tiles += static_cast<int>(TilesOf(module.n, width));
+    if (!kGradient) g->column_tiles += static_cast<int>(CeilDiv(module.n, width));
   }
   if (kGradient) {
     g->dx = call.out[0];
-    g->column_tiles = static_cast<int>(TilesOf(problem.k, width));
+    g->column_tiles = static_cast<int>(CeilDiv(problem.k, width));
   }
   g->segments = 0;
   g->row_tiles = 0;
@@ -118,7 +116,7 @@ void FillArguments(const GemmCall& call, int height, int width, size_t* next, in
       to.ranks[i] = static_cast<int16_t>(factors.rank);
       to.factors[i] = kGradient ? factors.a : factors.b;
     }
-    g->row_tiles += static_cast<int>(TilesOf(segment.rows, height));
+    g->row_tiles += static_cast<int>(CeilDiv(segment.rows, height));
     *first_row += segment.rows;
   }
 }
@@ -198,15 +196,8 @@ absl::Status GemmOf(const GemmCall& call) {
 
 template <bool kGradient>
 absl::Status Gemm(const GemmCall& call) {
-  switch (call.problem.dtype) {
-    case DType::kFloat32:
-      return GemmOf<float, kGradient>(call);
-    case DType::kBFloat16:
-      return GemmOf<__nv_bfloat16, kGradient>(call);
-    case DType::kFloat16:
-      return GemmOf<__half, kGradient>(call);
-  }
-  return absl::InvalidArgumentError(absl::StrCat(call.function, ": unknown dtype"));
+  return WithElementType(call.problem.dtype, call.function,
+                         [&](auto element) { return GemmOf<decltype(element), kGradient>(call); });
 }
 
 }  // namespace fedumm::kernels

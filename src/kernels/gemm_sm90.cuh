@@ -73,7 +73,7 @@ __device__ __forceinline__ void CopyRows(uint32_t tile, ConstMatrix matrix, int6
     const int row = i / 16 / steps * 8 + i / 2 % 4 * 2 + i / 8 % 2;
     const uint4 value =
         LoadChunk(from + min(row, rows - 1) * matrix.stride + chunk * 8, left - chunk * 8, wide);
-    ptx::StoreShared(tile + row * 128 + ((chunk ^ (row & 7)) << 4), value);
+    ptx::StoreShared(tile + ChunkOffset<128>(row, chunk), value);
   }
 }
 
@@ -90,8 +90,8 @@ __device__ __forceinline__ void CopyColumns(uint32_t tile, ConstMatrix matrix, i
     const int chunk = i % (kColumns / 8), row = i / (kColumns / 8);
     const uint4 value = LoadChunk(from + row * matrix.stride + chunk * 8,
                                   row < left ? columns - chunk * 8 : 0, wide);
-    ptx::StoreShared(
-        tile + chunk / 8 * kColumnBlockBytes + row * 128 + ((chunk % 8 ^ (row & 7)) << 4), value);
+    ptx::StoreShared(tile + chunk / 8 * kColumnBlockBytes + ChunkOffset<128>(row, chunk % 8),
+                     value);
   }
 }
 
@@ -103,15 +103,11 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
   constexpr int kStages = Tile::kStages, kBk = Tile::kBk;
   const uint32_t shared = ptx::SharedBase();
   const uint32_t full = shared + kStages * Tile::kStageBytes, empty = full + kStages * 8;
-  const Place place = PlaceOf(g);
-  const GemmSegment& segment = g.segment[SegmentOf(g, place.row_tile)];
-  const int in_segment = (place.row_tile - segment.first_tile) * Tile::kBm;
-  const int64_t row = int64_t{segment.first_row} + in_segment;
-  const int rows = segment.rows - in_segment;
-  const int module = kGradient ? 0 : ModuleOf(g, place.column_tile);
-  const int column =
-      (place.column_tile - (kGradient ? 0 : g.module[module].first_column_tile)) * Tile::kBn;
-  const int columns = (kGradient ? g.k : g.module[module].n) - column;
+  const BlockTile block = BlockTileOf<Tile, kGradient>(g);
+  const GemmSegment& segment = block.segment;
+  const int64_t row = block.row;
+  const int rows = block.rows, module = block.module, column = block.column,
+            columns = block.columns;
   const Parts<T, kGradient> parts{g, segment, module};
   // Only a mask needs the low-rank sum apart; otherwise its copies hide behind the large product.
   const bool low_rank_first = kGradient && g.kept != nullptr;

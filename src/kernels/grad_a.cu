@@ -106,18 +106,8 @@ __device__ __forceinline__ void CopyDs(uint32_t tile, const T* from,
     const int bytes = row < rows ? valid : 0;
     const T* source = bytes > 0 ? from + row * arguments.ds_stride + source_column : from;
     const uint32_t to = tile + DsOffset<T, kRank>(row, column * static_cast<int>(sizeof(T)));
-    if constexpr (kBytes >= 4) {
-      ptx::CpAsync<kBytes>(to, source, bytes);
-    } else {
-      ptx::StoreShared<uint16_t>(
-          to, bytes > 0 ? *reinterpret_cast<const uint16_t*>(source) : uint16_t{0});
-    }
+    Copy<kBytes>(to, source, bytes);
   }
-}
-
-// Ones in the halves of a register whose elements are kept: bit 0 of `low` and of `high`.
-__device__ __forceinline__ uint32_t KeepMask(uint32_t low, uint32_t high) {
-  return (low & 1) * 0xffffU | (high & 1) * 0xffff0000U;
 }
 
 // Adds the tile's product. 2-byte types: a warp makes 16 columns of dA with m16n8k16, the ranks
@@ -383,60 +373,34 @@ void AppendSums(const Pass& pass, const LoraProblem& problem, bool add,
 }
 
 template <typename T, int kRank, bool kAligned>
-absl::Status Launch(const std::vector<GradAItem>& items, GradAArguments& arguments,
-                    CUstream_st* stream) {
+absl::Status LaunchPasses(const std::vector<GradAItem>& items, GradAArguments& arguments,
+                          CUstream_st* stream) {
   using S = Shape<T, kRank>;
-  const auto kernel = GradAKernel<T, kRank, kAligned>;
-  if (absl::Status status =
-          CudaStatus(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                          S::kSharedBytes),
-                     kName);
-      !status.ok())
-    return status;
   arguments.slabs = static_cast<int32_t>(CeilDiv(arguments.k, S::kColumns));
   const auto blocks = [&](const GradAItem& item) { return int64_t{item.chunks} * arguments.slabs; };
   return ForTables<decltype(arguments.table)>(items, blocks, [&](const auto& table) {
     arguments.table = table;
-    kernel<<<table.blocks, kThreads, S::kSharedBytes, stream>>>(arguments);
-    return CudaStatus(cudaGetLastError(), kName);
+    return CudaStatus(Launch(GradAKernel<T, kRank, kAligned>, dim3(table.blocks), kThreads,
+                             S::kSharedBytes, stream, arguments),
+                      kName);
   });
 }
 
 template <typename T, bool kAligned>
 absl::Status LaunchOfRank(int rank, const std::vector<GradAItem>& items, GradAArguments& arguments,
                           CUstream_st* stream) {
-  if (rank == 16) return Launch<T, 16, kAligned>(items, arguments, stream);
-  if (rank == 32) return Launch<T, 32, kAligned>(items, arguments, stream);
+  if (rank == 16) return LaunchPasses<T, 16, kAligned>(items, arguments, stream);
+  if (rank == 32) return LaunchPasses<T, 32, kAligned>(items, arguments, stream);
   if constexpr (sizeof(T) == 2) {
-    if (rank == 128) return Launch<T, 128, kAligned>(items, arguments, stream);
+    if (rank == 128) return LaunchPasses<T, 128, kAligned>(items, arguments, stream);
   }
-  return Launch<T, 64, kAligned>(items, arguments, stream);
-}
-
-template <typename T>
-absl::Status LaunchOfType(int rank, bool aligned, const std::vector<GradAItem>& items,
-                          GradAArguments& arguments, CUstream_st* stream) {
-  return aligned ? LaunchOfRank<T, true>(rank, items, arguments, stream)
-                 : LaunchOfRank<T, false>(rank, items, arguments, stream);
-}
-
-absl::Status LaunchOfDType(DType dtype, int rank, bool aligned, const std::vector<GradAItem>& items,
-                           GradAArguments& arguments, CUstream_st* stream) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return LaunchOfType<float>(rank, aligned, items, arguments, stream);
-    case DType::kBFloat16:
-      return LaunchOfType<__nv_bfloat16>(rank, aligned, items, arguments, stream);
-    default:
-      return LaunchOfType<__half>(rank, aligned, items, arguments, stream);
-  }
+  return LaunchPasses<T, 64, kAligned>(items, arguments, stream);
 }
 
 absl::Status Check(const LoraProblem& problem, ConstMatrix ds, ConstMatrix x, const uint32_t* kept,
                    absl::Span<float* const> da) {
   if (absl::Status status = CheckLoraProblem(problem); !status.ok()) return status;
   const int64_t rows = LoraRows(problem);
-  const int64_t bytes = BytesOf(problem.dtype);
   const int64_t columns = LoraSColumns(problem);
   if (da.size() != problem.modules.size() * problem.segments.size()) {
     return absl::InvalidArgumentError(absl::StrCat(kName, ": ", da.size(), " gradients for ",
@@ -448,9 +412,7 @@ absl::Status Check(const LoraProblem& problem, ConstMatrix ds, ConstMatrix x, co
     return status;
   if (absl::Status status = CheckMatrix("x", x, rows, problem.k, problem.dtype); !status.ok())
     return status;
-  if (problem.dropout > 0) {
-    if (absl::Status status = CheckKept(problem, kept); !status.ok()) return status;
-  }
+  if (absl::Status status = CheckKept(problem, kept); !status.ok()) return status;
   for (size_t i = 0; i < da.size(); ++i) {
     if (reinterpret_cast<uintptr_t>(da[i]) % sizeof(float) != 0)
       return absl::InvalidArgumentError(absl::StrCat(kName, ": dA ", i, " is misaligned"));
@@ -510,10 +472,15 @@ absl::Status LoraGradACuda(const LoraProblem& problem, ConstMatrix ds, ConstMatr
     }
     launches[PassClass(item.groups)].push_back(item);
   }
-  for (const auto& [rank, items] : launches) {
-    if (absl::Status status = LaunchOfDType(problem.dtype, rank, aligned, items, arguments, stream);
-        !status.ok())
+  for (const auto& launch : launches) {
+    const auto of_type = [&](auto element) {
+      using T = decltype(element);
+      return aligned ? LaunchOfRank<T, true>(launch.first, launch.second, arguments, stream)
+                     : LaunchOfRank<T, false>(launch.first, launch.second, arguments, stream);
+    };
+    if (absl::Status status = WithElementType(problem.dtype, kName, of_type); !status.ok()) {
       return status;
+    }
   }
   return SumPartials(problem.dtype, sums, kName, stream);
 }

@@ -414,49 +414,23 @@ Plan PlanPasses(const LoraProblem& problem) {
 }
 
 template <typename T, int kRank, bool kAligned>
-absl::Status Launch(const std::vector<GradSBItem>& items, GradSBArguments& arguments,
-                    CUstream_st* stream) {
-  constexpr int kShared = Shape<T, kRank>::kSharedBytes;
-  const auto kernel = GradSBKernel<T, kRank, kAligned>;
-  if (absl::Status status = CudaStatus(
-          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared),
-          kName);
-      !status.ok())
-    return status;
+absl::Status LaunchPasses(const std::vector<GradSBItem>& items, GradSBArguments& arguments,
+                          CUstream_st* stream) {
   const auto blocks = [](const GradSBItem& item) { return int64_t{item.parts} * item.row_blocks; };
   return ForTables<decltype(arguments.table)>(items, blocks, [&](const auto& table) {
     arguments.table = table;
-    kernel<<<table.blocks, kThreads, kShared, stream>>>(arguments);
-    return CudaStatus(cudaGetLastError(), kName);
+    return CudaStatus(Launch(GradSBKernel<T, kRank, kAligned>, dim3(table.blocks), kThreads,
+                             Shape<T, kRank>::kSharedBytes, stream, arguments),
+                      kName);
   });
 }
 
 template <typename T, bool kAligned>
 absl::Status LaunchOfRank(int rank, const std::vector<GradSBItem>& items,
                           GradSBArguments& arguments, CUstream_st* stream) {
-  if (rank == 16) return Launch<T, 16, kAligned>(items, arguments, stream);
-  if (rank == 32) return Launch<T, 32, kAligned>(items, arguments, stream);
-  return Launch<T, 64, kAligned>(items, arguments, stream);
-}
-
-template <typename T>
-absl::Status LaunchOfType(int rank, bool aligned, const std::vector<GradSBItem>& items,
-                          GradSBArguments& arguments, CUstream_st* stream) {
-  return aligned ? LaunchOfRank<T, true>(rank, items, arguments, stream)
-                 : LaunchOfRank<T, false>(rank, items, arguments, stream);
-}
-
-absl::Status LaunchOfDType(DType dtype, int rank, bool aligned,
-                           const std::vector<GradSBItem>& items, GradSBArguments& arguments,
-                           CUstream_st* stream) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return LaunchOfType<float>(rank, aligned, items, arguments, stream);
-    case DType::kBFloat16:
-      return LaunchOfType<__nv_bfloat16>(rank, aligned, items, arguments, stream);
-    default:
-      return LaunchOfType<__half>(rank, aligned, items, arguments, stream);
-  }
+  if (rank == 16) return LaunchPasses<T, 16, kAligned>(items, arguments, stream);
+  if (rank == 32) return LaunchPasses<T, 32, kAligned>(items, arguments, stream);
+  return LaunchPasses<T, 64, kAligned>(items, arguments, stream);
 }
 
 absl::Status Check(const LoraProblem& problem, absl::Span<const ConstMatrix> dy, ConstMatrix s,
@@ -469,7 +443,6 @@ absl::Status Check(const LoraProblem& problem, absl::Span<const ConstMatrix> dy,
                      modules, " modules and ", problem.segments.size(), " segments"));
   }
   const int64_t rows = LoraRows(problem);
-  const int64_t bytes = BytesOf(problem.dtype);
   const int64_t columns = LoraSColumns(problem);
   if (absl::Status status = CheckMatrix("S", s, rows, columns, problem.dtype); !status.ok())
     return status;
@@ -548,11 +521,16 @@ absl::Status LoraGradSBCuda(const LoraProblem& problem, absl::Span<const ConstMa
   arguments.s_stride = s.stride;
   arguments.ds_stride = ds.stride;
   arguments.add = add;
-  for (const auto& [key, items] : launches) {
-    if (absl::Status status =
-            LaunchOfDType(problem.dtype, key.first, key.second, items, arguments, stream);
-        !status.ok())
+  for (const auto& launch : launches) {
+    const auto of_type = [&](auto element) {
+      using T = decltype(element);
+      const auto& [rank, aligned] = launch.first;
+      return aligned ? LaunchOfRank<T, true>(rank, launch.second, arguments, stream)
+                     : LaunchOfRank<T, false>(rank, launch.second, arguments, stream);
+    };
+    if (absl::Status status = WithElementType(problem.dtype, kName, of_type); !status.ok()) {
       return status;
+    }
   }
   return SumPartials(problem.dtype, sums, kName, stream);
 }

@@ -75,18 +75,11 @@ absl::Status SumPartials(DType dtype, const std::vector<PartialSum>& sums,
     return CeilDiv(job.rows * CeilDiv(job.columns, 4), kThreads);
   };
   return ForTables<SumTable>(sums, blocks, [&](const SumTable& table) {
-    switch (dtype) {
-      case DType::kFloat32:
-        PartialSumKernel<float><<<table.blocks, kThreads, 0, stream>>>(table);
-        break;
-      case DType::kBFloat16:
-        PartialSumKernel<__nv_bfloat16><<<table.blocks, kThreads, 0, stream>>>(table);
-        break;
-      case DType::kFloat16:
-        PartialSumKernel<__half><<<table.blocks, kThreads, 0, stream>>>(table);
-        break;
-    }
-    return CudaStatus(cudaGetLastError(), function);
+    return WithElementType(dtype, function, [&](auto element) {
+      return CudaStatus(Launch(PartialSumKernel<decltype(element)>, dim3(table.blocks), kThreads,
+                               /*shared=*/0, stream, table),
+                        function);
+    });
   });
 }
 

@@ -15,18 +15,11 @@
 #include "kernels/launch.cuh"
 #include "kernels/problem.h"
 #include "kernels/ptx.cuh"
+#include "kernels/tile.cuh"
 
 namespace fedumm::kernels {
 
 // --- Host
-
-inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t RoundUp(int64_t a, int64_t b) { return CeilDiv(a, b) * b; }
-
-// Whether every row starts at a multiple of 16 bytes.
-inline bool HasAlignedRows(const void* data, int64_t stride, int64_t bytes) {
-  return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride * bytes % 16 == 0;
-}
 
 // Work of one launch, by value in the kernel's parameters: no table in device memory has to be
 // written before the launch, so that a graph can capture it. Item i owns the blocks from first[i]
@@ -40,17 +33,7 @@ struct Table {
   Item items[kMax];
 
   __device__ int Find(unsigned block) const {
-    int low = 0;
-    int high = count - 1;
-    while (low < high) {
-      const int middle = (low + high + 1) / 2;
-      if (first[middle] <= block) {
-        low = middle;
-      } else {
-        high = middle - 1;
-      }
-    }
-    return low;
+    return LastAtOrBefore(count, block, [this](int item) { return first[item]; });
   }
 };
 
@@ -76,15 +59,6 @@ absl::Status ForTables(const Items& items, Blocks blocks, Launch launch) {
 
 // --- Device
 
-// Offset of a 16-byte chunk in a tile with rows of kPitch bytes (32, 64 or more). The XOR spreads
-// eight rows at the same chunk, which ldmatrix reads together, over all banks.
-template <int kPitch>
-__device__ __forceinline__ uint32_t ChunkOffset(int row, int chunk) {
-  constexpr int kRowsPerLine = kPitch < 128 ? 128 / kPitch : 1;
-  constexpr int kMask = kPitch < 128 ? kPitch / 16 - 1 : 7;
-  return static_cast<uint32_t>(row * kPitch + ((chunk ^ ((row / kRowsPerLine) & kMask)) << 4));
-}
-
 // Copies a kRows x kColumns tile, of which `rows` x `columns` exist, and writes zeros to the rest.
 // to(row, byte) is the address in shared memory. kVector: by 16 bytes, for rows that start at
 // multiples of 16 bytes; otherwise by elements. The copies of 2-byte elements are ordinary stores,
@@ -109,12 +83,7 @@ __device__ __forceinline__ void CopyTile(const T* from, int64_t stride, int rows
                                         : 0;
     const T* source = valid > 0 ? from + row * stride + column : from;
     const uint32_t target = to(row, column * static_cast<int>(sizeof(T)));
-    if constexpr (kBytes >= 4) {
-      ptx::CpAsync<kBytes>(target, source, valid);
-    } else {
-      ptx::StoreShared<uint16_t>(
-          target, valid > 0 ? *reinterpret_cast<const uint16_t*>(source) : uint16_t{0});
-    }
+    Copy<kBytes>(target, source, valid);
   }
 }
 

@@ -51,11 +51,6 @@ struct ShrinkTile {
   static_assert(kSlices * kBm * kSumPitch <= kStages * kStageBytes, "sums replace tiles");
 };
 
-template <int kRowBytes>
-__device__ __forceinline__ uint32_t ShrinkOffset(int row, int chunk) {
-  return row * kRowBytes + ((chunk ^ (row & 7)) << 4);
-}
-
 // 8 columns of S that belong to one module.
 struct RankBlock {
   int module, first, ranks;  // `ranks` of the 8 exist
@@ -70,11 +65,6 @@ __device__ __forceinline__ RankBlock RankBlockOf(const ShrinkArguments& g,
   return {0, 0, 0};
 }
 
-// Both halves of the result select a 16-bit element where the bit is set.
-__device__ __forceinline__ uint32_t SelectPair(uint32_t bits) {
-  return (bits & 1) * 0xffffU | (bits >> 1 & 1) * 0xffff0000U;
-}
-
 // A warp's 16 rows by kR columns of one slice.
 template <typename Tile>
 struct ShrinkTensorSum {
@@ -85,21 +75,22 @@ struct ShrinkTensorSum {
   __device__ __forceinline__ void Add(uint32_t x, uint32_t a, uint32_t mask, bool dropout) {
     const int lane = threadIdx.x % 32, rows = threadIdx.x / 32 % 2 * 16, slice = threadIdx.x / 64;
     uint32_t fx[4];
-    ptx::LdmatrixX4(fx, x + ShrinkOffset<Tile::kRowBytes>(rows + lane % 16, slice * 2 + lane / 16));
+    ptx::LdmatrixX4(fx, x + ChunkOffset<Tile::kRowBytes>(rows + lane % 16, slice * 2 + lane / 16));
     if (dropout) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const uint32_t bits = ptx::LoadShared<uint16_t>(
             mask + (rows + half * 8 + lane / 4) * Tile::kMaskPitch + slice * 2);
-        fx[half] &= SelectPair(bits >> lane % 4 * 2);
-        fx[half + 2] &= SelectPair(bits >> (8 + lane % 4 * 2));
+        const uint32_t first = bits >> lane % 4 * 2;
+        fx[half] &= KeepMask(first, first >> 1);
+        fx[half + 2] &= KeepMask(first >> 8, first >> 9);
       }
     }
 #pragma unroll
     for (int j = 0; j < kNi; j += 2) {
       uint32_t fa[4];
-      ptx::LdmatrixX4(fa, a + ShrinkOffset<Tile::kRowBytes>(j * 8 + lane % 8 + lane / 16 * 8,
-                                                            slice * 2 + lane / 8 % 2));
+      ptx::LdmatrixX4(fa, a + ChunkOffset<Tile::kRowBytes>(j * 8 + lane % 8 + lane / 16 * 8,
+                                                           slice * 2 + lane / 8 % 2));
       ptx::Mma<T>(sum[j], fx, fa[0], fa[1]);
       ptx::Mma<T>(sum[j + 1], fx, fa[2], fa[3]);
     }
@@ -140,7 +131,7 @@ struct ShrinkFloatSum {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const auto row = ptx::LoadShared<float4>(
-            x + ShrinkOffset<Tile::kRowBytes>(ty + i * 8, slice * 4 + chunk));
+            x + ChunkOffset<Tile::kRowBytes>(ty + i * 8, slice * 4 + chunk));
         const float e[4] = {row.x, row.y, row.z, row.w};
 #pragma unroll
         for (int n = 0; n < 4; ++n) v[i][n] = bits[i] >> (chunk * 4 + n) & 1 ? e[n] : 0;
@@ -148,7 +139,7 @@ struct ShrinkFloatSum {
 #pragma unroll
       for (int j = 0; j < kNi; ++j) {
         const auto row = ptx::LoadShared<float4>(
-            a + ShrinkOffset<Tile::kRowBytes>(tx + j * 8, slice * 4 + chunk));
+            a + ChunkOffset<Tile::kRowBytes>(tx + j * 8, slice * 4 + chunk));
         const float e[4] = {row.x, row.y, row.z, row.w};
 #pragma unroll
         for (int n = 0; n < 4; ++n) {
@@ -225,7 +216,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     const int at = t * kBk;
     const int valid = min(max(g.k - at - copy_column, 0), kElements) * static_cast<int>(sizeof(T));
     const auto to = [&](int i) {
-      return ShrinkOffset<kRowBytes>(copy_row + i * kStep, copy_byte / 16) + copy_byte % 16;
+      return ChunkOffset<kRowBytes>(copy_row + i * kStep, copy_byte / 16) + copy_byte % 16;
     };
 #pragma unroll
     for (int i = 0; i < kXCopies; ++i) {
@@ -343,7 +334,7 @@ namespace {
 
 int64_t RankBlocks(const LoraProblem& problem, const LoraSegment& segment) {
   int64_t blocks = 0;
-  for (size_t g = 0; g < problem.modules.size(); ++g) blocks += (segment.factors[g].rank + 7) / 8;
+  for (size_t g = 0; g < problem.modules.size(); ++g) blocks += CeilDiv(segment.factors[g].rank, 8);
   return blocks;
 }
 
@@ -386,8 +377,8 @@ absl::Status LaunchShrink(const ShrinkCall& call) {
         to.a[m] = factors.a;
       }
       first_row += segment.rows;
-      g.row_tiles += static_cast<int>((segment.rows + Tile::kBm - 1) / Tile::kBm);
-      blocks = std::max(blocks, (RankBlocks(problem, segment) * 8 + Tile::kR - 1) / Tile::kR);
+      g.row_tiles += static_cast<int>(CeilDiv(segment.rows, Tile::kBm));
+      blocks = std::max(blocks, CeilDiv(RankBlocks(problem, segment) * 8, Tile::kR));
     }
     if (g.row_tiles == 0) continue;
     const dim3 grid(static_cast<unsigned>(g.row_tiles), static_cast<unsigned>(blocks));
@@ -435,15 +426,8 @@ absl::Status LoraShrinkCuda(const LoraProblem& problem, ConstMatrix x, Matrix s,
   }
   if (absl::Status status = CheckKept(problem, kept); !status.ok()) return status;
   const ShrinkCall call = {problem, x, s, kept, stream};
-  switch (problem.dtype) {
-    case DType::kFloat32:
-      return ShrinkOf<float>(call);
-    case DType::kBFloat16:
-      return ShrinkOf<__nv_bfloat16>(call);
-    case DType::kFloat16:
-      return ShrinkOf<__half>(call);
-  }
-  return absl::InvalidArgumentError("LoraShrinkCuda: unknown dtype");
+  return WithElementType(problem.dtype, "LoraShrinkCuda",
+                         [&](auto element) { return ShrinkOf<decltype(element)>(call); });
 }
 
 }  // namespace fedumm::kernels
