@@ -106,6 +106,7 @@ class CudaProductsTest
       }
     }
     Results results;
+    products.Prepare(&group, x.scalar_type());
     at::Tensor mask;
     const at::Tensor s = products.Shrink(group, x, &mask);
     results.tensors = products.Outputs(group, x, s);

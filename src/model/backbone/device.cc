@@ -43,9 +43,8 @@ absl::StatusOr<at::Device> OpenCuda(int index) {
           "no CUDA: no device, or no NVIDIA driver for it; `--device cpu` does without");
     }
     if (index >= count) {
-      return absl::UnavailableError(absl::StrCat(
-          "cuda:", index, " does not exist: there ", count == 1 ? "is 1 device" : "are ",
-          count == 1 ? "" : absl::StrCat(count, " devices"), ", counted from 0"));
+      return absl::UnavailableError(absl::StrCat("cuda:", index, " does not exist: there are ",
+                                                 count, " CUDA devices, counted from 0"));
     }
     return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
   });

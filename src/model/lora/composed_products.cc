@@ -68,10 +68,7 @@ class Composed final : public LowRankProducts {
   std::vector<at::Tensor> Outputs(const AdapterGroup& group, const at::Tensor& x,
                                   const at::Tensor& s) const override {
     std::vector<at::Tensor> outputs;
-    for (const AdaptedLinear& linear : group.linears) {
-      outputs.push_back(linear.bias.defined() ? at::addmm(linear.bias, x, linear.weight.t())
-                                              : at::mm(x, linear.weight.t()));
-    }
+    for (const AdaptedLinear& linear : group.linears) outputs.push_back(FrozenOutput(linear, x));
     ForEachAdapter(group, [&](size_t i, const Factors& factors, int64_t row, int64_t rows) {
       AddMm(outputs[i].narrow(0, row, rows), Part(factors, s, row, rows), factors.b.t());
     });
@@ -120,6 +117,11 @@ class Composed final : public LowRankProducts {
 };
 
 }  // namespace
+
+at::Tensor FrozenOutput(const AdaptedLinear& linear, const at::Tensor& x) {
+  return linear.bias.defined() ? at::addmm(linear.bias, x, linear.weight.t())
+                               : at::mm(x, linear.weight.t());
+}
 
 at::Tensor FrozenGradX(const AdapterGroup& group, const std::vector<at::Tensor>& dy) {
   at::Tensor dx;

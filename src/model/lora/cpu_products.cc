@@ -103,8 +103,7 @@ class Cpu final : public LowRankProducts {
                                   const at::Tensor& s) const override {
     std::vector<at::Tensor> outputs;
     for (const AdaptedLinear& linear : group.linears) {
-      outputs.push_back(linear.bias.defined() ? at::addmm(linear.bias, x, linear.weight.t())
-                                              : at::mm(x, linear.weight.t()));
+      outputs.push_back(FrozenOutput(linear, x));
       if (x.is_meta()) continue;
       ForEachSegment(group, [&](size_t segment, int64_t row, int64_t rows) {
         const Factors& factors = linear.factors[segment];

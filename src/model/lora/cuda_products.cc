@@ -25,7 +25,7 @@ CUstream_st* StreamOf(const at::Tensor& x) {
 
 kernels::Matrix MatrixOf(const at::Tensor& x) { return {x.mutable_data_ptr(), x.stride(0)}; }
 
-// What the kernels are told of a group, and the factors in the type of x.
+// What the kernels are told of a group.
 class Problem {
  public:
   Problem(const AdapterGroup& group, at::ScalarType dtype) {
@@ -40,13 +40,11 @@ class Problem {
       for (size_t segment = 0; segment < segments_.size(); ++segment) {
         const Factors& factors = linear.factors[segment];
         if (factors.rank() == 0) continue;
-        const at::Tensor a = narrowed_.emplace_back(factors.a.detach().to(dtype));
-        const at::Tensor b = narrowed_.emplace_back(factors.b.detach().to(dtype));
         segments_[segment].factors[i] = {
             .rank = factors.rank(),
             .scale = static_cast<float>(factors.scale * (1 - group.dropout)),
-            .a = MatrixOf(a),
-            .b = MatrixOf(b)};
+            .a = MatrixOf(factors.narrow_a),
+            .b = MatrixOf(factors.narrow_b)};
       }
     }
     problem_ = {.dtype = *KernelType(dtype),
@@ -62,7 +60,6 @@ class Problem {
  private:
   std::vector<kernels::LoraModule> modules_;
   std::vector<kernels::LoraSegment> segments_;
-  std::vector<at::Tensor> narrowed_;
   kernels::LoraProblem problem_;
 };
 
@@ -100,6 +97,16 @@ at::Tensor Workspace(const kernels::LoraProblem& problem, const at::Tensor& like
 
 class Cuda final : public LowRankProducts {
  public:
+  void Prepare(AdapterGroup* group, at::ScalarType type) const override {
+    for (AdaptedLinear& linear : group->linears) {
+      for (Factors& factors : linear.factors) {
+        if (factors.rank() == 0) continue;
+        factors.narrow_a = factors.a.detach().to(type);
+        factors.narrow_b = factors.b.detach().to(type);
+      }
+    }
+  }
+
   at::Tensor Shrink(const AdapterGroup& group, const at::Tensor& x,
                     at::Tensor* mask) const override {
     const c10::DeviceGuard guard(x.device());

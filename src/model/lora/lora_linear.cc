@@ -139,6 +139,7 @@ std::vector<at::Tensor> LoraLinear::RunTogether(const at::Tensor& x,
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const at::Tensor rows = x.reshape({-1, x.size(-1)}).contiguous();
     products = &ProductsFor(group, rows);
+    products->Prepare(&group, rows.scalar_type());
     s = products->Shrink(group, rows, &mask);
     outputs = products->Outputs(group, rows, s);
     if (x.dim() != 2) {

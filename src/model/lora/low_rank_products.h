@@ -9,10 +9,12 @@ namespace fedumm::model {
 
 // One client's adapter on one linear.
 struct Factors {
-  at::Tensor a;        // [r, in]; undefined without an adapter, which has the rank 0
-  at::Tensor b;        // [out, r]
-  double scale = 1;    // with the 1 / (1 - p) of dropout
-  int64_t column = 0;  // where its part of S begins
+  at::Tensor a;         // [r, in]; undefined without an adapter, which has the rank 0
+  at::Tensor b;         // [out, r]
+  double scale = 1;     // with the 1 / (1 - p) of dropout
+  int64_t column = 0;   // where its part of S begins
+  at::Tensor narrow_a;  // A and B in the type of x, if Prepare made them
+  at::Tensor narrow_b;
   int64_t rank() const { return a.defined() ? a.size(0) : 0; }
 };
 
@@ -44,6 +46,8 @@ struct AdapterGroup {
 class LowRankProducts {
  public:
   virtual ~LowRankProducts() = default;
+  // Comes before the others, once a forward and backward pass; x has the dtype `type`.
+  virtual void Prepare(AdapterGroup* /*group*/, at::ScalarType /*type*/) const {}
   // S, and in *mask what the other functions need to know of the dropout: undefined without.
   virtual at::Tensor Shrink(const AdapterGroup& group, const at::Tensor& x,
                             at::Tensor* mask) const = 0;
@@ -71,7 +75,8 @@ const LowRankProducts& CpuProducts();
 // and the factors that are multiplied have the type of x; the adapters and their gradients are
 // float.
 const LowRankProducts& CudaProducts();
-// The part of dX without adapters, by LibTorch.
+// y and dX without adapters, by LibTorch.
+at::Tensor FrozenOutput(const AdaptedLinear& linear, const at::Tensor& x);
 at::Tensor FrozenGradX(const AdapterGroup& group, const std::vector<at::Tensor>& dy);
 // The fastest for this group and x.
 const LowRankProducts& ProductsFor(const AdapterGroup& group, const at::Tensor& x);
