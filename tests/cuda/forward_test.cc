@@ -1,17 +1,10 @@
 // LoraForwardCuda on the emulated machine: y = x Wᵀ + bias + S Bᵀ.
 #include "tests/cuda/lora_operands.h"
-#include "tests/cuda/machine/fixture.h"
 
 namespace fedumm::kernels {
 namespace {
 
-class ForwardTest : public cuda_machine::MachineTest, public testing::WithParamInterface<Target> {
- protected:
-  void SetUp() override {
-    MachineTest::SetUp();
-    cuda_machine::SetDevice(GetParam().major);
-  }
-};
+class ForwardTest : public TargetTest {};
 INSTANTIATE_TEST_SUITE_P(Targets, ForwardTest, testing::ValuesIn(kTargets), NameOf);
 
 struct Forward {
@@ -38,7 +31,7 @@ struct Forward {
   void Check() const {
     const LoraShape& shape = operands.shape();
     for (size_t g = 0; g < y.size(); ++g) {
-      Comparison comparison(*y[g], shape);
+      Comparison comparison(*y[g], GateOf(shape), shape.ToString());
       const int64_t s_column = LoraSColumn(operands.problem(), static_cast<int64_t>(g));
       int64_t row = 0;
       for (size_t i = 0; i < shape.segments.size(); ++i) {

@@ -1,17 +1,10 @@
 // LoraGradXCuda on the emulated machine: dX = the sum over the group of dY W + dropout(dS A).
 #include "tests/cuda/lora_operands.h"
-#include "tests/cuda/machine/fixture.h"
 
 namespace fedumm::kernels {
 namespace {
 
-class GradXTest : public cuda_machine::MachineTest, public testing::WithParamInterface<Target> {
- protected:
-  void SetUp() override {
-    MachineTest::SetUp();
-    cuda_machine::SetDevice(GetParam().major);
-  }
-};
+class GradXTest : public TargetTest {};
 INSTANTIATE_TEST_SUITE_P(Targets, GradXTest, testing::ValuesIn(kTargets), NameOf);
 using cuda_machine::Buffer;
 
@@ -43,7 +36,7 @@ struct GradX {
   void Check() const {
     const LoraShape& shape = operands.shape();
     const LoraProblem problem = operands.problem();
-    Comparison comparison(*dx, shape);
+    Comparison comparison(*dx, GateOf(shape), shape.ToString());
     int64_t row = 0;
     for (size_t i = 0; i < shape.segments.size(); ++i) {
       for (const int64_t end = row + shape.segments[i].rows; row < end; ++row) {

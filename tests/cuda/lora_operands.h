@@ -3,15 +3,15 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <iterator>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "fedumm/kernels.h"
+#include "tests/cuda/device_matrix.h"
+#include "tests/cuda/machine/fixture.h"
 #include "tests/cuda/machine/machine.h"
 
 namespace fedumm::kernels {
@@ -29,7 +29,13 @@ inline std::string NameOf(const testing::TestParamInfo<Target>& info) {
   return "Sm" + std::to_string(info.param.major) + "0" + names[static_cast<int>(info.param.dtype)];
 }
 
-inline int BytesOfElement(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
+class TargetTest : public cuda_machine::MachineTest, public testing::WithParamInterface<Target> {
+ protected:
+  void SetUp() override {
+    MachineTest::SetUp();
+    cuda_machine::SetDevice(GetParam().major);
+  }
+};
 
 // Where the rows of a matrix lie.
 enum class Layout {
@@ -57,131 +63,6 @@ inline void ExpectBudgets() {
 
 inline constexpr Layout kLayouts[] = {Layout::kPadded, Layout::kDense, Layout::kUnaligned};
 
-struct Random {
-  uint64_t state;
-  uint64_t Next() {  // SplitMix64
-    state += 0x9e3779b97f4a7c15;
-    uint64_t z = state;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-  }
-  int64_t Below(int64_t n) { return static_cast<int64_t>(Next() % static_cast<uint64_t>(n)); }
-  // A small integer, with which all sums are exact; or else about normal.
-  float Value(bool exact) {
-    if (exact) return static_cast<float>(Below(5) - 2);
-    double sum = 0;
-    for (int i = 0; i < 4; ++i) sum += static_cast<double>(Next() >> 11) * 0x1p-53 - 0.5;
-    return static_cast<float>(sum * 1.7);
-  }
-};
-
-inline uint32_t BitsOf(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
-inline float FloatOf(uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-// The element that `value` rounds to, to nearest and even, as bits. No NaN, no overflow.
-inline uint32_t Encode(DType dtype, float value) {
-  const uint32_t bits = BitsOf(value);
-  if (dtype == DType::kFloat32) return bits;
-  if (dtype == DType::kBFloat16) return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-  const uint32_t sign = bits >> 16 & 0x8000;
-  const float size = std::fabs(value);
-  if (size < 0x1p-14F) return sign | static_cast<uint32_t>(std::nearbyint(size * 0x1p24F));
-  const uint32_t rounded = (bits & 0x7fffffff) + 0xfff + (bits >> 13 & 1);
-  return sign | ((rounded >> 13) - (112 << 10));
-}
-inline double Decode(DType dtype, uint32_t bits) {
-  if (dtype == DType::kFloat32) return FloatOf(bits);
-  if (dtype == DType::kBFloat16) return FloatOf(bits << 16);
-  const int exponent = static_cast<int>(bits >> 10 & 31);
-  const double mantissa = bits & 1023;
-  const double size = exponent == 31  ? std::nan("")
-                      : exponent == 0 ? std::ldexp(mantissa, -24)
-                                      : std::ldexp(mantissa + 1024, exponent - 25);
-  return bits & 0x8000 ? -size : size;
-}
-
-// A matrix in global memory. Elements have no value, and padding never gets one: a kernel that
-// reads either is reported.
-class DeviceMatrix {
- public:
-  DeviceMatrix(std::string name, DType dtype, int64_t rows, int64_t columns, Layout layout)
-      : dtype_(dtype),
-        rows_(rows),
-        columns_(columns),
-        stride_(StrideOf(columns, layout)),
-        memory_(static_cast<size_t>(rows == 0 ? 0 : (rows - 1) * stride_ + columns) *
-                    static_cast<size_t>(BytesOfElement(dtype)),
-                std::move(name),
-                layout == Layout::kUnaligned ? static_cast<size_t>(BytesOfElement(dtype)) : 0) {}
-
-  void Set(int64_t row, int64_t column, float value) {
-    const uint32_t bits = Encode(dtype_, value);
-    std::memcpy(memory_.data() + At(row, column), &bits, Bytes());
-    memory_.MarkInitialised(At(row, column), Bytes());
-  }
-  void Fill(Random& random, bool exact) {
-    for (int64_t i = 0; i < rows_; ++i) {
-      for (int64_t j = 0; j < columns_; ++j) Set(i, j, random.Value(exact));
-    }
-  }
-  void ReadOnly() { memory_.SetReadOnly(true); }
-  void Poison() { memory_.Poison(); }
-
-  uint32_t Bits(int64_t row, int64_t column) const {
-    uint32_t bits = 0;
-    std::memcpy(&bits, memory_.data() + At(row, column), Bytes());
-    return bits;
-  }
-  double operator()(int64_t row, int64_t column) const { return Decode(dtype_, Bits(row, column)); }
-  bool WasWritten(int64_t row, int64_t column) const {
-    return memory_.WasWritten(At(row, column), Bytes());
-  }
-  bool PaddingWasWritten() const {
-    for (int64_t i = 0; i + 1 < rows_; ++i) {
-      for (int64_t j = columns_; j < stride_; ++j) {
-        if (WasWritten(i, j)) return true;
-      }
-    }
-    return false;
-  }
-  std::vector<uint8_t> Contents() const {
-    return {memory_.data(), memory_.data() + memory_.bytes()};
-  }
-
-  int64_t rows() const { return rows_; }
-  int64_t columns() const { return columns_; }
-  Matrix matrix() const { return {memory_.data(), stride_}; }
-  // From a row on.
-  Matrix From(int64_t row) const { return {memory_.data() + At(row, 0), stride_}; }
-
- private:
-  static int64_t StrideOf(int64_t columns, Layout layout) {
-    if (layout == Layout::kPadded) return (columns + 15) / 8 * 8;
-    return layout == Layout::kDense ? columns : columns | 1;
-  }
-  size_t Bytes() const { return static_cast<size_t>(BytesOfElement(dtype_)); }
-  size_t At(int64_t row, int64_t column) const {
-    return static_cast<size_t>(row * stride_ + column) * Bytes();
-  }
-
-  DType dtype_;
-  int64_t rows_, columns_, stride_;
-  cuda_machine::DeviceMemory memory_;
-};
-
-struct SegmentShape {
-  int64_t rows = 0;
-  std::vector<int64_t> ranks;  // one a module
-};
 struct LoraShape {
   DType dtype = DType::kBFloat16;
   int64_t k = 0;
@@ -210,7 +91,7 @@ struct LoraShape {
 // The weights and adapters of a problem in read-only global memory.
 class LoraOperands {
  public:
-  explicit LoraOperands(const LoraShape& shape) : shape_(shape), random_{shape.seed} {
+  explicit LoraOperands(const LoraShape& shape) : shape_(shape), random_(shape.seed) {
     const auto matrix = [&](const char* name, int64_t rows, int64_t columns) {
       return Add(name, rows, columns);
     };
@@ -259,12 +140,16 @@ class LoraOperands {
   // A read-only operand with values; an activation of the problem.
   std::unique_ptr<DeviceMatrix> Add(const char* name, int64_t rows, int64_t columns) {
     auto matrix = Empty(name, rows, columns);
-    matrix->Fill(random_, shape_.exact);
+    matrix->Fill([&] { return Draw(random_, shape_.exact); });
     matrix->ReadOnly();
     return matrix;
   }
   std::unique_ptr<DeviceMatrix> Empty(const char* name, int64_t rows, int64_t columns) const {
-    return std::make_unique<DeviceMatrix>(name, shape_.dtype, rows, columns, shape_.layout);
+    const int64_t stride = shape_.layout == Layout::kPadded  ? (columns + 15) / 8 * 8
+                           : shape_.layout == Layout::kDense ? columns
+                                                             : columns | 1;
+    return std::make_unique<DeviceMatrix>(name, shape_.dtype, rows, columns, stride,
+                                          shape_.layout == Layout::kUnaligned ? 1 : 0);
   }
   // S or dS: elements beyond a segment's rank have no value.
   std::unique_ptr<DeviceMatrix> AddS(const char* name) {
@@ -275,7 +160,7 @@ class LoraOperands {
       for (int64_t i = 0; i < segment.rows; ++i, ++row) {
         for (size_t g = 0; g < shape_.n.size(); ++g) {
           for (int64_t j = 0; j < segment.factors[g].rank; ++j) {
-            s->Set(row, LoraSColumn(of, static_cast<int64_t>(g)) + j, random_.Value(shape_.exact));
+            s->Set(row, LoraSColumn(of, static_cast<int64_t>(g)) + j, Draw(random_, shape_.exact));
           }
         }
       }
@@ -293,46 +178,10 @@ class LoraOperands {
   std::vector<std::unique_ptr<DeviceMatrix>> w_, bias_, a_, b_;
 };
 
-inline double GateOf(DType dtype) {
-  return dtype == DType::kFloat32 ? 5e-6 : dtype == DType::kBFloat16 ? 3.5e-3 : 5e-4;
+// What a shape's results may differ by.
+inline double GateOf(const LoraShape& shape) {
+  if (shape.exact) return 0;
+  return shape.dtype == DType::kFloat32 ? 5e-6 : shape.dtype == DType::kBFloat16 ? 3.5e-3 : 5e-4;
 }
-
-// Compares a result element by element: exact operands must match bit for bit, others within the
-// gate as a whole.
-class Comparison {
- public:
-  Comparison(const DeviceMatrix& got, const LoraShape& shape) : got_(got), shape_(shape) {}
-
-  void Expect(int64_t row, int64_t column, double want) {
-    if (!got_.WasWritten(row, column)) ++unwritten_;
-    const double error = got_(row, column) - want;
-    if (std::isnan(error)) ++wrong_;
-    if (shape_.exact && got_.Bits(row, column) != Encode(shape_.dtype, static_cast<float>(want)) &&
-        !(want == 0 && error == 0)) {
-      if (wrong_++ == 0) {
-        first_ = "(" + std::to_string(row) + ", " + std::to_string(column) + ") is " +
-                 std::to_string(got_(row, column)) + ", not " + std::to_string(want);
-      }
-    }
-    error_ += error * error;
-    size_ += want * want;
-  }
-
-  ~Comparison() {
-    EXPECT_EQ(unwritten_, 0) << shape_.ToString();
-    EXPECT_EQ(wrong_, 0) << shape_.ToString() << ": " << first_;
-    EXPECT_FALSE(got_.PaddingWasWritten()) << shape_.ToString();
-    if (size_ > 0) {
-      EXPECT_LE(std::sqrt(error_ / size_), GateOf(shape_.dtype)) << shape_.ToString();
-    }
-  }
-
- private:
-  const DeviceMatrix& got_;
-  const LoraShape& shape_;
-  int64_t unwritten_ = 0, wrong_ = 0;
-  double error_ = 0, size_ = 0;
-  std::string first_;
-};
 
 }  // namespace fedumm::kernels

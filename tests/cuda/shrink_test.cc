@@ -1,17 +1,10 @@
 // LoraShrinkCuda on the emulated machine: S = scale * dropout(x) Aᵀ / (1 - dropout), and the mask.
 #include "tests/cuda/lora_operands.h"
-#include "tests/cuda/machine/fixture.h"
 
 namespace fedumm::kernels {
 namespace {
 
-class ShrinkTest : public cuda_machine::MachineTest, public testing::WithParamInterface<Target> {
- protected:
-  void SetUp() override {
-    MachineTest::SetUp();
-    cuda_machine::SetDevice(GetParam().major);
-  }
-};
+class ShrinkTest : public TargetTest {};
 INSTANTIATE_TEST_SUITE_P(Targets, ShrinkTest, testing::ValuesIn(kTargets), NameOf);
 using cuda_machine::Buffer;
 
@@ -40,7 +33,7 @@ struct Shrink {
     const LoraShape& shape = operands.shape();
     const LoraProblem problem = operands.problem();
     const double factor = shape.scale / (1 - shape.dropout);
-    Comparison comparison(*s, shape);
+    Comparison comparison(*s, GateOf(shape), shape.ToString());
     int64_t row = 0, wrong_masks = 0;
     std::vector<double> dropped(static_cast<size_t>(shape.k));
     for (size_t i = 0; i < shape.segments.size(); ++i) {

@@ -183,30 +183,38 @@ void ForEachPiece(const TensorMap& map, const int32_t* at, uint32_t offset, Func
   }
 }
 
+// Fills in what a load and a store of a box have in common. False, and reported, if the tensor map
+// does not fit the instruction.
+template <typename Copy>
+bool Describe(Warp& w, const Instruction& in, int lane, Row map_row, Copy* copy) {
+  Machine& m = *w.machine;
+  Thread& t = w.threads[lane];
+  copy->map = FindMap(m, t, w.Get(map_row, lane));
+  if (copy->map == nullptr) return false;
+  if (copy->map->rank != in.list.size()) {
+    m.Fail(&t, Kind::kTensorMap, "TMA instruction and tensor map disagree on the rank: %zu and %u",
+           in.list.size(), copy->map->rank);
+    return false;
+  }
+  copy->bytes = copy->map->BoxBytes();
+  copy->in = &in;
+  for (size_t d = 0; d < in.list.size(); ++d) {
+    copy->coordinates[d] = static_cast<int32_t>(w.Get(in.list[d], lane));
+  }
+  return true;
+}
+
 }  // namespace
 
 void BulkTensorLoad(Warp& w, const Instruction& in, uint32_t mask) {
   Machine& m = *w.machine;
   ForEachLane(mask, [&](int lane) {
     Thread& t = w.threads[lane];
-    const TensorMap* map = FindMap(m, t, w.Get(in.r[1], lane));
-    if (map == nullptr) return;
-    if (map->rank != in.list.size()) {
-      m.Fail(&t, Kind::kTensorMap,
-             "TMA instruction and tensor map disagree on the rank: %zu and %u", in.list.size(),
-             map->rank);
-      return;
-    }
     BulkLoad load = {};
-    load.map = map;
-    load.bytes = map->BoxBytes();
-    load.in = &in;
-    for (size_t d = 0; d < in.list.size(); ++d) {
-      load.coordinates[d] = static_cast<int32_t>(w.Get(in.list[d], lane));
-    }
+    if (!Describe(w, in, lane, in.r[1], &load)) return;
     const auto target = static_cast<uint32_t>(w.Get(in.r[0], lane));
     const auto barrier = static_cast<uint32_t>(w.Get(in.r[2], lane));
-    if (!CheckSharedAlignment(m, t, target, BoxAlignment(*map))) return;
+    if (!CheckSharedAlignment(m, t, target, BoxAlignment(*load.map))) return;
     if (!in.has_also) {
       IssueLoad(m, t, load, target, barrier);
       return;
@@ -314,23 +322,11 @@ void BulkTensorStore(Warp& w, const Instruction& in, uint32_t mask) {
   Machine& m = *w.machine;
   ForEachLane(mask, [&](int lane) {
     Thread& t = w.threads[lane];
-    const TensorMap* map = FindMap(m, t, w.Get(in.r[0], lane));
-    if (map == nullptr) return;
-    if (map->rank != in.list.size()) {
-      m.Fail(&t, Kind::kTensorMap,
-             "TMA instruction and tensor map disagree on the rank: %zu and %u", in.list.size(),
-             map->rank);
-      return;
-    }
     BulkStore store = {};
-    store.map = map;
-    store.bytes = map->BoxBytes();
-    store.in = &in;
-    for (size_t d = 0; d < in.list.size(); ++d) {
-      store.coordinates[d] = static_cast<int32_t>(w.Get(in.list[d], lane));
-    }
+    if (!Describe(w, in, lane, in.r[0], &store)) return;
     const auto source = static_cast<uint32_t>(w.Get(in.r[1], lane));
-    if (CheckSharedAlignment(m, t, source, BoxAlignment(*map))) IssueStore(m, t, store, source);
+    if (CheckSharedAlignment(m, t, source, BoxAlignment(*store.map)))
+      IssueStore(m, t, store, source);
   });
 }
 
