@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/printable.h"
 #include "base/status_macros.h"
+#include "fedumm/model/device.h"
 #include "fedumm/model/eva.h"
 #include "fedumm/model/image.h"
 #include "fedumm/model/latents.h"
@@ -100,9 +101,7 @@ absl::Status EncodeBatch(const model::EvaEncoder& encoder, const std::string& fo
 absl::Status EncodePictures(const EncodeFlags& flags) {
   const SignalStop stop;
   model::EvaOptions options = flags.options;
-  if (flags.dtype != "auto") {
-    options.dtype = flags.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
-  }
+  FEDUMM_ASSIGN_OR_RETURN(options.dtype, model::WeightType(flags.dtype));
   FEDUMM_ASSIGN_OR_RETURN(const std::vector<std::string> all, PicturesIn(flags.pictures));
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   at::set_num_threads(flags.threads > 0 ? flags.threads : std::max(1, cores));

@@ -2,29 +2,14 @@
 
 #include <ATen/Parallel.h>
 
-#include <optional>
 #include <thread>
 
-#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "fedumm/model/checkpoint.h"
 #include "fedumm/model/device.h"
 #include "programs/report/progress_line.h"
 
 namespace fedumm::programs {
-namespace {
-
-absl::StatusOr<std::optional<at::ScalarType>> ParseDType(const std::string& name) {
-  if (name == "auto") return std::nullopt;
-  if (name == "float32") return at::kFloat;
-  if (name == "bfloat16") return at::kBFloat16;
-  if (name == "float16") return at::kHalf;
-  return absl::InvalidArgumentError(
-      absl::StrCat("--dtype must be auto, float32, bfloat16 or float16: ", name));
-}
-
-}  // namespace
-
 void AddModelFlags(CLI::App& command, ModelFlags& flags) {
   command.add_option("--model", flags.folder, "Checkpoint folder")
       ->required()
@@ -46,7 +31,7 @@ absl::StatusOr<OpenedModel> OpenModel(const ModelFlags& flags, const std::stop_t
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   at::set_num_threads(flags.threads > 0 ? flags.threads : cores > 0 ? cores : 1);
   model::LoadOptions options;
-  FEDUMM_ASSIGN_OR_RETURN(options.dtype, ParseDType(flags.dtype));
+  FEDUMM_ASSIGN_OR_RETURN(options.dtype, model::WeightType(flags.dtype));
   FEDUMM_ASSIGN_OR_RETURN(options.device, model::OpenDevice(flags.device));
   std::unique_ptr<ProgressLine> progress;
   options.progress = [&](int64_t done, int64_t total) {

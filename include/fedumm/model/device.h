@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -14,5 +15,9 @@ namespace fedumm::model {
 // INVALID_ARGUMENT for another name; UNAVAILABLE, with the reason and the remedy, if the device
 // cannot be had. Thread-safe.
 absl::StatusOr<at::Device> OpenDevice(const std::string& name);
+
+// The type of weights that a setting names: "float32", "bfloat16", "float16", or "auto", that of
+// the files, which is null. INVALID_ARGUMENT for another name.
+absl::StatusOr<std::optional<at::ScalarType>> WeightType(const std::string& name);
 
 }  // namespace fedumm::model

@@ -71,4 +71,13 @@ absl::StatusOr<at::Device> OpenDevice(const std::string& name) {
   return absl::InvalidArgumentError(absl::StrCat("a device is cpu, cuda, cuda:1 or auto: ", name));
 }
 
+absl::StatusOr<std::optional<at::ScalarType>> WeightType(const std::string& name) {
+  if (name == "auto") return std::nullopt;
+  if (name == "float32") return at::kFloat;
+  if (name == "bfloat16") return at::kBFloat16;
+  if (name == "float16") return at::kHalf;
+  return absl::InvalidArgumentError(
+      absl::StrCat("a dtype is auto, float32, bfloat16 or float16: ", name));
+}
+
 }  // namespace fedumm::model

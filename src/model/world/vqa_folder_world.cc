@@ -142,12 +142,7 @@ absl::StatusOr<std::shared_ptr<const FolderData>> LoadData(const ConfigRecord& s
   const std::string checkpoint = TextOr(settings, "model.checkpoint", "");
   LoadOptions options{.extra_prefix = "pixel_codec."};
   FEDUMM_ASSIGN_OR_RETURN(options.device, OpenDevice(TextOr(settings, "model.device", "cpu")));
-  const std::string dtype = TextOr(settings, "model.dtype", "auto");
-  if (dtype != "auto") {
-    options.dtype = dtype == "float32"   ? at::kFloat
-                    : dtype == "float16" ? at::kHalf
-                                         : at::kBFloat16;
-  }
+  FEDUMM_ASSIGN_OR_RETURN(options.dtype, WeightType(TextOr(settings, "model.dtype", "auto")));
   FEDUMM_ASSIGN_OR_RETURN(Checkpoint loaded, LoadCheckpoint(checkpoint, options));
   BackboneConfig& config = loaded.config;
   StateDict& weights = loaded.weights;
