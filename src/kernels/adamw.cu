@@ -61,7 +61,7 @@ __device__ __forceinline__ float4 Load4(const float* data, int64_t at, int64_t c
 __device__ __forceinline__ void Store4(float* data, int64_t at, int64_t count, bool aligned,
                                        float4 value) {
   if (aligned && at + 4 <= count) {
-    StoreVector(data + at, value);
+    ptx::StoreGlobal(data + at, value);
     return;
   }
   if (at < count) data[at] = value.x;
@@ -75,7 +75,7 @@ __device__ __forceinline__ void StoreShadow(void* shadow, int64_t at, int64_t co
                                             uint2 bits) {
   auto* const to = static_cast<uint16_t*>(shadow) + at;
   if (aligned && at + 4 <= count) {
-    StoreVector(to, bits);
+    ptx::StoreGlobal(to, bits);
     return;
   }
   if (at < count) to[0] = static_cast<uint16_t>(bits.x);

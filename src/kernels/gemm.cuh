@@ -285,7 +285,7 @@ __device__ __forceinline__ void StoreRows(uint32_t shared, int thread, const Out
     const auto v = ptx::LoadShared<uint4>(shared + row * kPitch + column * 2);
     T* to = out.data + row * out.stride + column;
     if (wide && column + 8 <= out.columns) {
-      ptx::StoreGlobal16(to, v);
+      ptx::StoreGlobal(to, v);
     } else {
       const uint32_t words[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
@@ -477,7 +477,7 @@ struct FloatSum {
 #pragma unroll
       for (int j = 0; j < 8; j += 4) {
         if (kColumns && wide && Column(j) + 4 <= out.columns) {
-          ptx::StoreGlobal16(
+          ptx::StoreGlobal(
               to + Column(j),
               make_uint4(__float_as_uint(sum[i][j]), __float_as_uint(sum[i][j + 1]),
                          __float_as_uint(sum[i][j + 2]), __float_as_uint(sum[i][j + 3])));

@@ -271,7 +271,7 @@ __global__ void __launch_bounds__(kThreads)
       if (rank >= item.groups * 8 || column0 + column >= arguments.k_pitch) return;
       float* const to = partial + int64_t{rank} * arguments.k_pitch + column0 + column;
       if constexpr (std::is_same_v<decltype(value), float2>) {
-        StoreVector(to, value);
+        ptx::StoreGlobal(to, value);
       } else {
         *to = value;
       }

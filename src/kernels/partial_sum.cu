@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(kThreads)
         const float4 old = *quad;
         values[0] += old.x, values[1] += old.y, values[2] += old.z, values[3] += old.w;
       }
-      StoreVector(quad, float4{values[0], values[1], values[2], values[3]});
+      ptx::StoreGlobal(quad, float4{values[0], values[1], values[2], values[3]});
     } else {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -54,8 +54,8 @@ __global__ void __launch_bounds__(kThreads)
   } else if constexpr (!std::is_same_v<T, float>) {
     T* out = static_cast<T*>(job.out) + row * job.stride + column;
     if (valid >= 4 && reinterpret_cast<uintptr_t>(out) % 8 == 0) {
-      StoreVector(out,
-                  uint2{ptx::Pack<T>(values[0], values[1]), ptx::Pack<T>(values[2], values[3])});
+      ptx::StoreGlobal(
+          out, uint2{ptx::Pack<T>(values[0], values[1]), ptx::Pack<T>(values[2], values[3])});
     } else {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {

@@ -71,10 +71,26 @@ __device__ __forceinline__ void StoreShared(uint32_t address, T value) {
 
 // --- Global memory: st (9.7.9.12)
 
-// 16 bytes in one instruction; nvcc splits some stores of a uint4 into four.
-__device__ __forceinline__ void StoreGlobal16(void* address, uint4 value) {
+// One instruction a vector. nvcc splits an assignment of one whose other branch stores single
+// elements, because it merges the stores that both have in common.
+__device__ __forceinline__ void StoreGlobal(void* address, float2 v) {
+  asm volatile("st.global.v2.f32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(address)),
+               "f"(v.x), "f"(v.y)
+               : "memory");
+}
+__device__ __forceinline__ void StoreGlobal(void* address, float4 v) {
+  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(address)),
+               "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
+               : "memory");
+}
+__device__ __forceinline__ void StoreGlobal(void* address, uint2 v) {
+  asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(address)),
+               "r"(v.x), "r"(v.y)
+               : "memory");
+}
+__device__ __forceinline__ void StoreGlobal(void* address, uint4 v) {
   asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(address)),
-               "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w)
+               "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
                : "memory");
 }
 
@@ -102,7 +118,7 @@ __device__ __forceinline__ void CpAsyncWait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// --- ldmatrix, stmatrix (9.7.14.5.15, 9.7.14.5.16)
+// --- ldmatrix (9.7.14.5.15)
 
 // Four 8x8 matrices of 16-bit elements; lane 8 i + j gives the address of row j of matrix i.
 __device__ __forceinline__ void LdmatrixX4(uint32_t (&r)[4], uint32_t address) {
@@ -117,14 +133,6 @@ __device__ __forceinline__ void LdmatrixX4Trans(uint32_t (&r)[4], uint32_t addre
                : "r"(address)
                : "memory");
 }
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-__device__ __forceinline__ void StmatrixX4(uint32_t address, const uint32_t (&r)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
-               "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
-               : "memory");
-}
-#endif
-
 // --- mma.sync (9.7.14.5.14): d += a b
 
 // m16n8k16 of bf16 or fp16 (T), sums in float.
@@ -146,16 +154,6 @@ __device__ __forceinline__ void Mma(float (&d)[4], const uint32_t (&a)[4], uint3
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
 }
-// m16n8k8 of floats, whose lowest 13 bits the tensor cores ignore.
-__device__ __forceinline__ void MmaTf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
-                                        uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-      "{%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 // --- cvt (9.7.9.21): two floats rounded to nearest, the first in the low half
 
 template <typename T>
@@ -174,9 +172,6 @@ __device__ __forceinline__ uint32_t Pack(float low, float high) {
 
 __device__ __forceinline__ void BarSync(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-__device__ __forceinline__ void BarArrive(int id, int threads) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
@@ -214,7 +209,7 @@ __device__ __forceinline__ void FenceProxyAsync() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-// --- TMA: cp.async.bulk.tensor (9.7.9.27.1.2), cp.async.bulk groups (9.7.9.25.4)
+// --- TMA: cp.async.bulk.tensor (9.7.9.27.1.2)
 
 // A box to shared memory; its bytes count on `barrier`. c0 is the column, c1 the row.
 __device__ __forceinline__ void TmaLoad2d(uint32_t to, const CUtensorMap* map, uint32_t barrier,
@@ -225,57 +220,6 @@ __device__ __forceinline__ void TmaLoad2d(uint32_t to, const CUtensorMap* map, u
       "l"(map), "r"(barrier), "r"(c0), "r"(c1)
       : "memory");
 }
-__device__ __forceinline__ void TmaLoad3d(uint32_t to, const CUtensorMap* map, uint32_t barrier,
-                                          int c0, int c1, int c2) {
-  asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "
-      "[%1, {%3, %4, %5}], [%2];" ::"r"(to),
-      "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2)
-      : "memory");
-}
-// Takes the map into the constant cache before its first use.
-__device__ __forceinline__ void TmaPrefetch(const CUtensorMap* map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-}
-__device__ __forceinline__ void TmaStore2d(const CUtensorMap* map, uint32_t from, int c0, int c1) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map),
-      "r"(from), "r"(c0), "r"(c1)
-      : "memory");
-}
-__device__ __forceinline__ void TmaStoreCommit() {
-  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
-}
-template <int kPending>
-__device__ __forceinline__ void TmaStoreWait() {
-  asm volatile("cp.async.bulk.wait_group %0;" ::"n"(kPending) : "memory");
-}
-
-// --- Clusters: special registers (10), barrier.cluster (9.7.13.3), mapa (9.7.9.23), ld
-
-__device__ __forceinline__ uint32_t ClusterRank() {
-  uint32_t rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
-__device__ __forceinline__ void ClusterSync() {
-  asm volatile(
-      "barrier.cluster.arrive.release.aligned;\n"
-      "barrier.cluster.wait.acquire.aligned;" ::
-          : "memory");
-}
-// What `address` is in block `rank` of the cluster, for LoadSharedCluster.
-__device__ __forceinline__ uint32_t MapShared(uint32_t address, uint32_t rank) {
-  uint32_t mapped;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(mapped) : "r"(address), "r"(rank));
-  return mapped;
-}
-__device__ __forceinline__ float LoadSharedCluster(uint32_t address) {
-  float value;
-  asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
-  return value;
-}
-
 #endif
 
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)

@@ -96,20 +96,6 @@ __device__ __forceinline__ void StoreRounded(T* to, float value) {
   }
 }
 
-// Vector stores to global memory. The compiler splits an assignment of a float2 or float4 whose
-// other branch stores single elements, because it merges the stores that both have in common.
-__device__ __forceinline__ void StoreVector(void* to, float2 v) {
-  asm volatile("st.global.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(v.x), "f"(v.y) : "memory");
-}
-__device__ __forceinline__ void StoreVector(void* to, float4 v) {
-  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(v.x), "f"(v.y), "f"(v.z),
-               "f"(v.w)
-               : "memory");
-}
-__device__ __forceinline__ void StoreVector(void* to, uint2 v) {
-  asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(v.x), "r"(v.y) : "memory");
-}
-
 // Stores the first `valid` of two neighbouring sums, or adds them to what is there.
 __device__ __forceinline__ void StorePair(float* to, float2 sums, int valid, bool add) {
   if (valid >= 2 && reinterpret_cast<uintptr_t>(to) % 8 == 0) {
@@ -119,7 +105,7 @@ __device__ __forceinline__ void StorePair(float* to, float2 sums, int valid, boo
       sums.x += old.x;
       sums.y += old.y;
     }
-    StoreVector(pair, sums);
+    ptx::StoreGlobal(pair, sums);
     return;
   }
   if (valid >= 1) to[0] = add ? to[0] + sums.x : sums.x;
