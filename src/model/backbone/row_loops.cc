@@ -21,7 +21,8 @@ inline float Exp(float x) {
   constexpr float kLn2Low = -2.12194440e-4f;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves an integer
   x = std::min(std::max(x, -87.0f), 88.0f);
-  const float n = (x * kLog2E + kRound) - kRound;
+  const float shifted = x * kLog2E + kRound;
+  const float n = shifted - kRound;
   const float r = (x - n * kLn2High) - n * kLn2Low;
   float p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
@@ -30,7 +31,8 @@ inline float Exp(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  return p * std::bit_cast<float>((static_cast<int32_t>(n) + 127) << 23);
+  // The lowest bits of `shifted` are those of the integer n, also if x is NaN.
+  return p * std::bit_cast<float>((std::bit_cast<uint32_t>(shifted) << 23) + 0x3f800000u);
 }
 
 inline float Sigmoid(float x) { return 1.0f / (1.0f + Exp(-x)); }

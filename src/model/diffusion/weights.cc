@@ -154,7 +154,8 @@ ResnetBlock PartWeights::TakeResnet(const std::string& path, int64_t in, int64_t
 
 absl::Status PartWeights::Finish(std::initializer_list<std::string_view> unused) const {
   std::vector<std::string> unexpected;
-  for (const auto& [name, entry] : entries_) {
+  for (const auto& entry : entries_) {
+    const std::string& name = entry.first;
     const bool known = std::any_of(unused.begin(), unused.end(), [&](std::string_view prefix) {
       return name.starts_with(prefix);
     });

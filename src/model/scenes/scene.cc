@@ -106,34 +106,34 @@ GenevalPrompt PromptOf(const Scene& scene) {
   switch (scene.tag) {
     case SceneTag::kSingleObject:
       prompt = absl::StrCat(photo, "a ", ShapeName(first.shape));
-      include = {Object(first.shape, 1)};
+      include = Json::array({Object(first.shape, 1)});
       break;
     case SceneTag::kTwoObject:
       prompt = absl::StrCat(photo, "a ", ShapeName(first.shape), " and a ", ShapeName(last.shape));
-      include = {Object(first.shape, 1), Object(last.shape, 1)};
+      include = Json::array({Object(first.shape, 1), Object(last.shape, 1)});
       break;
     case SceneTag::kCounting: {
       const size_t count = scene.objects.size();
       const std::string shape = ShapeName(first.shape);
       prompt = absl::StrCat(photo, Number(count), " ", count == 1 ? shape : Plural(shape));
-      include = {Object(first.shape, count)};
-      exclude = {Object(first.shape, count + 1)};
+      include = Json::array({Object(first.shape, count)});
+      exclude = Json::array({Object(first.shape, count + 1)});
       break;
     }
     case SceneTag::kColors:
       prompt = absl::StrCat(photo, "a ", Named(first));
-      include = {Object(first.shape, 1)};
+      include = Json::array({Object(first.shape, 1)});
       include[0]["color"] = ColorName(first.color);
       break;
     case SceneTag::kPosition:
       prompt = absl::StrCat(photo, "a ", ShapeName(first.shape), " ", Relation(scene.layout), " a ",
                             ShapeName(last.shape));
-      include = {Object(last.shape, 1), Object(first.shape, 1)};
-      include[1]["position"] = {Relation(scene.layout), 0};
+      include = Json::array({Object(last.shape, 1), Object(first.shape, 1)});
+      include[1]["position"] = Json::array({Relation(scene.layout), 0});
       break;
     case SceneTag::kColorAttr:
       prompt = absl::StrCat(photo, "a ", Named(first), " and a ", Named(last));
-      include = {Object(first.shape, 1), Object(last.shape, 1)};
+      include = Json::array({Object(first.shape, 1), Object(last.shape, 1)});
       include[0]["color"] = ColorName(first.color);
       include[1]["color"] = ColorName(last.color);
   }

@@ -54,12 +54,16 @@ class LoraClient {
       : adapter_(adapter), tasks_for_(std::move(tasks)), options_(std::move(options)) {}
 
   absl::StatusOr<RecordDict> OnTrain(const Message& message, const Context& context) {
-    const MutexLock lock(mu_);
-    return Guarded([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return Train(message, context); });
+    return Guarded([&] {
+      const MutexLock lock(mu_);
+      return Train(message, context);
+    });
   }
   absl::StatusOr<RecordDict> OnEvaluate(const Message& message, const Context& context) {
-    const MutexLock lock(mu_);
-    return Guarded([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return Evaluate(message, context); });
+    return Guarded([&] {
+      const MutexLock lock(mu_);
+      return Evaluate(message, context);
+    });
   }
 
  private:
