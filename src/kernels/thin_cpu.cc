@@ -6,8 +6,10 @@
 
 // Each loop is written once, over the vector type of an instruction set, and compiled for each of
 // them; which one runs is decided by the processor. (target_clones would do the same through an
-// ifunc, which runs before ThreadSanitizer is ready.)
+// ifunc, which runs before ThreadSanitizer is ready.) A tile, the inner loop on floats, is a
+// function of its instruction set, so that the element types share it.
 #define FEDUMM_INLINE inline __attribute__((always_inline))
+#define FEDUMM_CALLED __attribute__((noinline))
 
 namespace fedumm::kernels {
 namespace {
@@ -198,7 +200,7 @@ constexpr int ShrinkRows(int vectors) {  // so that sums and operands fit the 16
 
 template <typename V, int kVectors, int kRows>
 FEDUMM_INLINE void ShrinkTile(int64_t columns, const float* x, int64_t x_stride, const float* f,
-                              typename V::Float (&sums)[kRows][kVectors]) {
+                              typename V::Float (*sums)[kVectors]) {
   typename V::Float local[kRows][kVectors];
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) {
@@ -224,23 +226,24 @@ FEDUMM_INLINE void ShrinkTile(int64_t columns, const float* x, int64_t x_stride,
   }
 }
 
-template <typename V, DType dtype, int kVectors, int kRows>
+template <typename Isa, DType dtype, int kVectors, int kRows>
 FEDUMM_INLINE void ShrinkRowsOf(int64_t row, const float* scales, const CpuActivation& x,
                                 int64_t columns, const float* f, int64_t rank, float* s,
                                 int64_t s_stride) {
+  using V = typename Isa::V;
   typename V::Float sums[kRows][kVectors] = {};
   for (int64_t first = 0; first < columns; first += kShrinkColumns) {
     const int64_t n = std::min(kShrinkColumns, columns - first);
     const float* const part = f + first * kVectors * V::kLanes;
     if (dtype == DType::kFloat32 && x.kept == nullptr) {
       const float* const rows = static_cast<const float*>(RowOf<dtype>(x.matrix, row)) + first;
-      ShrinkTile<V, kVectors, kRows>(n, rows, x.matrix.stride, part, sums);
+      Isa::template ShrinkTile<kVectors, kRows>(n, rows, x.matrix.stride, part, sums);
     } else {
       alignas(64) float ready[kRows * kShrinkColumns];
       for (int i = 0; i < kRows; ++i) {
         LoadRow<V, dtype>(x, row + i, first, n, ready + i * kShrinkColumns);
       }
-      ShrinkTile<V, kVectors, kRows>(n, ready, kShrinkColumns, part, sums);
+      Isa::template ShrinkTile<kVectors, kRows>(n, ready, kShrinkColumns, part, sums);
     }
   }
   for (int i = 0; i < kRows; ++i) {
@@ -251,23 +254,24 @@ FEDUMM_INLINE void ShrinkRowsOf(int64_t row, const float* scales, const CpuActiv
   }
 }
 
-template <typename V, DType dtype, int kVectors>
+template <typename Isa, DType dtype, int kVectors>
 FEDUMM_INLINE void ShrinkBlock(int64_t rows, const float* scales, const CpuActivation& x,
                                int64_t columns, const float* f, int64_t rank, float* s,
                                int64_t s_stride) {
   constexpr int kRows = ShrinkRows(kVectors);
   int64_t row = 0;
   for (; row + kRows <= rows; row += kRows) {
-    ShrinkRowsOf<V, dtype, kVectors, kRows>(row, scales, x, columns, f, rank, s, s_stride);
+    ShrinkRowsOf<Isa, dtype, kVectors, kRows>(row, scales, x, columns, f, rank, s, s_stride);
   }
   for (; row < rows; ++row) {
-    ShrinkRowsOf<V, dtype, kVectors, 1>(row, scales, x, columns, f, rank, s, s_stride);
+    ShrinkRowsOf<Isa, dtype, kVectors, 1>(row, scales, x, columns, f, rank, s, s_stride);
   }
 }
 
-template <typename V, DType dtype>
+template <typename Isa, DType dtype>
 FEDUMM_INLINE void Shrink(int64_t rows, const float* scales, const CpuActivation& x,
                           const PackedFactor& f, float* s, int64_t s_stride) {
+  using V = typename Isa::V;
   const float* block = f.data();
   for (int64_t first = 0; first < f.rank();) {
     const int64_t rank = std::min<int64_t>(f.rank() - first, kMaxVectors * V::kLanes);
@@ -276,16 +280,16 @@ FEDUMM_INLINE void Shrink(int64_t rows, const float* scales, const CpuActivation
     const float* const factors = scales + first;
     switch (vectors) {
       case 1:
-        ShrinkBlock<V, dtype, 1>(rows, factors, x, f.columns(), block, rank, to, s_stride);
+        ShrinkBlock<Isa, dtype, 1>(rows, factors, x, f.columns(), block, rank, to, s_stride);
         break;
       case 2:
-        ShrinkBlock<V, dtype, 2>(rows, factors, x, f.columns(), block, rank, to, s_stride);
+        ShrinkBlock<Isa, dtype, 2>(rows, factors, x, f.columns(), block, rank, to, s_stride);
         break;
       case 3:
-        ShrinkBlock<V, dtype, 3>(rows, factors, x, f.columns(), block, rank, to, s_stride);
+        ShrinkBlock<Isa, dtype, 3>(rows, factors, x, f.columns(), block, rank, to, s_stride);
         break;
       default:
-        ShrinkBlock<V, dtype, 4>(rows, factors, x, f.columns(), block, rank, to, s_stride);
+        ShrinkBlock<Isa, dtype, 4>(rows, factors, x, f.columns(), block, rank, to, s_stride);
     }
     block += f.columns() * vectors * V::kLanes;
     first += rank;
@@ -357,9 +361,10 @@ FEDUMM_INLINE void ExpandRowsOf(int64_t row, const float* s, int64_t s_stride,
   }
 }
 
-template <typename V, DType dtype>
+template <typename Isa, DType dtype>
 FEDUMM_INLINE void Expand(int64_t rows, const float* s, int64_t s_stride, const PackedFactor& f,
                           const CpuActivation& y) {
+  using V = typename Isa::V;
   int64_t row = 0;
   for (; row + kExpandRows <= rows; row += kExpandRows) {
     ExpandRowsOf<V, dtype, kExpandRows>(row, s, s_stride, f, y);
@@ -397,9 +402,10 @@ FEDUMM_INLINE void OuterTile(int64_t rows, const float* s, int64_t s_stride, con
   }
 }
 
-template <typename V, DType dtype>
+template <typename Isa, DType dtype>
 FEDUMM_INLINE void Outer(int64_t rows, const float* s, int64_t s_stride, const CpuActivation& x,
                          int64_t first_column, int64_t end_column, absl::Span<float* const> g) {
+  using V = typename Isa::V;
   constexpr int64_t kTile = int64_t{kTileVectors} * V::kLanes;
   const auto rank = static_cast<int64_t>(g.size());
   alignas(64) float ready[kOuterRows * kOuterColumns];
@@ -417,16 +423,16 @@ FEDUMM_INLINE void Outer(int64_t rows, const float* s, int64_t s_stride, const C
       for (int64_t c = 0; c < columns; c += kTile) {
         int64_t j = 0;
         for (; j + kOuterRanks <= rank; j += kOuterRanks) {
-          OuterTile<V, kOuterRanks>(n, from + j, s_stride, ready + c, kOuterColumns, columns - c,
-                                    g.data() + j, column + c);
+          Isa::template OuterTile<kOuterRanks>(n, from + j, s_stride, ready + c, kOuterColumns,
+                                               columns - c, g.data() + j, column + c);
         }
         for (; j + 2 <= rank; j += 2) {
-          OuterTile<V, 2>(n, from + j, s_stride, ready + c, kOuterColumns, columns - c,
-                          g.data() + j, column + c);
+          Isa::template OuterTile<2>(n, from + j, s_stride, ready + c, kOuterColumns, columns - c,
+                                     g.data() + j, column + c);
         }
         for (; j < rank; ++j) {
-          OuterTile<V, 1>(n, from + j, s_stride, ready + c, kOuterColumns, columns - c,
-                          g.data() + j, column + c);
+          Isa::template OuterTile<1>(n, from + j, s_stride, ready + c, kOuterColumns, columns - c,
+                                     g.data() + j, column + c);
         }
       }
     }
@@ -444,32 +450,52 @@ struct Loops {
                 absl::Span<float* const>);
 };
 
-#define FEDUMM_BY_TYPE(dtype, function, ...)             \
-  switch (dtype) {                                       \
-    case DType::kFloat32:                                \
-      return function<V, DType::kFloat32>(__VA_ARGS__);  \
-    case DType::kBFloat16:                               \
-      return function<V, DType::kBFloat16>(__VA_ARGS__); \
-    case DType::kFloat16:                                \
-      return function<V, DType::kFloat16>(__VA_ARGS__);  \
+#define FEDUMM_BY_TYPE(dtype, function, ...)               \
+  switch (dtype) {                                         \
+    case DType::kFloat32:                                  \
+      return function<Isa, DType::kFloat32>(__VA_ARGS__);  \
+    case DType::kBFloat16:                                 \
+      return function<Isa, DType::kBFloat16>(__VA_ARGS__); \
+    case DType::kFloat16:                                  \
+      return function<Isa, DType::kFloat16>(__VA_ARGS__);  \
   }
 
-#define FEDUMM_LOOPS(name, target, vectors)                                                    \
-  struct name {                                                                                \
-    using V = vectors;                                                                         \
-    target static void RunShrink(int64_t rows, const float* scales, const CpuActivation& x,    \
-                                 const PackedFactor& f, float* s, int64_t s_stride){           \
-        FEDUMM_BY_TYPE(x.dtype, Shrink, rows, scales, x, f, s, s_stride)} target               \
-        static void RunExpand(int64_t rows, const float* s, int64_t s_stride,                  \
-                              const PackedFactor& f, const CpuActivation& y){                  \
-            FEDUMM_BY_TYPE(y.dtype, Expand, rows, s, s_stride, f, y)} target                   \
-        static void RunOuter(int64_t rows, const float* s, int64_t s_stride,                   \
-                             const CpuActivation& x, int64_t first_column, int64_t end_column, \
-                             absl::Span<float* const> g) {                                     \
-      FEDUMM_BY_TYPE(x.dtype, Outer, rows, s, s_stride, x, first_column, end_column, g)        \
-    }                                                                                          \
-    static constexpr Loops kLoops = {V::kLanes, RunShrink, RunExpand, RunOuter};               \
+// `target` is the attribute of the instruction set, which clang-format takes for a type.
+// clang-format off
+#define FEDUMM_LOOPS(name, target, vectors)                                                        \
+  struct name {                                                                                    \
+    using V = vectors;                                                                             \
+    using Isa = name;                                                                              \
+    template <int kVectors, int kRows>                                                             \
+    target FEDUMM_CALLED static void ShrinkTile(                                                   \
+        int64_t columns, const float* x, int64_t x_stride, const float* f,                         \
+        V::Float (*sums)[kVectors]) {                                                              \
+      kernels::ShrinkTile<V, kVectors, kRows>(columns, x, x_stride, f, sums);                      \
+    }                                                                                              \
+    template <int kRanks>                                                                          \
+    target FEDUMM_CALLED static void OuterTile(                                                    \
+        int64_t rows, const float* s, int64_t s_stride, const float* x, int64_t x_stride,          \
+        int64_t columns, float* const* g, int64_t column) {                                        \
+      kernels::OuterTile<V, kRanks>(rows, s, s_stride, x, x_stride, columns, g, column);           \
+    }                                                                                              \
+    target static void RunShrink(                                                                  \
+        int64_t rows, const float* scales, const CpuActivation& x, const PackedFactor& f,          \
+        float* s, int64_t s_stride) {                                                              \
+      FEDUMM_BY_TYPE(x.dtype, Shrink, rows, scales, x, f, s, s_stride)                             \
+    }                                                                                              \
+    target static void RunExpand(                                                                  \
+        int64_t rows, const float* s, int64_t s_stride, const PackedFactor& f,                     \
+        const CpuActivation& y) {                                                                  \
+      FEDUMM_BY_TYPE(y.dtype, Expand, rows, s, s_stride, f, y)                                     \
+    }                                                                                              \
+    target static void RunOuter(                                                                   \
+        int64_t rows, const float* s, int64_t s_stride, const CpuActivation& x,                    \
+        int64_t first_column, int64_t end_column, absl::Span<float* const> g) {                    \
+      FEDUMM_BY_TYPE(x.dtype, Outer, rows, s, s_stride, x, first_column, end_column, g)            \
+    }                                                                                              \
+    static constexpr Loops kLoops = {V::kLanes, RunShrink, RunExpand, RunOuter};                   \
   };
+// clang-format on
 
 FEDUMM_LOOPS(Base, , Vectors<4>)
 #if defined(__x86_64__)
