@@ -35,8 +35,8 @@ struct LoraClientOptions {
   UnifiedModel* model = nullptr;
   std::function<void(const std::string& line)> tell;  // null: the lines are logged
   // Where the partitions' optimizers are kept between rounds (train.keep-optimizer), so that a run
-  // that was killed goes on with the same bits. The files belong to one run: give each run a folder
-  // of its own. Empty: they are kept in memory alone.
+  // that was killed goes on with the same bits, and memory does not grow with the partitions. The
+  // files belong to one run: give each run a folder of its own. Empty: they are kept in memory.
   std::string state_folder;
   std::function<absl::Time()> clock = absl::Now;
 };

@@ -70,7 +70,7 @@ class LoraClient {
   struct Node {
     std::vector<std::unique_ptr<Task>> tasks;
     uint64_t run_id = 0;   // of `optimizer`
-    AdamWState optimizer;  // between rounds, with keep-optimizer
+    AdamWState optimizer;  // between rounds, with keep-optimizer; fresh if `files` keep it
     std::optional<OptimizerFiles> files;
   };
 
@@ -186,11 +186,11 @@ absl::Status LoraClient::PrepareOptimizer(const ClientSettings& settings, const 
                                           Node& node) {
   const bool same_run = node.run_id == context.run_id;
   node.run_id = context.run_id;
-  if (settings.keep_optimizer && same_run) return absl::OkStatus();
+  if (settings.keep_optimizer && same_run && !node.files.has_value()) return absl::OkStatus();
   node.optimizer = {};
   if (!settings.keep_optimizer || !node.files.has_value()) return absl::OkStatus();
   FEDUMM_ASSIGN_OR_RETURN(node.optimizer, node.files->LoadBefore(settings.round));
-  if (node.optimizer.step > 0) {
+  if (!same_run && node.optimizer.step > 0) {
     Log()->info("partition {}: the optimizer goes on after {} steps", PartitionOf(context),
                 node.optimizer.step);
   }
@@ -229,13 +229,13 @@ absl::StatusOr<RecordDict> LoraClient::Train(const Message& message, const Conte
   adapter_.StopTraining();
   if (!stats.ok()) {
     node->optimizer = {};
+    if (node->files.has_value()) node->files->Discard();
     return stats.status();
   }
-  if (!settings.keep_optimizer) {
-    node->optimizer = {};
-  } else if (node->files.has_value()) {
+  if (settings.keep_optimizer && node->files.has_value()) {
     FEDUMM_RETURN_IF_ERROR(node->files->Save(settings.round, node->optimizer));
   }
+  if (!settings.keep_optimizer || node->files.has_value()) node->optimizer = {};
 
   MetricRecord metrics;
   int64_t num_examples = 0;

@@ -86,4 +86,11 @@ absl::Status OptimizerFiles::Save(int64_t round, const AdamWState& state) const 
   return absl::OkStatus();
 }
 
+void OptimizerFiles::Discard() const {
+  std::error_code ignored;
+  for (const auto& [round, path] : FilesOf(folder_, prefix_)) {
+    std::filesystem::remove(path, ignored);
+  }
+}
+
 }  // namespace fedumm::model

@@ -21,6 +21,8 @@ class OptimizerFiles {
   absl::StatusOr<AdamWState> LoadBefore(int64_t round) const;
   // What the optimizer has after `round`.
   absl::Status Save(int64_t round, const AdamWState& state) const;
+  // The next state is a fresh one.
+  void Discard() const;
 
  private:
   std::string folder_;

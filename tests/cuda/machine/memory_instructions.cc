@@ -99,6 +99,21 @@ struct Request {
   }
 };
 
+// Calls move(lane, data) for each lane; null data if the access was refused.
+template <typename Move>
+void Transfer(Warp& w, const Instruction& in, uint32_t mask, bool write, Move move) {
+  const uint32_t bytes = in.bytes * static_cast<uint32_t>(in.list.size());
+  const bool statistics = w.machine->options.statistics;
+  Request request;
+  ForEachLane(mask, [&](int lane) {
+    const uint64_t address = w.Get(in.r[0], lane) + static_cast<uint64_t>(in.immediate);
+    const Target target = Access(w, w.threads[lane], in.space, address, bytes, write);
+    if (statistics) request.Add(target.space, address);
+    move(lane, target.data);
+  });
+  if (statistics) request.Count(w, in, static_cast<int>(bytes));
+}
+
 }  // namespace
 
 void CountAccesses(Warp& w, const Instruction& in, const uint64_t* addresses, int lanes, int bytes,
@@ -120,42 +135,23 @@ void CountAccesses(Warp& w, const Instruction& in, const uint64_t* addresses, in
 }
 
 void Load(Warp& w, const Instruction& in, uint32_t mask) {
-  const auto count = static_cast<uint32_t>(in.list.size());
-  const uint32_t size = in.bytes;
-  const bool statistics = w.machine->options.statistics;
-  Request request;
-  ForEachLane(mask, [&](int lane) {
-    const uint64_t address = w.Get(in.r[0], lane) + static_cast<uint64_t>(in.immediate);
-    const Target target =
-        Access(w, w.threads[lane], in.space, address, size * count, /*write=*/false);
-    if (statistics) request.Add(target.space, address);
-    for (uint32_t i = 0; i < count; ++i) {
-      const uint64_t value = target.data == nullptr
-                                 ? ~uint64_t{0}
-                                 : LoadElement(target.data + i * size, size, in.is_signed);
+  Transfer(w, in, mask, /*write=*/false, [&](int lane, const uint8_t* data) {
+    for (size_t i = 0; i < in.list.size(); ++i) {
+      const uint64_t value =
+          data == nullptr ? ~uint64_t{0} : LoadElement(data + i * in.bytes, in.bytes, in.is_signed);
       w.Set(in.list[i], lane, value);
     }
   });
-  if (statistics) request.Count(w, in, static_cast<int>(size * count));
 }
 
 void Store(Warp& w, const Instruction& in, uint32_t mask) {
-  const auto count = static_cast<uint32_t>(in.list.size());
-  const uint32_t size = in.bytes;
-  const bool statistics = w.machine->options.statistics;
-  Request request;
-  ForEachLane(mask, [&](int lane) {
-    const uint64_t address = w.Get(in.r[0], lane) + static_cast<uint64_t>(in.immediate);
-    const Target target =
-        Access(w, w.threads[lane], in.space, address, size * count, /*write=*/true);
-    if (statistics) request.Add(target.space, address);
-    if (target.data == nullptr) return;
-    for (uint32_t i = 0; i < count; ++i) {
+  Transfer(w, in, mask, /*write=*/true, [&](int lane, uint8_t* data) {
+    if (data == nullptr) return;
+    for (size_t i = 0; i < in.list.size(); ++i) {
       const uint64_t value = w.Get(in.list[i], lane);
-      std::memcpy(target.data + i * size, &value, size);
+      std::memcpy(data + i * in.bytes, &value, in.bytes);
     }
   });
-  if (statistics) request.Count(w, in, static_cast<int>(size * count));
 }
 
 void LoadParam(Warp& w, const Instruction& in, uint32_t mask) {

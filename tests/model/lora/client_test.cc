@@ -222,6 +222,11 @@ TEST_F(LoraClientTest, AKeptOptimizerGoesOnInANewProcessWithTheSameBits) {
   EXPECT_EQ(steps(resumed), 4);
   EXPECT_EQ(*resumed.FindArrays("arrays"), *straight.FindArrays("arrays"));
 
+  // The state is in the folder alone: memory does not grow with the number of partitions.
+  EXPECT_EQ(steps(round(3)), 8);
+  std::filesystem::remove_all(state_folder_);
+  EXPECT_EQ(steps(round(4)), 0);
+
   // The first round of a run is fresh, whatever lies there.
   app_ = NewApp();
   context_.run_id = 4;
