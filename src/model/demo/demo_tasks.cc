@@ -52,16 +52,8 @@ class Score {
 class VqaTask final : public Task {
  public:
   VqaTask(const DemoState& world, std::vector<int64_t> shard, int64_t stride,
-          const std::optional<std::vector<int64_t>>& own)
-      : world_(world),
-        judged_(own.has_value() ? world.train : world.test),
-        batches_(std::move(shard)) {
-    if (own.has_value()) {
-      for (const int64_t i : *own) Ask(static_cast<size_t>(i));
-    } else {
-      for (size_t i = 0; i < judged_.sequences.size(); i += static_cast<size_t>(stride)) Ask(i);
-    }
-  }
+          std::optional<std::vector<int64_t>> own)
+      : world_(world), batches_(std::move(shard)), stride_(stride), own_(std::move(own)) {}
 
   std::string name() const override { return "vqa"; }
   TaskDefaults defaults() const override { return kVqaDefaults; }
@@ -94,32 +86,39 @@ class VqaTask final : public Task {
   }
 
   absl::StatusOr<MetricRecord> Evaluate() override {
-    if (asked_.empty()) return Score().Metrics(name());
+    const QuestionSet& judged = own_.has_value() ? world_.train : world_.test;
+    // Made here: of a thousand virtual clients, each would keep the test set.
+    std::vector<Sequence> asked;
+    std::vector<int64_t> pictures;
+    std::vector<bool> is_new;
+    const auto ask = [&](size_t i) {
+      asked.push_back(judged.sequences[i]);
+      pictures.push_back(judged.pictures[i]);
+      is_new.push_back(judged.is_new[i]);
+    };
+    if (own_.has_value()) {
+      for (const int64_t i : *own_) ask(static_cast<size_t>(i));
+    } else {
+      for (size_t i = 0; i < judged.sequences.size(); i += static_cast<size_t>(stride_)) ask(i);
+    }
+    if (asked.empty()) return Score().Metrics(name());
     return Guarded([&]() -> absl::StatusOr<MetricRecord> {
-      FEDUMM_ASSIGN_OR_RETURN(const at::Tensor tokens, TokensOf(*world_.model, judged_));
+      FEDUMM_ASSIGN_OR_RETURN(const at::Tensor tokens, TokensOf(*world_.model, judged));
       FEDUMM_ASSIGN_OR_RETURN(const std::vector<int64_t> answers,
-                              GreedyAnswers(*world_.model, asked_, pictures_, tokens));
+                              GreedyAnswers(*world_.model, asked, pictures, tokens));
       Score score;
-      for (size_t i = 0; i < asked_.size(); ++i) {
-        score.Add(answers[i] == asked_[i].ids[asked_[i].num_prompt], is_new_[i]);
+      for (size_t i = 0; i < asked.size(); ++i) {
+        score.Add(answers[i] == asked[i].ids[asked[i].num_prompt], is_new[i]);
       }
       return score.Metrics(name());
     });
   }
 
  private:
-  void Ask(size_t i) {
-    asked_.push_back(judged_.sequences[i]);
-    pictures_.push_back(judged_.pictures[i]);
-    is_new_.push_back(judged_.is_new[i]);
-  }
-
   const DemoState& world_;
-  const QuestionSet& judged_;
   Batches batches_;
-  std::vector<Sequence> asked_;
-  std::vector<int64_t> pictures_;
-  std::vector<bool> is_new_;
+  const int64_t stride_;                           // between the test questions that are asked
+  const std::optional<std::vector<int64_t>> own_;  // questions of the training set to ask instead
 };
 
 class DrawTask final : public Task {
@@ -196,7 +195,7 @@ absl::StatusOr<std::unique_ptr<Task>> DemoWorld::NewVqaTask(
   FEDUMM_RETURN_IF_ERROR(CheckShard(shard, state_->vqa_labels.size()));
   if (own.has_value()) FEDUMM_RETURN_IF_ERROR(CheckShard(*own, state_->vqa_labels.size()));
   if (stride < 1) return absl::InvalidArgumentError(absl::StrCat("stride is ", stride));
-  return std::make_unique<VqaTask>(*state_, std::move(shard), stride, own);
+  return std::make_unique<VqaTask>(*state_, std::move(shard), stride, std::move(own));
 }
 
 absl::StatusOr<std::unique_ptr<Task>> DemoWorld::NewDrawTask(
