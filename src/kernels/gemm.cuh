@@ -477,10 +477,8 @@ struct FloatSum {
 #pragma unroll
       for (int j = 0; j < 8; j += 4) {
         if (kColumns && wide && Column(j) + 4 <= out.columns) {
-          ptx::StoreGlobal(
-              to + Column(j),
-              make_uint4(__float_as_uint(sum[i][j]), __float_as_uint(sum[i][j + 1]),
-                         __float_as_uint(sum[i][j + 2]), __float_as_uint(sum[i][j + 3])));
+          ptx::StoreGlobal(to + Column(j),
+                           make_float4(sum[i][j], sum[i][j + 1], sum[i][j + 2], sum[i][j + 3]));
           continue;
         }
 #pragma unroll

@@ -73,16 +73,6 @@ __device__ __forceinline__ void StoreShared(uint32_t address, T value) {
 
 // One instruction a vector. nvcc splits an assignment of one whose other branch stores single
 // elements, because it merges the stores that both have in common.
-__device__ __forceinline__ void StoreGlobal(void* address, float2 v) {
-  asm volatile("st.global.v2.f32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(address)),
-               "f"(v.x), "f"(v.y)
-               : "memory");
-}
-__device__ __forceinline__ void StoreGlobal(void* address, float4 v) {
-  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(address)),
-               "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
-               : "memory");
-}
 __device__ __forceinline__ void StoreGlobal(void* address, uint2 v) {
   asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(address)),
                "r"(v.x), "r"(v.y)
@@ -92,6 +82,13 @@ __device__ __forceinline__ void StoreGlobal(void* address, uint4 v) {
   asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(address)),
                "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
                : "memory");
+}
+__device__ __forceinline__ void StoreGlobal(void* address, float2 v) {
+  StoreGlobal(address, make_uint2(__float_as_uint(v.x), __float_as_uint(v.y)));
+}
+__device__ __forceinline__ void StoreGlobal(void* address, float4 v) {
+  StoreGlobal(address, make_uint4(__float_as_uint(v.x), __float_as_uint(v.y), __float_as_uint(v.z),
+                                  __float_as_uint(v.w)));
 }
 
 // --- cp.async (9.7.9.25.3)
