@@ -6,8 +6,8 @@
 
 // Each loop is written once, over the vector type of an instruction set, and compiled for each of
 // them; which one runs is decided by the processor. (target_clones would do the same through an
-// ifunc, which runs before ThreadSanitizer is ready.) A tile, the inner loop on floats, is a
-// function of its instruction set, so that the element types share it.
+// ifunc, which runs before ThreadSanitizer is ready.) The inner loops on floats are functions of
+// their instruction set, so that the element types share them.
 #define FEDUMM_INLINE inline __attribute__((always_inline))
 #define FEDUMM_CALLED __attribute__((noinline))
 
@@ -402,12 +402,33 @@ FEDUMM_INLINE void OuterTile(int64_t rows, const float* s, int64_t s_stride, con
   }
 }
 
+// `x` holds kOuterColumns floats a row, with 0 behind `columns` to the end of the tile.
+template <typename V>
+FEDUMM_INLINE void OuterTiles(int64_t rows, const float* s, int64_t s_stride, const float* x,
+                              int64_t columns, absl::Span<float* const> g, int64_t column) {
+  const auto rank = static_cast<int64_t>(g.size());
+  for (int64_t c = 0; c < columns; c += int64_t{kTileVectors} * V::kLanes) {
+    int64_t j = 0;
+    for (; j + kOuterRanks <= rank; j += kOuterRanks) {
+      OuterTile<V, kOuterRanks>(rows, s + j, s_stride, x + c, kOuterColumns, columns - c,
+                                g.data() + j, column + c);
+    }
+    for (; j + 2 <= rank; j += 2) {
+      OuterTile<V, 2>(rows, s + j, s_stride, x + c, kOuterColumns, columns - c, g.data() + j,
+                      column + c);
+    }
+    for (; j < rank; ++j) {
+      OuterTile<V, 1>(rows, s + j, s_stride, x + c, kOuterColumns, columns - c, g.data() + j,
+                      column + c);
+    }
+  }
+}
+
 template <typename Isa, DType dtype>
 FEDUMM_INLINE void Outer(int64_t rows, const float* s, int64_t s_stride, const CpuActivation& x,
                          int64_t first_column, int64_t end_column, absl::Span<float* const> g) {
   using V = typename Isa::V;
   constexpr int64_t kTile = int64_t{kTileVectors} * V::kLanes;
-  const auto rank = static_cast<int64_t>(g.size());
   alignas(64) float ready[kOuterRows * kOuterColumns];
   for (int64_t column = first_column; column < end_column; column += kOuterColumns) {
     const int64_t columns = std::min(kOuterColumns, end_column - column);
@@ -419,22 +440,7 @@ FEDUMM_INLINE void Outer(int64_t rows, const float* s, int64_t s_stride, const C
         const int64_t end = (columns + V::kLanes - 1) / V::kLanes * V::kLanes;
         std::fill(to + end, to + (columns + kTile - 1) / kTile * kTile, 0.0F);
       }
-      const float* const from = s + row * s_stride;
-      for (int64_t c = 0; c < columns; c += kTile) {
-        int64_t j = 0;
-        for (; j + kOuterRanks <= rank; j += kOuterRanks) {
-          Isa::template OuterTile<kOuterRanks>(n, from + j, s_stride, ready + c, kOuterColumns,
-                                               columns - c, g.data() + j, column + c);
-        }
-        for (; j + 2 <= rank; j += 2) {
-          Isa::template OuterTile<2>(n, from + j, s_stride, ready + c, kOuterColumns, columns - c,
-                                     g.data() + j, column + c);
-        }
-        for (; j < rank; ++j) {
-          Isa::template OuterTile<1>(n, from + j, s_stride, ready + c, kOuterColumns, columns - c,
-                                     g.data() + j, column + c);
-        }
-      }
+      Isa::OuterTiles(n, s + row * s_stride, s_stride, ready, columns, g, column);
     }
   }
 }
@@ -472,11 +478,10 @@ struct Loops {
         V::Float (*sums)[kVectors]) {                                                              \
       kernels::ShrinkTile<V, kVectors, kRows>(columns, x, x_stride, f, sums);                      \
     }                                                                                              \
-    template <int kRanks>                                                                          \
-    target FEDUMM_CALLED static void OuterTile(                                                    \
-        int64_t rows, const float* s, int64_t s_stride, const float* x, int64_t x_stride,          \
-        int64_t columns, float* const* g, int64_t column) {                                        \
-      kernels::OuterTile<V, kRanks>(rows, s, s_stride, x, x_stride, columns, g, column);           \
+    target FEDUMM_CALLED static void OuterTiles(                                                   \
+        int64_t rows, const float* s, int64_t s_stride, const float* x, int64_t columns,           \
+        absl::Span<float* const> g, int64_t column) {                                              \
+      kernels::OuterTiles<V>(rows, s, s_stride, x, columns, g, column);                            \
     }                                                                                              \
     target static void RunShrink(                                                                  \
         int64_t rows, const float* scales, const CpuActivation& x, const PackedFactor& f,          \
