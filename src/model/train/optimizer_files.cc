@@ -5,6 +5,7 @@
 #include <charconv>
 #include <filesystem>
 #include <iterator>
+#include <limits>
 #include <map>
 #include <system_error>
 #include <utility>
@@ -41,17 +42,22 @@ std::map<int64_t, std::filesystem::path> FilesOf(const std::string& folder,
 
 }  // namespace
 
+std::map<int64_t, std::filesystem::path> OptimizerFiles::RemoveFrom(int64_t round) const {
+  std::map<int64_t, std::filesystem::path> files = FilesOf(folder_, prefix_);
+  std::error_code ignored;
+  for (auto it = files.lower_bound(round); it != files.end(); it = files.erase(it)) {
+    std::filesystem::remove(it->second, ignored);
+  }
+  return files;
+}
+
 OptimizerFiles::OptimizerFiles(std::string folder, int64_t partition, int64_t num_partitions)
     : folder_(std::move(folder)),
       prefix_(absl::StrCat("optimizer-", partition, "-of-", num_partitions, "-round-")) {}
 
 absl::StatusOr<AdamWState> OptimizerFiles::LoadBefore(int64_t round) const {
   AdamWState state;
-  std::map<int64_t, std::filesystem::path> files = FilesOf(folder_, prefix_);
-  std::error_code ignored;
-  for (auto it = files.lower_bound(round); it != files.end(); it = files.erase(it)) {
-    std::filesystem::remove(it->second, ignored);
-  }
+  const std::map<int64_t, std::filesystem::path> files = RemoveFrom(round);
   if (files.empty()) return state;
   const std::string path = std::prev(files.end())->second.string();
   FEDUMM_ASSIGN_OR_RETURN(StateDict tensors, LoadStateDict(path));
@@ -86,11 +92,6 @@ absl::Status OptimizerFiles::Save(int64_t round, const AdamWState& state) const 
   return absl::OkStatus();
 }
 
-void OptimizerFiles::Discard() const {
-  std::error_code ignored;
-  for (const auto& [round, path] : FilesOf(folder_, prefix_)) {
-    std::filesystem::remove(path, ignored);
-  }
-}
+void OptimizerFiles::Discard() const { RemoveFrom(std::numeric_limits<int64_t>::min()); }
 
 }  // namespace fedumm::model

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
+#include <map>
 #include <string>
 
 #include "absl/status/status.h"
@@ -25,6 +27,9 @@ class OptimizerFiles {
   void Discard() const;
 
  private:
+  // Returns what remains, by round.
+  std::map<int64_t, std::filesystem::path> RemoveFrom(int64_t round) const;
+
   std::string folder_;
   std::string prefix_;  // of the files' names
 };
