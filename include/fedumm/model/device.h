@@ -17,7 +17,7 @@ namespace fedumm::model {
 absl::StatusOr<at::Device> OpenDevice(const std::string& name);
 
 // The type of weights that a setting names: "float32", "bfloat16", "float16", or "auto", that of
-// the files, which is null. INVALID_ARGUMENT for another name.
+// the files, which is null. INVALID_ARGUMENT for another name. Thread-safe.
 absl::StatusOr<std::optional<at::ScalarType>> WeightType(const std::string& name);
 
 }  // namespace fedumm::model

@@ -6,7 +6,7 @@
 Without files: all of src/kernels. TEXT selects kernels by a part of their names, such as bf16. Needs nvcc (in PATH, CUDACXX or /usr/local/cuda/bin), and for the
 columns after the registers cuobjdump and nvdisasm in PATH (PyPI: nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm). Exit code 1 if a kernel spills.
 
-The main loop is the innermost backward branch with most tensor instructions. "Issue" and "shared memory" are the cycles that its instructions take to issue, and its ldmatrix and
+The main loop is that with most tensor instructions of those without another one inside. "Issue" and "shared memory" are the cycles that its instructions take to issue, and its ldmatrix and
 cp.async to move their bytes, as a share of the cycles that its tensor instructions keep the tensor cores busy: under 100 % the tensor cores can be the bound.
 """
 import argparse
@@ -41,17 +41,16 @@ def opcode(text: str) -> str:
 
 def main_loop(code: list[tuple[int, str]]) -> list[str]:
     """The opcodes of the main loop; empty without tensor instructions."""
-    loops = []
+    loops = []  # (first, last) instruction
     for i, (address, text) in enumerate(code):
         target = re.search(r"\bBRA\b.*?(0x[0-9a-f]+)", text)
-        if not target or int(target.group(1), 16) > address:
-            continue
-        start = next((j for j, (a, _) in enumerate(code) if a >= int(target.group(1), 16)), 0)
-        opcodes = [opcode(t) for _, t in code[start:i + 1]]
-        if tensor_instructions(opcodes):
-            loops.append(opcodes)
-    most = max(map(tensor_instructions, loops), default=0)
-    return min((loop for loop in loops if tensor_instructions(loop) * 4 >= most), key=len, default=[])
+        if target and int(target.group(1), 16) <= address:
+            loops.append((next((j for j, (a, _) in enumerate(code) if a >= int(target.group(1), 16)), 0), i))
+    opcodes = [opcode(text) for _, text in code]
+    loops = [(first, last) for first, last in loops if tensor_instructions(opcodes[first:last + 1])]
+    innermost = [opcodes[first:last + 1] for first, last in loops
+                 if not any(first <= f and l <= last for f, l in loops if (f, l) != (first, last))]
+    return max(innermost, key=tensor_instructions, default=[])
 
 
 def tensor_instructions(opcodes: list[str]) -> int:
